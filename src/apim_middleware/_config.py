@@ -1,0 +1,141 @@
+"""Configuration is checked while building: names, presence and types of fields, from the annotations themselves."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Literal, Self, Union
+
+from apim_middleware.errors import ConfigError
+
+
+class Configured:
+    """Base of every frozen dataclass a user writes: wrong names, missing fields and wrong types are a ConfigError."""
+
+    def __new__(cls, *args: object, **given: object) -> Self:
+        """Check what was given before the dataclass keeps it."""
+        if dataclasses.is_dataclass(cls):
+            named = {field.name: field for field in dataclasses.fields(cls) if field.init}
+            given = {**_positional(cls, named, args), **given}
+            _check_names(cls, named, given)
+            hints = _hints(cls)
+            for name, value in given.items():
+                if not matches(value, hints[name]):
+                    wanted = describe(hints[name])
+                    problem = f"{shown(value, secret=not named[name].repr)} is not {wanted}"
+                    raise ConfigError(cls.__name__, name, problem, f"Give {wanted}")
+        return super().__new__(cls)
+
+    def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, object]]:
+        """Copying and pickling go through the same checks as building."""
+        if not dataclasses.is_dataclass(self):
+            return (), {}
+        return (), {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.init}
+
+    def mistake(self, field: str, problem: str, cure: str) -> ConfigError:
+        """A ConfigError about one field, with the value that was given."""
+        secret = any(each.name == field and not each.repr for each in dataclasses.fields(self))  # type: ignore[arg-type]
+        value = shown(getattr(self, field, None), secret=secret)
+        return ConfigError(type(self).__name__, field, f"{value} {problem}", cure)
+
+
+def _positional(cls: type, named: Mapping[str, Any], args: Sequence[object]) -> dict[str, object]:
+    places = [name for name, field in named.items() if not field.kw_only]
+    if len(args) > len(places):
+        allowed = "by name only" if not places else f"at most {len(places)} without a name ({', '.join(places)})"
+        raise ConfigError(cls.__name__, "", f"fields are given {allowed}", f"Write {cls.__name__}(field=value, ...)")
+    return dict(zip(places, args, strict=False))
+
+
+def _check_names(cls: type, named: Mapping[str, Any], given: Mapping[str, object]) -> None:
+    for name in given:
+        if name not in named:
+            near = difflib.get_close_matches(name, named, n=1)
+            cure = f"Did you mean {near[0]}?" if near else f"The fields are {', '.join(named)}"
+            raise ConfigError(cls.__name__, name, f"no such field (given {shown(given[name], secret=True)})", cure)
+    for name, field in named.items():
+        no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if no_default and name not in given:
+            raise ConfigError(cls.__name__, name, "is missing", f"Write {cls.__name__}({name}=...)")
+
+
+@lru_cache(maxsize=1024)
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def shown(value: object, *, secret: bool = False) -> str:
+    """A value as an error message may show it: short, and never a secret."""
+    if secret:
+        return f"a value of type {type(value).__name__}"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def matches(value: object, wanted: Any) -> bool:  # noqa: ANN401 - an annotation can be anything
+    """Whether a value fits an annotation, as far as can be told without calling or consuming it."""
+    origin, args = typing.get_origin(wanted), typing.get_args(wanted)
+    if wanted is Any or wanted is object or isinstance(wanted, typing.TypeVar):
+        return True
+    if wanted is None or wanted is type(None):
+        return value is None
+    if origin in (Union, types.UnionType):
+        return any(matches(value, each) for each in args)
+    if origin is Literal:
+        return any(type(value) is type(each) and value == each for each in args)
+    if origin is tuple:
+        return isinstance(value, tuple) and _tuple_matches(value, args)
+    if origin is type:
+        return isinstance(value, type)
+    if isinstance(origin, type):
+        return _generic_matches(value, origin, args)
+    if wanted is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if wanted is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if not isinstance(wanted, type):
+        return True
+    if getattr(wanted, "_is_protocol", False):
+        return all(hasattr(value, name) for name in vars(wanted) if not name.startswith("_"))
+    return isinstance(value, wanted)
+
+
+def _tuple_matches(value: tuple[object, ...], args: tuple[Any, ...]) -> bool:
+    if len(args) == 2 and args[1] is Ellipsis:
+        return all(matches(each, args[0]) for each in value)
+    return len(value) == len(args) and all(map(matches, value, args))
+
+
+def _generic_matches(value: object, origin: type, args: tuple[Any, ...]) -> bool:
+    if origin.__module__ == "collections.abc" and origin.__name__ == "Callable":
+        return callable(value)
+    if (
+        isinstance(value, str | bytes)
+        and issubclass(origin, Collection | Iterable)
+        and not issubclass(origin, str | bytes)
+    ):
+        return False  # a single string is not a collection of strings, whatever Python says
+    if not isinstance(value, origin):
+        return False
+    if isinstance(value, Mapping) and len(args) == 2:
+        return all(matches(key, args[0]) and matches(each, args[1]) for key, each in value.items())
+    if isinstance(value, Collection) and len(args) == 1:
+        return all(matches(each, args[0]) for each in value)
+    return True
+
+
+def describe(wanted: Any) -> str:  # noqa: ANN401 - an annotation can be anything
+    """An annotation in words for an error message."""
+    if typing.get_origin(wanted) in (Union, types.UnionType):
+        return " or ".join(describe(each) for each in typing.get_args(wanted))
+    if typing.get_origin(wanted) is Literal:
+        return " or ".join(repr(each) for each in typing.get_args(wanted))
+    if wanted is None or wanted is type(None):
+        return "None"
+    return (
+        wanted.__name__
+        if isinstance(wanted, type) and not typing.get_args(wanted)
+        else str(wanted).replace("typing.", "")
+    )

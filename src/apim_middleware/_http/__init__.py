@@ -1,0 +1,1 @@
+"""Facts about HTTP as pure functions: no await, no clock, no I/O."""

@@ -1,0 +1,209 @@
+"""Request hygiene: what every request goes through before any policy, whatever the server let in.
+
+One canonical target, one Host, one Authorization, names and values within the grammar, sizes within bounds, and no
+field that speaks for a trusted neighbour (RFC 9110 §5, RFC 9112 §3 and §6, RFC 3986 §6).
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from apim_middleware._config import Configured
+from apim_middleware._http.headers import is_token
+from apim_middleware._http.paths import BadTarget, canonical_path, canonical_query
+from apim_middleware.errors import Refusal
+from apim_middleware.types import RawHeaders, Scope
+
+FORWARDING = frozenset(
+    b"forwarded x-forwarded-for x-forwarded-host x-forwarded-proto x-forwarded-port x-forwarded-prefix x-forwarded-by "
+    b"x-forwarded-server x-forwarded-scheme x-forwarded-ssl x-forwarded-client-cert x-original-forwarded-for x-real-ip "
+    b"x-client-ip x-cluster-client-ip true-client-ip cf-connecting-ip fastly-client-ip x-envoy-external-address".split()
+)
+"""Fields that tell of the client in a proxy's words; kept aside until ``TrustedProxies`` has judged the peer."""
+
+_OVERRIDES = (
+    "x-original-url", "x-rewrite-url", "x-original-host", "x-original-uri", "x-original-method", "x-host",
+    "x-http-method-override", "x-http-method", "x-method-override", "proxy",
+)  # fmt: skip
+
+_SINGLE = frozenset(
+    b"host authorization proxy-authorization content-length content-type transfer-encoding max-forwards date from "
+    b"referer user-agent if-modified-since if-unmodified-since if-range range expect origin".split()
+)
+
+_KNOWN = frozenset(
+    b"accept accept-charset accept-encoding accept-language access-control-request-headers access-control-request-method "
+    b"authorization baggage cache-control connection content-encoding content-language content-length content-type cookie "
+    b"date dnt expect host idempotency-key if-match if-modified-since if-none-match if-range if-unmodified-since "
+    b"keep-alive max-forwards ocp-apim-subscription-key origin pragma priority range referer sec-ch-ua sec-ch-ua-mobile "
+    b"sec-ch-ua-platform sec-fetch-dest sec-fetch-mode sec-fetch-site sec-fetch-user sec-websocket-extensions "
+    b"sec-websocket-key sec-websocket-protocol sec-websocket-version te traceparent tracestate transfer-encoding "
+    b"upgrade upgrade-insecure-requests user-agent via x-api-key x-correlation-id x-request-id x-requested-with".split()
+)
+
+_PLAIN_NAME = re.compile(rb"[a-z0-9-]+")
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+_UNSUPPORTED = frozenset(("CONNECT", "TRACE", "PRI"))
+_METHOD = re.compile(r"[A-Z][A-Z0-9!#$%&'*+\-.^_`|~]{0,31}")
+_HOST = re.compile(
+    rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]{1,255}|\[[0-9A-Fa-f:.]{2,45}(?:%25[A-Za-z0-9._~-]{1,32})?\])(?::(\d{0,5}))?"
+)
+_REMEMBERED = 2048
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hygiene(Configured):
+    """What a request may look like at all.
+
+    Give another one as ``Env(hygiene=Hygiene(...))``; it cannot be switched off.
+    Refusals: 400 ``bad-target``, ``bad-method``, ``bad-header``, ``bad-host``, ``bad-framing``, ``duplicate-header``;
+    414 ``target-too-long``; 431 ``headers-too-large``; 501 ``method-not-implemented``.
+    """
+
+    max_target_bytes: int = 8192
+    """Longest path and query together, in bytes."""
+
+    max_fields: int = 128
+    """Most header lines."""
+
+    max_field_bytes: int = 16384
+    """Longest value of one header line, in bytes."""
+
+    max_header_bytes: int = 65536
+    """Most bytes of all header values together."""
+
+    odd_names: Literal["drop", "refuse", "keep"] = "drop"
+    """What happens to header names with other characters than letters, digits and hyphens (``x_user`` beside ``x-user``)."""
+
+    encoded_slashes: Literal["refuse", "keep"] = "refuse"
+    """Whether ``%2F`` and ``%5C`` may stand in a path; kept, they stay encoded for policies, app and upstream alike."""
+
+    strip: tuple[str, ...] = _OVERRIDES
+    """Request headers taken away, for a client could speak through them as somebody else."""
+
+    def __post_init__(self) -> None:
+        """Bounds must leave room for a request."""
+        for name in ("max_target_bytes", "max_fields", "max_field_bytes", "max_header_bytes"):
+            if getattr(self, name) < 1:
+                raise self.mistake(name, "is no bound", "Give a number of at least 1")
+
+    def compiled(self) -> "Scrub":
+        """The function that cleans a scope, with its memory of names and hosts seen."""
+        return Scrub(self)
+
+
+class Scrub:
+    """Cleans one scope after another by the rules of a Hygiene."""
+
+    def __init__(self, rules: Hygiene) -> None:
+        """Precompute what the rules say."""
+        self._rules = rules
+        self._strip = frozenset(name.lower().encode("latin-1", "replace") for name in rules.strip)
+        self._names = set(_KNOWN - self._strip)
+        self._hosts: set[bytes] = set()
+        self._keep_slashes = rules.encoded_slashes == "keep"
+
+    def __call__(self, scope: Scope) -> tuple[dict[bytes, bytes], RawHeaders]:
+        """Clean the scope in place; gives the index of its headers and the forwarding fields taken out. Raises Refusal."""
+        self._target(scope)
+        headers = scope["headers"]
+        index = dict(headers)
+        forwarded: RawHeaders = []
+        if len(index) != len(headers) or not self._names.issuperset(index):
+            forwarded = self._fields(scope)
+            headers = scope["headers"]
+            index = dict(reversed(headers))
+        values = b" ".join(index.values()) if len(index) == len(headers) else b" ".join([value for _, value in headers])
+        if len(values) > self._rules.max_field_bytes or len(headers) > self._rules.max_fields:
+            self._sizes(headers, len(values))
+        if b"\n" in values or b"\r" in values or b"\0" in values:
+            raise Refusal(400, "bad-header", "A header value holds a line break or a null byte.")
+        if index.get(b"host") not in self._hosts:
+            self._host(scope, index.get(b"host"))
+        if b"content-length" in index or b"transfer-encoding" in index:
+            _framing(index)
+        return index, forwarded
+
+    def _target(self, scope: Scope) -> None:
+        if scope["type"] == "http" and (method := scope["method"]) not in _METHODS:
+            _method(method)
+        path, raw, query = scope["path"], scope.get("raw_path"), scope.get("query_string", b"")
+        if len(path) + len(query) > self._rules.max_target_bytes or len(raw or b"") > self._rules.max_target_bytes:
+            raise Refusal(414, "target-too-long", "The path and query are longer than allowed.")
+        if path == "*" and scope.get("method") == "OPTIONS":
+            return
+        try:
+            scope["path"], scope["raw_path"] = canonical_path(path, raw, keep_encoded_slashes=self._keep_slashes)
+            if query:
+                scope["query_string"] = canonical_query(query)
+        except BadTarget as error:
+            raise Refusal(400, "bad-target", f"The request target cannot be accepted: {error}.") from None
+
+    def _fields(self, scope: Scope) -> RawHeaders:
+        """Drop, set aside or refuse what is not an ordinary field, and refuse doubles of what must stand alone."""
+        if len(scope["headers"]) > self._rules.max_fields:
+            raise _too_large()
+        kept: RawHeaders = []
+        aside: RawHeaders = []
+        single: set[bytes] = set()
+        for line in scope["headers"]:
+            name, value = line[0].lower(), line[1]
+            if name in FORWARDING:
+                aside.append((name, value))
+            elif name not in self._strip and (name in self._names or self._admit(name)):
+                if name in _SINGLE:
+                    if name in single:
+                        raise Refusal(400, "duplicate-header", f"{name.decode()} was sent more than once.")
+                    single.add(name)
+                kept.append((name, value))
+        scope["headers"] = kept
+        if sum(len(value) for _, value in aside) > self._rules.max_field_bytes:
+            raise _too_large()
+        return aside
+
+    def _admit(self, name: bytes) -> bool:
+        if len(name) <= 256 and _PLAIN_NAME.fullmatch(name):
+            if len(self._names) < _REMEMBERED:
+                self._names.add(name)
+            return True
+        if len(name) > 256 or not is_token(name) or self._rules.odd_names == "refuse":
+            raise Refusal(400, "bad-header", "A header name cannot be accepted.")
+        return self._rules.odd_names == "keep"
+
+    def _sizes(self, headers: RawHeaders, total: int) -> None:
+        rules = self._rules
+        longest = max((len(value) for _, value in headers), default=0)
+        if len(headers) > rules.max_fields or total > rules.max_header_bytes or longest > rules.max_field_bytes:
+            raise _too_large()
+
+    def _host(self, scope: Scope, host: bytes | None) -> None:
+        if host is None:
+            if scope.get("http_version", "1.1") == "1.1":
+                raise Refusal(400, "bad-host", "The request names no host.")
+            return
+        match = _HOST.fullmatch(host)
+        if match is None or int(match[1] or 0) > 65535:
+            raise Refusal(400, "bad-host", "The Host header is not a host and port.")
+        if len(self._hosts) >= _REMEMBERED:
+            self._hosts.clear()
+        self._hosts.add(host)
+
+
+def _method(method: str) -> None:
+    if _METHOD.fullmatch(method) is None:
+        raise Refusal(400, "bad-method", "The method is not one.")
+    if method in _UNSUPPORTED:
+        raise Refusal(501, "method-not-implemented", f"{method} is not supported.")
+
+
+def _framing(index: dict[bytes, bytes]) -> None:
+    """Message framing that a neighbour could read differently (RFC 9112 §6.3)."""
+    length, coding = index.get(b"content-length"), index.get(b"transfer-encoding")
+    if coding is not None and (length is not None or coding.strip().lower() != b"chunked"):
+        raise Refusal(400, "bad-framing", "Transfer-Encoding may only be chunked, and never beside Content-Length.")
+    if length is not None and not (length.isdigit() and len(length) <= 19):
+        raise Refusal(400, "bad-framing", "Content-Length is not a number.")
+
+
+def _too_large() -> Refusal:
+    return Refusal(431, "headers-too-large", "The request headers are larger than allowed.")

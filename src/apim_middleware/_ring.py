@@ -1,0 +1,345 @@
+"""The ring: neighbouring policies fused into one ASGI layer that nobody can tell from the layers nested.
+
+On the way in every ``on_request`` runs, outermost first. The first that refuses or answers ends the way in, and the
+answer leaves through the policies before it, and only those. On the way out each message passes a ``_Passage``.
+"""
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
+
+from apim_middleware._http.hygiene import Scrub
+from apim_middleware._http.problems import render
+from apim_middleware.errors import Refusal, ResponseOver
+from apim_middleware.exchange import KEY, Exchange, ResponseHead
+from apim_middleware.types import ASGIApp, Message, RawHeaders, Receive, Scope, Send, Tap
+
+log = logging.getLogger("apim_middleware")
+
+_UNTAPPABLE = frozenset({"http.response.pathsend", "http.response.zerocopysend", "http.response.trailers"})
+_STARTS = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
+_BODIES = frozenset({"http.response.body", "http.response.zerocopysend", "websocket.http.response.body"})
+
+
+class Seat(NamedTuple):
+    """A policy in a ring and the object whose hooks run for it."""
+
+    policy: Any
+    hooks: Any
+
+
+class Ring:
+    """Neighbouring policies, outermost first, around an app."""
+
+    seats: tuple[Seat, ...]
+    app: ASGIApp
+    closed: bool
+
+    __slots__ = ("_inbound", "_may_tap", "_scrub", "_ways", "app", "closed", "seats")
+
+    def __init__(self, seats: Sequence[Seat], app: ASGIApp, scrub: Scrub, *, closed: bool = False) -> None:
+        """Resolve every hook now. A ``closed`` ring does not open up to policies further in: they are behind a branch."""
+        if isinstance(app, Ring) and not closed and not app.closed_to(seats):
+            seats, closed = (*seats, *app.seats), app.closed
+            app = app.app
+        self.seats: tuple[Seat, ...] = tuple(seats)
+        self.closed = closed
+        self.app: ASGIApp = app
+        self._scrub = scrub
+        hooks = [seat.hooks for seat in self.seats]
+        self._inbound = tuple(_resolved(hooks, "on_request"))
+        self._ways = tuple(_Way.out_of(hooks[:depth]) for depth in range(len(hooks) + 1))
+        self._may_tap = any(getattr(each, "taps_body", False) for each in hooks)
+
+    def closed_to(self, seats: Sequence[Seat]) -> bool:
+        """Whether one of these hook objects is already in here: it keeps its own state only in a ring of its own."""
+        here = {id(seat.hooks) for seat in self.seats}
+        return any(id(seat.hooks) in here for seat in seats)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the exchange through the policies and the app."""
+        if scope["type"] != "http" and scope["type"] != "websocket":
+            await self.app(scope, receive, send)
+            return
+        if self._may_tap:
+            scope = _without_untappable(scope)
+        root: Exchange | None = scope.get(KEY)
+        exchange = Exchange(scope, root)
+        target, depth = self.app, 0
+        if root is None:
+            scope[KEY] = exchange
+        try:
+            if not exchange.clean:
+                exchange.scrub(self._scrub)
+            for depth, hook, awaits in self._inbound:
+                answer = await hook(exchange) if awaits else hook(exchange)
+                if answer is not None:
+                    target = answer
+                    break
+            else:
+                depth = len(self.seats)
+        except Exception as error:
+            target = _answering(refused(exchange, error))
+        except BaseException as error:
+            exchange.error = error
+            self._ways[depth].end(exchange)
+            raise
+        try:
+            way = self._ways[depth]
+            if way.silent:
+                await target(scope, receive, send)
+                return
+            passage = _Passage(exchange, way, send)
+            try:
+                await target(scope, receive, passage.send)
+            except ResponseOver:
+                if not passage.over:
+                    raise
+            except BaseException as error:
+                exchange.error = error
+                raise
+            finally:
+                passage.end()
+            if passage.failure is not None:
+                raise passage.failure
+        finally:
+            if root is None:
+                scope.pop(KEY, None)  # the scope and its exchange hold each other: part them without the collector
+
+
+def refused(exchange: Exchange, error: Exception) -> Refusal:
+    """The refusal this error of a policy is: itself, or a 500 that says nothing of what went wrong."""
+    if not isinstance(error, Refusal):
+        log.error("a policy failed", exc_info=error)
+        error = Refusal(500, "policy-failed", "The request could not be processed.")
+    exchange.refusal = error
+    return error
+
+
+def _answering(refusal: Refusal) -> ASGIApp:
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        for message in _refusal_messages(refusal, scope):
+            await send(message)
+
+    return refuse
+
+
+def _refusal_messages(refusal: Refusal, scope: Scope) -> list[Message]:
+    headers, body = render(refusal)
+    if scope["type"] == "http":
+        if scope.get("method") == "HEAD":
+            body = b""
+        return _answer("http.response", refusal.status, headers, body)
+    if "websocket.http.response" in (scope.get("extensions") or ()):
+        return _answer("websocket.http.response", refusal.status, headers, body)
+    return [{"type": "websocket.close", "code": 1008, "reason": refusal.code}]
+
+
+def _answer(kind: str, status: int, headers: RawHeaders, body: bytes) -> list[Message]:
+    return [
+        {"type": f"{kind}.start", "status": status, "headers": headers},
+        {"type": f"{kind}.body", "body": body, "more_body": False},
+    ]
+
+
+def _without_untappable(scope: Scope) -> Scope:
+    """The scope without the ways to send a body past a tap; a copy, for the scope is the server's."""
+    extensions = scope.get("extensions")
+    if not extensions or _UNTAPPABLE.isdisjoint(extensions):
+        return scope
+    return {**scope, "extensions": {name: value for name, value in extensions.items() if name not in _UNTAPPABLE}}
+
+
+def _resolved(hooks: Sequence[Any], name: str) -> list[tuple[int, Callable[[Exchange], Any], bool]]:
+    found = [(place, getattr(each, name, None)) for place, each in enumerate(hooks)]
+    return [(place, hook, inspect.iscoroutinefunction(hook)) for place, hook in found if hook is not None]
+
+
+_AWAIT, _CALL, _END = range(3)
+
+
+class _Way(NamedTuple):
+    """The way out from one depth of a ring."""
+
+    hooks: tuple[Any, ...]
+    refused: bool  # the innermost of them has refused the response: it only ends
+    heads: tuple[tuple[int, Callable[[Exchange], Any], bool], ...]  # on_response, innermost first
+    awaits: bool  # one of them
+    finale: tuple[tuple[int, Callable[[Exchange], Any]], ...]  # on_sent and on_end when all is sent, outermost first
+    ends: tuple[Callable[[Exchange], None], ...]  # on_end when it is cut short, innermost first
+    silent: bool  # nobody looks at the response
+
+    @classmethod
+    def out_of(cls, hooks: Sequence[Any], *, refused: bool = False) -> "_Way":
+        """The way out through these policies, the innermost of which may have ``refused`` the response."""
+        speaking = len(hooks) - refused
+        heads = tuple(_resolved(hooks[:speaking], "on_response")[::-1])
+        finale: list[tuple[int, Callable[[Exchange], Any]]] = []
+        for place, each in enumerate(hooks):
+            sent, end = getattr(each, "on_sent", None), getattr(each, "on_end", None)
+            if sent is not None and place < speaking:
+                finale.append((_AWAIT if inspect.iscoroutinefunction(sent) else _CALL, sent))
+            if end is not None:
+                finale.append((_END, end))
+        ends = tuple(hook for kind, hook in reversed(finale) if kind == _END)
+        awaits = any(each for _, _, each in heads)
+        return cls(tuple(hooks), refused, heads, awaits, tuple(finale), ends, not (heads or finale))
+
+    def end(self, exchange: Exchange, *, after: int = 0) -> None:
+        """Run each ``on_end`` but the outermost ``after``, which have run; none may keep the others from running."""
+        for hook in self.ends[: len(self.ends) - after]:
+            _call_quietly(hook, exchange)
+
+
+def _call_quietly(hook: Callable[[Exchange], Any], exchange: Exchange) -> None:
+    try:
+        hook(exchange)
+    except Exception:
+        log.exception("a policy failed after the response")
+
+
+class _Passage:
+    """One response on its way out through the policies that let its request in."""
+
+    __slots__ = (
+        "_ended",
+        "_exchange",
+        "_finished",
+        "_head_sent",
+        "_outer",
+        "_send",
+        "_taps",
+        "_trailers",
+        "_way",
+        "failure",
+        "over",
+    )
+
+    def __init__(self, exchange: Exchange, way: _Way, send: Send) -> None:
+        self._exchange, self._way, self._send = exchange, way, send
+        self._taps: list[Tap] = []
+        self._head_sent = self._trailers = self._finished = False
+        self._ended = 0  # how many of the outermost on_end have run
+        self._outer: _Passage | None = None  # what goes on without the policies whose response was replaced
+        self.over = False
+        self.failure: BaseException | None = None
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """The ``send`` the app gets."""
+        kind = message["type"]
+        if kind in _BODIES:
+            last = not message.get("more_body", False)
+            if self._taps and kind != "http.response.zerocopysend":
+                message = {**message, "body": self._tapped(message.get("body", b""), last)}
+            return self._finish(message) if last and not self._trailers else self._send(message)
+        if kind in _STARTS and not self._head_sent:
+            return self._start(message)
+        if (
+            kind == "websocket.close"
+            or kind == "http.response.pathsend"
+            or (kind == "http.response.trailers" and not message.get("more_trailers", False))
+        ):
+            return self._finish(message)
+        return self._send(message)
+
+    def _start(self, message: Message) -> Awaitable[None]:
+        self._trailers = message.get("trailers", False)
+        status = message.get("status", 101)  # an accepted WebSocket has no other
+        self._exchange.response = head = ResponseHead(status, message.get("headers") or ())
+        if self._way.awaits:
+            return self._start_slowly(message, head)
+        for place, hook, _ in self._way.heads:
+            try:
+                tap = hook(self._exchange)
+                if tap is not None:
+                    self._tap(place, tap)
+            except Exception as error:
+                return self._replace(place, error)
+        return self._send_head(message, head)
+
+    async def _start_slowly(self, message: Message, head: ResponseHead) -> None:
+        for place, hook, awaits in self._way.heads:
+            try:
+                tap = await hook(self._exchange) if awaits else hook(self._exchange)
+                if tap is not None:
+                    self._tap(place, tap)
+            except Exception as error:
+                await self._replace(place, error)
+                return
+        await self._send_head(message, head)
+
+    def _send_head(self, message: Message, head: ResponseHead) -> Awaitable[None]:
+        self._head_sent = True
+        if "status" in message:
+            return self._send({**message, "status": head.status, "headers": head.headers})
+        return self._send({**message, "headers": head.headers})
+
+    def _tap(self, place: int, tap: Tap) -> None:
+        if not getattr(self._way.hooks[place], "taps_body", False):
+            name = type(self._way.hooks[place]).__name__
+            raise TypeError(f"{name} taps the body without saying so: set taps_body = True on the class with the hooks")
+        if self._exchange.response is not None and self._exchange.response.status != 101:
+            self._taps.append(tap)
+
+    def _tapped(self, chunk: bytes, last: bool) -> bytes:
+        for place, tap in enumerate(self._taps):
+            try:
+                chunk = tap(chunk, last)
+            except ResponseOver:
+                raise
+            except Exception as error:
+                log.error("a policy failed on the response body", exc_info=error)
+                self.over, self.failure = True, error
+                self._exchange.error = error
+                self._taps[place:] = [_broken_off]
+                return _broken_off(chunk, last)
+        return chunk
+
+    async def _finish(self, message: Message) -> None:
+        await self._send(message)
+        if self._finished:
+            return
+        self._finished = self._exchange.completed = True
+        for kind, hook in self._way.finale:
+            if kind == _END:
+                self._ended += 1
+                _call_quietly(hook, self._exchange)
+            elif kind == _CALL:
+                _call_quietly(hook, self._exchange)
+            else:
+                try:
+                    await hook(self._exchange)
+                except Exception:
+                    log.exception("a policy failed after the response")
+
+    async def _replace(self, place: int, error: Exception) -> None:
+        """A policy refuses the response: those further out get the refusal instead, those further in go on unheard."""
+        refusal = refused(self._exchange, error)
+        hooks, send = self._way.hooks, self._send
+        outer = self._outer = _Passage(self._exchange, _Way.out_of(hooks[: place + 1], refused=True), send)
+        self._way, self._send = _Way.out_of(hooks[place + 1 :], refused=self._way.refused), _unheard
+        self._head_sent = self.over = True
+        try:
+            for message in _refusal_messages(refusal, self._exchange.scope):
+                await outer.send(message)
+        finally:
+            self.failure = outer.failure
+
+    def end(self) -> None:
+        """Nothing more will come: run each ``on_end`` that has not run, once."""
+        if self._ended < len(self._way.ends):
+            ended, self._ended = self._ended, len(self._way.ends)
+            self._way.end(self._exchange, after=ended)
+        if self._outer is not None:
+            self._outer.end()
+
+
+def _broken_off(chunk: bytes, last: bool) -> bytes:
+    raise ResponseOver("the response was broken off")
+
+
+async def _unheard(message: Message) -> None:
+    """Where a replaced response goes: an app about to finish may finish, one that streams on is told to stop."""
+    if message.get("more_body", False) or message["type"] == "websocket.send":
+        raise ResponseOver("the response was replaced")

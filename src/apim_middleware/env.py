@@ -1,0 +1,101 @@
+"""What policies may use besides the request: the clock, stores, the HTTP transport."""
+
+import itertools
+import time
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from apim_middleware._http.hygiene import Hygiene
+from apim_middleware.protocols import Clock, Counters, Entries, Transport
+
+if TYPE_CHECKING:
+    from apim_middleware.policy import Policy
+
+T = TypeVar("T")
+_serial = itertools.count(1)
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    now = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
+
+
+class Env:
+    """Clock, stores and transport for the policies of a stack, and the place they stand at.
+
+    Equal policies at the same named ``place`` keep what they counted when the stack is built anew (a reload);
+    equal policies at two places count apart. Without a name, one policy object keeps one count wherever it is used.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock | None = None,
+        counters: Counters | None = None,
+        entries: Entries | None = None,
+        transport: Transport | None = None,
+        hygiene: Hygiene | None = None,
+        place: str = "",
+    ) -> None:
+        """Use what is given; what is not is made when the first policy asks for it."""
+        self.clock: Clock = clock or SystemClock()
+        self.scrub = (hygiene or Hygiene()).compiled()
+        self.place = place
+        self._given: dict[str, Any] = {"counters": counters, "entries": entries, "transport": transport}
+        self._bound: list[_Seat] = []
+
+    def at(self, place: str) -> "Env":
+        """The same means at another place."""
+        other: Env = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.place = place
+        return other
+
+    def counters(self, default: Callable[[], Counters]) -> Counters:
+        """The counters of this environment; made by ``default`` when none were given."""
+        return self._resolve("counters", default)
+
+    def entries(self, default: Callable[[], Entries]) -> Entries:
+        """The entries of this environment; made by ``default`` when none were given."""
+        return self._resolve("entries", default)
+
+    def transport(self, default: Callable[[], Transport]) -> Transport:
+        """The transport of this environment; made by ``default`` when none was given."""
+        return self._resolve("transport", default)
+
+    def _resolve(self, name: str, default: Callable[[], T]) -> T:
+        found: T | None = self._given[name]
+        if found is None:
+            found = self._given[name] = default()
+        return found
+
+    def bind(self, policy: "Policy", occurrence: int = 0) -> Any:  # noqa: ANN401 - whatever has the hooks
+        """The object whose hooks run for this policy here; ``policy.bind`` sees a ``place`` that is its alone.
+
+        ``occurrence`` tells equal policies at one named place apart.
+        Only the stacks keep bound objects alive, so a reload that drops a policy drops what it kept.
+        """
+        self._bound[:] = [seat for seat in self._bound if seat.hooks() is not None]
+        for seat in self._bound:
+            same = seat.policy == policy and seat.occurrence == occurrence if self.place else seat.policy is policy
+            if seat.place == self.place and same and (hooks := seat.hooks()) is not None:
+                return hooks
+        name = f"{self.place or f'~{next(_serial)}'}/{type(policy).__name__}"
+        hooks = policy.bind(self.at(f"{name}#{occurrence}" if occurrence else name))
+        if hooks is not policy:
+            self._bound.append(_Seat(self.place, occurrence, policy, weakref.ref(hooks)))
+        return hooks
+
+
+class _Seat(NamedTuple):
+    place: str
+    occurrence: int
+    policy: "Policy"
+    hooks: weakref.ref[Any]
+
+
+default_env = Env()
+"""Where policies stand that are given to an app without a stack."""

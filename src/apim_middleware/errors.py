@@ -1,0 +1,88 @@
+"""What can go wrong, as one tree.
+
+ApimError
+├── ConfigError         a mistake in configuration, raised while building
+├── Refusal             raised by a policy: this exchange goes no further
+├── StoreError          a store could not answer
+└── TransportError      an upstream could not be asked
+    ├── ConnectFailed       no connection was made; nothing was sent
+    ├── UpstreamTimeout     it took too long
+    └── UpstreamBroken      it broke off or did not speak HTTP
+
+OSError
+└── ResponseOver        given to an app that goes on sending after its response was replaced or broken off
+"""
+
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+
+from apim_middleware._http.headers import raw_headers
+from apim_middleware.types import RawHeaders
+
+
+class ApimError(Exception):
+    """The root of everything this package raises on purpose."""
+
+
+class ConfigError(ApimError, ValueError, TypeError):
+    """A mistake in configuration: which policy, which field, what was given, and the cure."""
+
+    def __init__(self, policy: str, field: str, problem: str, cure: str) -> None:
+        """Keep the four parts; the message says them in one sentence each."""
+        super().__init__(f"{policy}.{field}: {problem}. {cure}." if field else f"{policy}: {problem}. {cure}.")
+        self.policy = policy
+        self.field = field
+        self.problem = problem
+        self.cure = cure
+
+
+class Refusal(ApimError):
+    """Raised by a policy to refuse the exchange; the caller gets it as problem+json (RFC 9457).
+
+    ``status`` is the HTTP status, ``code`` a stable machine-readable word, ``detail`` a sentence for people,
+    ``headers`` what goes along (a challenge, ``Retry-After``).
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str = "",
+        *,
+        headers: Mapping[str, str] | Iterable[tuple[bytes, bytes]] = (),
+    ) -> None:
+        """Check the headers now, so that a refusal can always be written."""
+        super().__init__(status, code, detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.headers: RawHeaders = raw_headers(headers)
+
+    @property
+    def title(self) -> str:
+        """The phrase that belongs to the status."""
+        return HTTPStatus(self.status).phrase
+
+
+class StoreError(ApimError):
+    """A store could not answer; the cause is the driver's own error."""
+
+
+class TransportError(ApimError):
+    """An upstream could not be asked; the cause is the client library's own error."""
+
+
+class ConnectFailed(TransportError):
+    """No connection was made, so nothing was sent: always safe to try elsewhere."""
+
+
+class UpstreamTimeout(TransportError):
+    """The upstream took longer than allowed."""
+
+
+class UpstreamBroken(TransportError):
+    """The upstream closed early or did not speak HTTP."""
+
+
+class ResponseOver(OSError):
+    """The response of this app was replaced or broken off; what it still sends goes nowhere."""

@@ -1,0 +1,236 @@
+"""The exchange: one request and its response, as policies see them."""
+
+from collections.abc import Iterable
+from typing import Any, Self
+
+from apim_middleware._http.headers import header_name, header_value
+from apim_middleware._http.hygiene import Scrub
+from apim_middleware.errors import Refusal
+from apim_middleware.identity import Principal, Subscription
+from apim_middleware.types import RawHeaders, Scope
+
+KEY = "apim_middleware.exchange"
+
+
+class ResponseHead:
+    """Status and header lines of a response on its way out; policies may change both in ``on_response``."""
+
+    __slots__ = ("headers", "status")
+
+    def __init__(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Copy the header lines, for the app may use its list again; names become lower case."""
+        self.status = status
+        self.headers: RawHeaders = [(name.lower(), value) for name, value in headers]
+
+    def get(self, name: bytes) -> bytes | None:
+        """The first value under a lower-case name."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+    def get_all(self, name: bytes) -> list[bytes]:
+        """Every value under a lower-case name, in order."""
+        return [value for key, value in self.headers if key == name]
+
+    def set(self, name: bytes, value: bytes) -> None:
+        """Replace every line of this name by one."""
+        self.remove(name)
+        self.headers.append((name, value))
+
+    def append(self, name: bytes, value: bytes) -> None:
+        """Add one more line of this name."""
+        self.headers.append((name, value))
+
+    def remove(self, name: bytes) -> None:
+        """Take away every line of this name."""
+        self.headers = [pair for pair in self.headers if pair[0] != name]
+
+
+class Exchange:
+    """One request and its response in the hands of the policies of one ring.
+
+    ``scope`` is the ASGI scope the app will get and ``state`` belongs to the policies of this ring, keyed by
+    whatever they like (themselves, usually). Everything else is shared by all rings of the request: ``principal``,
+    ``subscription``, ``response`` once its head is known, ``refusal``, ``error``, ``completed``, ``attributes``.
+    """
+
+    __slots__ = (
+        "_attributes", "_clean", "_completed", "_error", "_forwarded", "_index", "_indexed", "_principal", "_refusal", "_response",
+        "_root", "_state", "_subscription", "scope",
+    )  # fmt: skip
+
+    def __init__(self, scope: Scope, root: Self | None = None) -> None:
+        """Begin; the first exchange of a request is the root of those of further rings."""
+        self.scope = scope
+        self._root = root
+        self._state: dict[Any, Any] | None = None
+        self._indexed: RawHeaders | None = None
+        self._index: dict[bytes, bytes] = _EMPTY
+        if root is None:
+            self._clean = False
+            self._principal: Principal | None = None
+            self._subscription: Subscription | None = None
+            self._response: ResponseHead | None = None
+            self._refusal: Refusal | None = None
+            self._error: BaseException | None = None
+            self._completed = False
+            self._attributes: dict[str, Any] | None = None
+            self._forwarded: RawHeaders | None = None
+
+    @classmethod
+    def of(cls, scope: Scope) -> Self | None:
+        """The exchange the nearest policies further out opened for this scope, for use by apps and endpoints."""
+        found: Self | None = scope.get(KEY)
+        return found
+
+    @property
+    def clean(self) -> bool:
+        """Whether request hygiene has been done."""
+        return self.shared._clean
+
+    def scrub(self, scrub: Scrub) -> None:
+        """Do the request hygiene. Raises Refusal."""
+        self._index, forwarded = scrub(self.scope)
+        self._indexed = self.scope["headers"]
+        shared = self.shared
+        shared._clean = True
+        if forwarded:
+            shared._forwarded = forwarded
+
+    # What the request says
+
+    @property
+    def is_websocket(self) -> bool:
+        """Whether this is a WebSocket handshake."""
+        return bool(self.scope["type"] == "websocket")
+
+    @property
+    def method(self) -> str:
+        """The method; GET for a WebSocket handshake, which is one (RFC 6455 §4.1)."""
+        method: str = self.scope.get("method", "GET")
+        return method
+
+    @property
+    def path(self) -> str:
+        """The canonical path, decoded."""
+        path: str = self.scope["path"]
+        return path
+
+    @property
+    def client(self) -> str | None:
+        """The client's address as text, or None when the server knows none."""
+        client = self.scope.get("client")
+        return client[0] if client else None
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first value of a request header under its lower-case name."""
+        headers = self.scope["headers"]
+        if headers is not self._indexed:
+            self._index = dict(reversed(headers))
+            self._indexed = headers
+        return self._index.get(name)
+
+    def headers(self, name: bytes) -> list[bytes]:
+        """Every value of a request header under its lower-case name, in order."""
+        return [value for key, value in self.scope["headers"] if key == name]
+
+    # Changing the request: the lists are replaced, never edited, for the server may hold them too
+
+    def set_header(self, name: bytes | str, value: bytes | str) -> None:
+        """Replace every line of a request header by one; ValueError when name or value break the grammar."""
+        name, value = header_name(name), header_value(value)
+        self.scope["headers"] = [*(pair for pair in self.scope["headers"] if pair[0] != name), (name, value)]
+
+    def add_header(self, name: bytes | str, value: bytes | str) -> None:
+        """Add one more line of a request header; ValueError when name or value break the grammar."""
+        self.scope["headers"] = [*self.scope["headers"], (header_name(name), header_value(value))]
+
+    def remove_header(self, name: bytes | str) -> None:
+        """Take away every line of a request header."""
+        name = header_name(name)
+        self.scope["headers"] = [pair for pair in self.scope["headers"] if pair[0] != name]
+
+    # What policies keep and know
+
+    @property
+    def state(self) -> dict[Any, Any]:
+        """What policies of this ring keep from one hook to the next."""
+        if self._state is None:
+            self._state = {}
+        return self._state
+
+    @property
+    def shared(self) -> "Exchange":
+        """The exchange all rings of this request share their knowledge through."""
+        return self if self._root is None else self._root
+
+    @property
+    def principal(self) -> Principal | None:
+        """Who is calling, once an authenticator has said so."""
+        return self.shared._principal
+
+    @principal.setter
+    def principal(self, principal: Principal) -> None:
+        self.shared._principal = self.scope["user"] = self.scope["auth"] = principal
+
+    @property
+    def subscription(self) -> Subscription | None:
+        """The subscription whose key came with the request."""
+        return self.shared._subscription
+
+    @subscription.setter
+    def subscription(self, subscription: Subscription) -> None:
+        self.shared._subscription = subscription
+
+    @property
+    def response(self) -> ResponseHead | None:
+        """The head of the response, once known."""
+        return self.shared._response
+
+    @response.setter
+    def response(self, response: ResponseHead) -> None:
+        self.shared._response = response
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """The refusal the caller gets, if a policy refused."""
+        return self.shared._refusal
+
+    @refusal.setter
+    def refusal(self, refusal: Refusal) -> None:
+        self.shared._refusal = refusal
+
+    @property
+    def error(self) -> BaseException | None:
+        """What escaped from the app or broke the response off, if anything did."""
+        return self.shared._error
+
+    @error.setter
+    def error(self, error: BaseException) -> None:
+        self.shared._error = error
+
+    @property
+    def completed(self) -> bool:
+        """Whether the last byte of the response was handed on."""
+        return self.shared._completed
+
+    @completed.setter
+    def completed(self, completed: bool) -> None:
+        self.shared._completed = completed
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Outcomes worth observing, named as span attributes are; ``Tracing`` records them."""
+        shared = self.shared
+        if shared._attributes is None:
+            shared._attributes = {}
+        return shared._attributes
+
+    @property
+    def forwarded(self) -> RawHeaders:
+        """The forwarding fields the peer sent; hygiene took them out of the headers, ``TrustedProxies`` judges them."""
+        return self.shared._forwarded or []
+
+
+_EMPTY: dict[bytes, bytes] = {}

@@ -1,0 +1,46 @@
+"""Who is calling: what authenticators establish and other policies, the app and the upstream may rely on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+_NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Principal:
+    """An authenticated caller.
+
+    It is also what Starlette expects in ``scope["user"]`` and ``scope["auth"]``, so ``request.user``,
+    ``request.auth.scopes`` and ``@requires`` work behind any authenticator.
+    """
+
+    subject: str
+    issuer: str = ""
+    scopes: frozenset[str] = frozenset()
+    claims: Mapping[str, Any] = field(default_factory=lambda: _NO_CLAIMS, repr=False, hash=False)
+
+    @property
+    def identity(self) -> str:
+        """The subject under its issuer: equal for the same caller, different for any other."""
+        return f"{len(self.issuer)}:{self.issuer}{self.subject}"
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Always true: nobody is a principal before an authenticator said so."""
+        return True
+
+    @property
+    def display_name(self) -> str:
+        """The subject."""
+        return self.subject
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subscription:
+    """The subscription a key belongs to: its id, the product it is for, and who owns it."""
+
+    id: str
+    product: str = ""
+    owner: str = ""
