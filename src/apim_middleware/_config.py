@@ -128,14 +128,15 @@ def _generic_matches(value: object, origin: type, args: tuple[Any, ...]) -> bool
 
 def describe(wanted: Any) -> str:  # noqa: ANN401 - an annotation can be anything
     """An annotation in words for an error message."""
-    if typing.get_origin(wanted) in (Union, types.UnionType):
-        return " or ".join(describe(each) for each in typing.get_args(wanted))
-    if typing.get_origin(wanted) is Literal:
-        return " or ".join(repr(each) for each in typing.get_args(wanted))
+    origin, args = typing.get_origin(wanted), typing.get_args(wanted)
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(each) for each in args)
+    if origin is Literal:
+        return " or ".join(repr(each) for each in args)
     if wanted is None or wanted is type(None):
         return "None"
-    return (
-        wanted.__name__
-        if isinstance(wanted, type) and not typing.get_args(wanted)
-        else str(wanted).replace("typing.", "")
-    )
+    if isinstance(origin, type) and origin.__name__ == "Callable":
+        return "a function"
+    if isinstance(origin, type) and args:
+        return f"{origin.__name__} of {' and '.join(describe(each) for each in args if each is not Ellipsis)}"
+    return wanted.__name__ if isinstance(wanted, type) else str(wanted)

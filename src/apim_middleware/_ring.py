@@ -39,7 +39,7 @@ class Ring:
     __slots__ = ("_inbound", "_may_tap", "_scrub", "_ways", "app", "closed", "seats")
 
     def __init__(self, seats: Sequence[Seat], app: ASGIApp, scrub: Scrub, *, closed: bool = False) -> None:
-        """Resolve every hook now. A ``closed`` ring does not open up to policies further in: they are behind a branch."""
+        """Resolve every hook now. A ``closed`` ring takes in no policies further in: they stand behind a branch."""
         if isinstance(app, Ring) and not closed and not app.closed_to(seats):
             seats, closed = (*seats, *app.seats), app.closed
             app = app.app
@@ -70,9 +70,9 @@ class Ring:
         if root is None:
             scope[KEY] = exchange
         try:
-            if not exchange.clean:
+            if not exchange.shared._clean:
                 exchange.scrub(self._scrub)
-            for depth, hook, awaits in self._inbound:
+            for depth, hook, awaits in self._inbound:  # noqa: B007 - where it stopped is where the way out begins
                 answer = await hook(exchange) if awaits else hook(exchange)
                 if answer is not None:
                     target = answer
@@ -246,7 +246,7 @@ class _Passage:
     def _start(self, message: Message) -> Awaitable[None]:
         self._trailers = message.get("trailers", False)
         status = message.get("status", 101)  # an accepted WebSocket has no other
-        self._exchange.response = head = ResponseHead(status, message.get("headers") or ())
+        self._exchange.shared._response = head = ResponseHead(status, message.get("headers") or ())
         if self._way.awaits:
             return self._start_slowly(message, head)
         for place, hook, _ in self._way.heads:
@@ -300,7 +300,7 @@ class _Passage:
         await self._send(message)
         if self._finished:
             return
-        self._finished = self._exchange.completed = True
+        self._finished = self._exchange.shared._completed = True
         for kind, hook in self._way.finale:
             if kind == _END:
                 self._ended += 1

@@ -56,8 +56,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_attributes", "_clean", "_completed", "_error", "_forwarded", "_index", "_indexed", "_principal", "_refusal", "_response",
-        "_root", "_state", "_subscription", "scope",
+        "_attributes", "_clean", "_completed", "_error", "_forwarded", "_index", "_indexed", "_principal",
+        "_refusal", "_response", "_root", "_state", "_subscription", "scope",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, root: Self | None = None) -> None:
@@ -84,17 +84,12 @@ class Exchange:
         found: Self | None = scope.get(KEY)
         return found
 
-    @property
-    def clean(self) -> bool:
-        """Whether request hygiene has been done."""
-        return self.shared._clean
-
     def scrub(self, scrub: Scrub) -> None:
         """Do the request hygiene. Raises Refusal."""
         self._index, forwarded = scrub(self.scope)
         self._indexed = self.scope["headers"]
         shared = self.shared
-        shared._clean = True
+        shared._clean = True  # the rings look here before they begin
         if forwarded:
             shared._forwarded = forwarded
 

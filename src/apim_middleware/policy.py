@@ -124,7 +124,7 @@ class Stack(Composable):
 
 
 def check_order(policies: Sequence[Policy]) -> None:
-    """Refuse an order that cannot work: what a policy needs established only further in, or a guard behind an answer."""
+    """Refuse an order that cannot work: a need established only further in, a guard behind a memory of answers."""
     for place, policy in enumerate(policies):
         name = type(policy).__name__
         outside = frozenset[str]().union(*(each.provides for each in policies[:place]))

@@ -40,7 +40,7 @@ class Hit(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """What a counter says: allowed or not, units left, seconds until they are all back, seconds until a retry can pass."""
+    """What a counter says: allowed or not, units left, seconds until all are back and until a retry can pass."""
 
     allowed: bool
     remaining: int

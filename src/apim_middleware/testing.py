@@ -88,7 +88,7 @@ def http_scope(
     *,
     headers: Sequence[tuple[bytes, bytes]] = (),
     query: bytes = b"",
-    **more: Any,
+    **more: object,
 ) -> Scope:
     """An HTTP scope as a server makes it; ``more`` overrides or adds keys."""
     lines = list(headers)
@@ -112,12 +112,12 @@ def http_scope(
 
 
 def websocket_scope(
-    path: str = "/", *, headers: Sequence[tuple[bytes, bytes]] = (), denial: bool = True, **more: Any
+    path: str = "/", *, headers: Sequence[tuple[bytes, bytes]] = (), denial: bool = True, **more: object
 ) -> Scope:
     """A WebSocket scope; ``denial`` says whether the server can answer a handshake with an HTTP response."""
     scope = http_scope(path=path, headers=headers)
     del scope["method"]
-    extensions = {"websocket.http.response": {}} if denial else {}
+    extensions: dict[str, Any] = {"websocket.http.response": {}} if denial else {}
     return {**scope, "type": "websocket", "scheme": "ws", "subprotocols": [], "extensions": extensions, **more}
 
 
@@ -131,7 +131,7 @@ async def call(
     body: bytes | Sequence[bytes] = b"",
     leave_after: int | None = None,
     answer: Answer | None = None,
-    **more: Any,
+    **more: object,
 ) -> Answer:
     """Make one HTTP exchange with an app and give back all it sent.
 
@@ -156,7 +156,7 @@ async def connect(
     denial: bool = True,
     leave_after: int | None = None,
     answer: Answer | None = None,
-    **more: Any,
+    **more: object,
 ) -> Answer:
     """Open a WebSocket, send these texts, close; give back all the app sent."""
     inbox: list[Message] = [

@@ -1,4 +1,4 @@
-"""The law: ``Stack(a, b, c)(app)`` behaves as ``a(b(c(app)))``, and nobody can tell fused neighbours from nested ones."""
+"""The law: ``Stack(a, b, c)(app)`` behaves as ``a(b(c(app)))``; nobody can tell fused neighbours from nested."""
 
 import logging
 import random

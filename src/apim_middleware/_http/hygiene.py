@@ -10,7 +10,7 @@ from typing import Literal
 
 from apim_middleware._config import Configured
 from apim_middleware._http.headers import is_token
-from apim_middleware._http.paths import BadTarget, canonical_path, canonical_query
+from apim_middleware._http.paths import BadTarget, canonical_path, canonical_query, is_plain
 from apim_middleware.errors import Refusal
 from apim_middleware.types import RawHeaders, Scope
 
@@ -32,13 +32,13 @@ _SINGLE = frozenset(
 )
 
 _KNOWN = frozenset(
-    b"accept accept-charset accept-encoding accept-language access-control-request-headers access-control-request-method "
-    b"authorization baggage cache-control connection content-encoding content-language content-length content-type cookie "
-    b"date dnt expect host idempotency-key if-match if-modified-since if-none-match if-range if-unmodified-since "
-    b"keep-alive max-forwards ocp-apim-subscription-key origin pragma priority range referer sec-ch-ua sec-ch-ua-mobile "
-    b"sec-ch-ua-platform sec-fetch-dest sec-fetch-mode sec-fetch-site sec-fetch-user sec-websocket-extensions "
-    b"sec-websocket-key sec-websocket-protocol sec-websocket-version te traceparent tracestate transfer-encoding "
-    b"upgrade upgrade-insecure-requests user-agent via x-api-key x-correlation-id x-request-id x-requested-with".split()
+    b"accept accept-charset accept-encoding accept-language access-control-request-headers baggage cookie date dnt "
+    b"access-control-request-method authorization cache-control connection content-encoding content-language expect "
+    b"content-length content-type host idempotency-key if-match if-modified-since if-none-match if-range keep-alive "
+    b"if-unmodified-since max-forwards ocp-apim-subscription-key origin pragma priority range referer sec-ch-ua te "
+    b"sec-ch-ua-mobile sec-ch-ua-platform sec-fetch-dest sec-fetch-mode sec-fetch-site sec-fetch-user traceparent "
+    b"sec-websocket-extensions sec-websocket-key sec-websocket-protocol sec-websocket-version tracestate upgrade via "
+    b"transfer-encoding upgrade-insecure-requests user-agent x-api-key x-correlation-id x-request-id".split()
 )
 
 _PLAIN_NAME = re.compile(rb"[a-z0-9-]+")
@@ -48,6 +48,7 @@ _METHOD = re.compile(r"[A-Z][A-Z0-9!#$%&'*+\-.^_`|~]{0,31}")
 _HOST = re.compile(
     rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]{1,255}|\[[0-9A-Fa-f:.]{2,45}(?:%25[A-Za-z0-9._~-]{1,32})?\])(?::(\d{0,5}))?"
 )
+_NUL, _LF, _CR = b"\0\n\r"
 _REMEMBERED = 2048
 
 
@@ -73,7 +74,7 @@ class Hygiene(Configured):
     """Most bytes of all header values together."""
 
     odd_names: Literal["drop", "refuse", "keep"] = "drop"
-    """What happens to header names with other characters than letters, digits and hyphens (``x_user`` beside ``x-user``)."""
+    """What happens to names with other characters than letters, digits and hyphens (``x_user`` beside ``x-user``)."""
 
     encoded_slashes: Literal["refuse", "keep"] = "refuse"
     """Whether ``%2F`` and ``%5C`` may stand in a path; kept, they stay encoded for policies, app and upstream alike."""
@@ -104,7 +105,7 @@ class Scrub:
         self._keep_slashes = rules.encoded_slashes == "keep"
 
     def __call__(self, scope: Scope) -> tuple[dict[bytes, bytes], RawHeaders]:
-        """Clean the scope in place; gives the index of its headers and the forwarding fields taken out. Raises Refusal."""
+        """Clean the scope in place; gives an index of its headers and the forwarding fields. Raises Refusal."""
         self._target(scope)
         headers = scope["headers"]
         index = dict(headers)
@@ -116,7 +117,7 @@ class Scrub:
         values = b" ".join(index.values()) if len(index) == len(headers) else b" ".join([value for _, value in headers])
         if len(values) > self._rules.max_field_bytes or len(headers) > self._rules.max_fields:
             self._sizes(headers, len(values))
-        if b"\n" in values or b"\r" in values or b"\0" in values:
+        if _LF in values or _CR in values or _NUL in values:
             raise Refusal(400, "bad-header", "A header value holds a line break or a null byte.")
         if index.get(b"host") not in self._hosts:
             self._host(scope, index.get(b"host"))
@@ -133,7 +134,8 @@ class Scrub:
         if path == "*" and scope.get("method") == "OPTIONS":
             return
         try:
-            scope["path"], scope["raw_path"] = canonical_path(path, raw, keep_encoded_slashes=self._keep_slashes)
+            if not is_plain(path, raw):
+                scope["path"], scope["raw_path"] = canonical_path(path, raw, keep_encoded_slashes=self._keep_slashes)
             if query:
                 scope["query_string"] = canonical_query(query)
         except BadTarget as error:

@@ -22,6 +22,18 @@ class BadTarget(ValueError):
     """This target has no canonical form that everybody would read the same way."""
 
 
+def is_plain(path: str, raw: bytes | None) -> bool:
+    """Whether a path is canonical beyond doubt, at a glance: most are."""
+    return (
+        raw is not None
+        and path[:1] == "/"
+        and "//" not in path
+        and "/." not in path
+        and not raw.translate(None, _PLAIN)
+        and raw.decode("ascii") == path
+    )
+
+
 def canonical_path(path: str, raw: bytes | None, *, keep_encoded_slashes: bool = False) -> tuple[str, bytes]:
     """The canonical path, decoded once, and the same percent-encoded for the wire.
 
@@ -29,14 +41,6 @@ def canonical_path(path: str, raw: bytes | None, *, keep_encoded_slashes: bool =
     Dot segments (also ``..;x``), encoded slashes and backslashes, control characters, broken escapes, bytes that are
     not UTF-8, fragments, and anything not beginning with a slash raise BadTarget.
     """
-    if raw is not None and not raw.translate(None, _PLAIN) and b"//" not in raw and b"/." not in raw:
-        plain = raw.decode("ascii")
-        if plain == path and plain[:1] == "/":
-            return path, raw
-    return _canonical_slowly(path, raw, keep_encoded_slashes)
-
-
-def _canonical_slowly(path: str, raw: bytes | None, keep_encoded_slashes: bool) -> tuple[str, bytes]:
     raw = _agreed(path, raw)
     if not raw.startswith(b"/"):
         raise BadTarget("the path does not begin with a slash")

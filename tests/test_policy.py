@@ -1,0 +1,264 @@
+"""Policies and stacks as they are written: what is refused while building, and how things are bound."""
+
+import copy
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
+
+import pytest
+
+from apim_middleware._ring import Ring
+from apim_middleware.by import Key, everyone
+from apim_middleware.env import Env, default_env
+from apim_middleware.errors import ApimError, ConfigError
+from apim_middleware.exchange import Exchange
+from apim_middleware.policy import Policy, Stack
+from apim_middleware.protocols import Clock
+from apim_middleware.testing import FakeClock
+from apim_middleware.types import ASGIApp, Receive, Scope, Send
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    raise AssertionError("never called")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(Policy):
+    calls: int
+    per: float = 60.0
+    name: str = "sample"
+    mode: Literal["refuse", "allow"] = "refuse"
+    paths: tuple[str, ...] = ()
+    by: Key = everyone
+    limits: Mapping[str, int] = field(default_factory=dict, hash=False)
+    clock: Clock | None = None
+    secret: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        if self.calls < 1:
+            raise self.mistake("calls", "lets nobody in", "Give a number of at least 1")
+        if self.secret == "weak":
+            raise self.mistake("secret", "is too short", "Give at least 32 characters")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"calls": 1, "cals": 2}, "Sample.cals: no such field (given a value of type int). Did you mean calls?."),
+        ({}, "Sample.calls: is missing. Write Sample(calls=...)."),
+        ({"calls": "10"}, "Sample.calls: '10' is not int. Give int."),
+        ({"calls": True}, "Sample.calls: True is not int. Give int."),
+        ({"calls": 1, "per": "60"}, "Sample.per: '60' is not float. Give float."),
+        ({"calls": 1, "mode": "deny"}, "Sample.mode: 'deny' is not 'refuse' or 'allow'. Give 'refuse' or 'allow'."),
+        ({"calls": 1, "paths": "/a"}, "Sample.paths: '/a' is not tuple of str. Give tuple of str."),
+        ({"calls": 1, "paths": (1,)}, "Sample.paths: (1,) is not tuple of str. Give tuple of str."),
+        ({"calls": 1, "by": "client"}, "Sample.by: 'client' is not a function. Give a function."),
+        ({"calls": 1, "limits": {"a": "b"}}, "Sample.limits: {'a': 'b'} is not Mapping of str and int. Give Mapping of str and int."),  # noqa: E501
+        ({"calls": 1, "clock": 5}, "Sample.clock: 5 is not Clock or None. Give Clock or None."),
+        ({"calls": 0}, "Sample.calls: 0 lets nobody in. Give a number of at least 1."),
+        ({"calls": 1, "secret": 5}, "Sample.secret: a value of type int is not str. Give str."),
+        ({"calls": 1, "secret": "weak"}, "Sample.secret: a value of type str is too short. Give at least 32 characters."),  # noqa: E501
+    ],
+)  # fmt: skip
+def test_a_mistake_names_policy_field_value_and_cure(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Sample(**fields)  # type: ignore[arg-type]
+    assert str(caught.value) == message
+
+
+def test_fields_are_given_by_name() -> None:
+    with pytest.raises(ConfigError, match="fields are given by name only"):
+        Sample(10)  # type: ignore[misc]
+
+
+def test_a_config_error_is_what_python_would_raise_too() -> None:
+    assert issubclass(ConfigError, ApimError | ValueError)
+    assert issubclass(ConfigError, TypeError)
+
+
+def test_good_values_pass() -> None:
+    Sample(calls=1, per=5, paths=("/a", "/b"), limits={"a": 1}, clock=FakeClock(), by=lambda exchange: "k")
+
+
+def test_values_are_values() -> None:
+    first = Sample(calls=1)
+    assert first == Sample(calls=1)
+    assert hash(first) == hash(Sample(calls=1))
+    assert replace(first, calls=2) == Sample(calls=2)
+    assert copy.deepcopy(first) == copy.copy(first) == pickle.loads(pickle.dumps(first)) == first
+
+
+def test_replacing_a_field_checks_it() -> None:
+    with pytest.raises(ConfigError):
+        replace(Sample(calls=1), calls=0)
+
+
+def test_secrets_stay_out_of_the_repr() -> None:
+    assert "hunter2" not in repr(Sample(calls=1, secret="hunter2"))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Stack(5), "Stack.layers: number 1 is 5, which is no layer"),
+        (lambda: Stack(Sample(calls=1), None), "Stack.layers: number 2 is None"),
+        (lambda: Stack(env="x"), "Stack.env: 'x' is not an Env"),
+        (lambda: Stack(place=5), "Stack.place: 5 is not a str"),
+    ],
+)
+def test_a_stack_takes_layers(make: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()  # type: ignore[operator]
+
+
+def test_a_stack_shows_what_it_is_made_of() -> None:
+    assert repr(Stack(Stack(), opaque)).startswith("Stack(Stack(), <function opaque")
+
+
+def opaque(app: ASGIApp) -> ASGIApp:
+    async def passing(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope, receive, send)
+
+    return passing
+
+
+# Order
+
+
+@dataclass(frozen=True, kw_only=True)
+class Authenticates(Policy):
+    provides: ClassVar[frozenset[str]] = frozenset({"principal"})
+    guards: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relies(Policy):
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"principal"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remembers(Policy):
+    answers: ClassVar[bool] = True
+
+
+@pytest.mark.parametrize("between", [(), (opaque,)])
+def test_a_need_established_only_further_in_is_refused(between: tuple[object, ...]) -> None:
+    with pytest.raises(
+        ConfigError, match="Relies: relies on the principal, which Authenticates establishes only behind"
+    ):
+        Stack(Relies(), *between, Authenticates())  # type: ignore[arg-type]
+
+
+def test_a_need_established_further_out_is_met() -> None:
+    Stack(Authenticates(), Relies())(app)
+
+
+def test_a_need_that_nobody_here_meets_may_be_met_outside() -> None:
+    Stack(Relies())(app)
+
+
+def test_a_guard_behind_a_memory_of_answers_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"Authenticates: stands behind Remembers.*Write Authenticates before Remembers"
+    ):
+        Stack(Remembers(), Stack(Authenticates()))
+
+
+def test_the_order_of_layers_put_on_one_by_one_is_checked_too() -> None:
+    with pytest.raises(ConfigError):
+        Relies()(Authenticates()(app))
+
+
+# Fusing and binding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keeps(Policy):
+    number: int = 0
+
+    def bind(self, env: Env) -> "Kept":
+        return Kept(env)
+
+
+class Kept:
+    def __init__(self, env: Env) -> None:
+        self.place = env.place
+
+    def on_request(self, exchange: Exchange) -> None: ...
+
+
+def kept(built: ASGIApp) -> list[Kept]:
+    assert isinstance(built, Ring)
+    return [seat.hooks for seat in built.seats]
+
+
+def test_neighbours_are_fused_however_they_were_put_together() -> None:
+    a, b, c = Keeps(number=1), Keeps(number=2), Keeps(number=3)
+    for built in (Stack(a, b, c)(app), a(b(c(app))), Stack(a, Stack(b, c))(app), Stack(a)(Stack(b)(c(app)))):
+        assert isinstance(built, Ring)
+        assert [seat.policy for seat in built.seats] == [a, b, c]
+
+
+def test_one_object_keeps_one_count_wherever_it_is_used() -> None:
+    """Some frameworks apply one middleware to every route anew: the limit must not be as many times as high."""
+    once = Keeps()
+    assert kept(once(app))[0] is kept(once(app))[0]
+
+
+def test_equal_objects_keep_their_own_counts() -> None:
+    assert kept(Keeps()(app))[0] is not kept(Keeps()(app))[0]
+
+
+def test_equal_policies_at_one_named_place_keep_what_they_have_when_built_anew() -> None:
+    env = Env()
+    before = Stack(Keeps(number=1), Keeps(number=2), env=env, place="orders")(app)
+    after = Stack(Keeps(number=2), env=env, place="orders")(app)
+    assert kept(after)[0] is kept(before)[1]
+
+
+def test_equal_policies_at_two_places_count_apart() -> None:
+    env = Env()
+    orders = Stack(Keeps(), env=env, place="orders")(app)
+    users = Stack(Keeps(), env=env, place="users")(app)
+    assert kept(orders)[0] is not kept(users)[0]
+
+
+def test_equal_policies_in_one_stack_at_a_named_place_count_apart() -> None:
+    env = Env()
+    first, second = kept(Stack(Keeps(), Keeps(), env=env, place="orders")(app))
+    again = kept(Stack(Keeps(), Keeps(), env=env, place="orders")(app))
+    assert first is not second
+    assert [first, second] == again
+
+
+def test_places_nest_and_are_unique_to_a_policy() -> None:
+    built = Stack(Stack(Keeps(), place="inner"), env=Env(), place="outer")(app)
+    assert kept(built)[0].place == "outer/inner/Keeps"
+    assert kept(Keeps()(app))[0].place != kept(Keeps()(app))[0].place
+
+
+def test_what_no_stack_uses_any_more_is_forgotten() -> None:
+    env = Env()
+    for number in range(100):
+        Stack(Keeps(number=number), env=env, place="orders")(app)
+    assert len(env._bound) <= 1
+
+
+def test_the_default_environment_forgets_too() -> None:
+    for _ in range(100):
+        Keeps()(app)
+    assert len(default_env._bound) <= 50
+
+
+def test_a_stack_with_an_environment_of_its_own_keeps_it_inside_another() -> None:
+    own, outer = Env(place="own"), Env(place="outer")
+    built = Stack(Keeps(number=1), Stack(Keeps(number=2), env=own), env=outer)(app)
+    assert [each.place for each in kept(built)] == ["outer/Keeps", "own/Keeps"]
+
+
+def test_what_an_environment_was_not_given_is_made_once() -> None:
+    env = Env()
+    assert env.at("a").counters(object) is env.at("b").counters(object)  # type: ignore[arg-type]
