@@ -247,6 +247,19 @@ def test_what_no_stack_uses_any_more_is_forgotten() -> None:
     assert len(env._bound) <= 1
 
 
+def test_hooks_that_cannot_be_referenced_weakly_are_refused() -> None:
+    class Slotted:
+        __slots__ = ("x",)
+
+    @dataclass(frozen=True, kw_only=True)
+    class Binds(Policy):
+        def bind(self, env: Env) -> Slotted:
+            return Slotted()
+
+    with pytest.raises(ConfigError, match="Binds.bind: bind gave Slotted"):
+        Binds()(app)
+
+
 def test_the_default_environment_forgets_too() -> None:
     for _ in range(100):
         Keeps()(app)

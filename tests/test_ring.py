@@ -369,6 +369,19 @@ async def test_the_same_object_twice_keeps_its_state_apart() -> None:
     assert answer.status == 200
 
 
+async def test_equal_policies_keep_their_state_apart() -> None:
+    """A policy that is its own hooks is equal to any other of the same fields, and finds its state by equality."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Once(Policy):
+        def on_request(self, exchange: Exchange) -> None:
+            assert self not in exchange.state
+            exchange.state[self] = True
+
+    answer = await call(Stack(Once(), Once())(hello))
+    assert answer.status == 200
+
+
 async def test_hygiene_runs_before_any_policy() -> None:
     seen: list[str] = []
     stack: ASGIApp = Stack(hooks(on_request=lambda exchange: seen.append(exchange.path)))(hello)

@@ -53,9 +53,8 @@ class Ring:
         self._may_tap = any(getattr(each, "taps_body", False) for each in hooks)
 
     def closed_to(self, seats: Sequence[Seat]) -> bool:
-        """Whether one of these hook objects is already in here: it keeps its own state only in a ring of its own."""
-        here = {id(seat.hooks) for seat in self.seats}
-        return any(id(seat.hooks) in here for seat in seats)
+        """Whether an equal hook object is already in here: two of them would mix up what they keep in ``state``."""
+        return any(seat.hooks == mine.hooks for seat in seats for mine in self.seats)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the exchange through the policies and the app."""
@@ -203,18 +202,9 @@ class _Passage:
     """One response on its way out through the policies that let its request in."""
 
     __slots__ = (
-        "_ended",
-        "_exchange",
-        "_finished",
-        "_head_sent",
-        "_outer",
-        "_send",
-        "_taps",
-        "_trailers",
-        "_way",
-        "failure",
-        "over",
-    )
+        "_ended", "_exchange", "_finished", "_head_sent", "_outer", "_send", "_taps", "_trailers", "_way",
+        "failure", "over",
+    )  # fmt: skip
 
     def __init__(self, exchange: Exchange, way: _Way, send: Send) -> None:
         self._exchange, self._way, self._send = exchange, way, send
@@ -232,7 +222,8 @@ class _Passage:
             last = not message.get("more_body", False)
             if self._taps and kind != "http.response.zerocopysend":
                 message = {**message, "body": self._tapped(message.get("body", b""), last)}
-            return self._finish(message) if last and not self._trailers else self._send(message)
+            ends = last and not self._trailers and self._way.finale
+            return self._finish(message) if ends else self._send(message)
         if kind in _STARTS and not self._head_sent:
             return self._start(message)
         if (

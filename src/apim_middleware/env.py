@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from apim_middleware._http.hygiene import Hygiene
+from apim_middleware.errors import ConfigError
 from apim_middleware.protocols import Clock, Counters, Entries, Transport
 
 if TYPE_CHECKING:
@@ -86,8 +87,16 @@ class Env:
         name = f"{self.place or f'~{next(_serial)}'}/{type(policy).__name__}"
         hooks = policy.bind(self.at(f"{name}#{occurrence}" if occurrence else name))
         if hooks is not policy:
-            self._bound.append(_Seat(self.place, occurrence, policy, weakref.ref(hooks)))
+            self._bound.append(_Seat(self.place, occurrence, policy, _reference(policy, hooks)))
         return hooks
+
+
+def _reference(policy: "Policy", hooks: object) -> weakref.ref[Any]:
+    try:
+        return weakref.ref(hooks)
+    except TypeError:
+        problem = f"bind gave {type(hooks).__name__}, which cannot be referenced weakly"
+        raise ConfigError(type(policy).__name__, "bind", problem, 'Add "__weakref__" to its __slots__') from None
 
 
 class _Seat(NamedTuple):
