@@ -4,7 +4,7 @@ import copy
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from typing import Literal
 
 import pytest
 
@@ -13,6 +13,7 @@ from apim_middleware.by import Key, everyone
 from apim_middleware.env import Env, default_env
 from apim_middleware.errors import ApimError, ConfigError
 from apim_middleware.exchange import Exchange
+from apim_middleware.policies.branch import When
 from apim_middleware.policy import Policy, Stack
 from apim_middleware.protocols import Clock
 from apim_middleware.testing import FakeClock
@@ -128,8 +129,8 @@ def opaque(app: ASGIApp) -> ASGIApp:
 
 @dataclass(frozen=True, kw_only=True)
 class Authenticates(Policy):
-    provides: ClassVar[frozenset[str]] = frozenset({"principal"})
-    guards: ClassVar[bool] = True
+    provides = frozenset({"principal"})
+    guards = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +142,7 @@ class Relies(Policy):
 
 @dataclass(frozen=True, kw_only=True)
 class Remembers(Policy):
-    answers: ClassVar[bool] = True
+    answers = True
 
 
 @pytest.mark.parametrize("between", [(), (opaque,)])
@@ -167,9 +168,13 @@ def test_a_guard_behind_a_memory_of_answers_is_refused() -> None:
         Stack(Remembers(), Stack(Authenticates()))
 
 
-def test_the_order_of_layers_put_on_one_by_one_is_checked_too() -> None:
+def test_no_guard_is_put_behind_a_memory_of_answers_one_by_one() -> None:
     with pytest.raises(ConfigError):
-        Relies()(Authenticates()(app))
+        Remembers()(Authenticates()(app))
+
+
+def test_a_need_may_be_met_by_the_outer_of_two_providers() -> None:
+    Stack(Authenticates(), Relies(), Authenticates())(app)
 
 
 # Fusing and binding
@@ -234,6 +239,22 @@ def test_equal_policies_in_one_stack_at_a_named_place_count_apart() -> None:
     assert [first, second] == again
 
 
+def test_equal_policies_in_stacks_within_a_named_place_count_apart() -> None:
+    env = Env()
+    first, second, third = kept(Stack(Stack(Keeps()), Keeps(), Stack(Keeps()), env=env, place="orders")(app))
+    assert len({id(first), id(second), id(third)}) == 3
+    assert kept(Stack(Stack(Keeps()), Keeps(), Stack(Keeps()), env=env, place="orders")(app)) == [first, second, third]
+
+
+def test_equal_policies_in_two_branches_at_a_named_place_count_apart() -> None:
+    branches = [When(lambda exchange: True, Keeps()), When(lambda exchange: True, Keeps())]
+    outer = Stack(*branches, env=Env(), place="orders")(app)
+    assert isinstance(outer, Ring)
+    taken = [fork._ways[0][1] for fork in (*kept(outer), *kept(outer.app))]
+    first, second = (kept(ring)[0] for ring in taken)
+    assert first is not second
+
+
 def test_places_nest_and_are_unique_to_a_policy() -> None:
     built = Stack(Stack(Keeps(), place="inner"), env=Env(), place="outer")(app)
     assert kept(built)[0].place == "outer/inner/Keeps"
@@ -256,7 +277,7 @@ def test_hooks_that_cannot_be_referenced_weakly_are_refused() -> None:
         def bind(self, env: Env) -> Slotted:
             return Slotted()
 
-    with pytest.raises(ConfigError, match="Binds.bind: bind gave Slotted"):
+    with pytest.raises(ConfigError, match=r"Binds\.bind: bind gave Slotted"):
         Binds()(app)
 
 

@@ -62,7 +62,7 @@ class Ring:
             await self.app(scope, receive, send)
             return
         if self._may_tap:
-            scope = _without_untappable(scope)
+            _hide_untappable(scope)
         root: Exchange | None = scope.get(KEY)
         exchange = Exchange(scope, root)
         target, depth = self.app, 0
@@ -142,12 +142,14 @@ def _answer(kind: str, status: int, headers: RawHeaders, body: bytes) -> list[Me
     ]
 
 
-def _without_untappable(scope: Scope) -> Scope:
-    """The scope without the ways to send a body past a tap; a copy, for the scope is the server's."""
+def _hide_untappable(scope: Scope) -> None:
+    """Take the ways to send a body past a tap out of the scope; not out of the extensions, which are the server's.
+
+    The scope itself goes on, for layers further out read there what the app notes in it, such as the route.
+    """
     extensions = scope.get("extensions")
-    if not extensions or _UNTAPPABLE.isdisjoint(extensions):
-        return scope
-    return {**scope, "extensions": {name: value for name, value in extensions.items() if name not in _UNTAPPABLE}}
+    if extensions and not _UNTAPPABLE.isdisjoint(extensions):
+        scope["extensions"] = {name: value for name, value in extensions.items() if name not in _UNTAPPABLE}
 
 
 def _resolved(hooks: Sequence[Any], name: str) -> list[tuple[int, Callable[[Exchange], Any], bool]]:

@@ -3,6 +3,7 @@
 import itertools
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -47,13 +48,27 @@ class Env:
         self.place = place
         self._given: dict[str, Any] = {"counters": counters, "entries": entries, "transport": transport}
         self._bound: list[_Seat] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._met: list[Policy] = []  # what was bound in this build, to tell equal policies apart
+        self._inner = Counter[str]()
 
     def at(self, place: str) -> "Env":
-        """The same means at another place."""
+        """The same means at another place, where a build begins."""
         other: Env = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other.place = place
+        other._begin()
         return other
+
+    def within(self, name: str) -> "Env":
+        """A place within this one, told apart from others of that name; without a name there is nothing to tell."""
+        if not self.place:
+            return self
+        self._inner[name] += 1
+        number = self._inner[name]
+        return self.at(f"{self.place}/{name}" if number == 1 else f"{self.place}/{name}#{number}")
 
     def counters(self, default: Callable[[], Counters]) -> Counters:
         """The counters of this environment; made by ``default`` when none were given."""
@@ -73,19 +88,21 @@ class Env:
             found = self._given[name] = default()
         return found
 
-    def bind(self, policy: "Policy", occurrence: int = 0) -> Any:  # noqa: ANN401 - whatever has the hooks
+    def bind(self, policy: "Policy") -> Any:  # noqa: ANN401 - whatever has the hooks
         """The object whose hooks run for this policy here; ``policy.bind`` sees a ``place`` that is its alone.
 
-        ``occurrence`` tells equal policies at one named place apart.
         Only the stacks keep bound objects alive, so a reload that drops a policy drops what it kept.
         """
+        occurrence = self._met.count(policy) + 1 if self.place else 1
+        if self.place:
+            self._met.append(policy)
         self._bound[:] = [seat for seat in self._bound if seat.hooks() is not None]
         for seat in self._bound:
             same = seat.policy == policy and seat.occurrence == occurrence if self.place else seat.policy is policy
             if seat.place == self.place and same and (hooks := seat.hooks()) is not None:
                 return hooks
         name = f"{self.place or f'~{next(_serial)}'}/{type(policy).__name__}"
-        hooks = policy.bind(self.at(f"{name}#{occurrence}" if occurrence else name))
+        hooks = policy.bind(self.at(name if occurrence == 1 else f"{name}#{occurrence}"))
         if hooks is not policy:
             self._bound.append(_Seat(self.place, occurrence, policy, _reference(policy, hooks)))
         return hooks

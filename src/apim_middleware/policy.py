@@ -1,8 +1,7 @@
 """Policies and stacks: ``Stack(a, b, c)(app)`` behaves as ``a(b(c(app)))``."""
 
-from collections import Counter
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from apim_middleware._config import Configured, shown
 from apim_middleware._ring import Ring, Seat
@@ -38,17 +37,20 @@ class Policy(Composable, Configured):
     An error of a hook that is no Refusal is logged and refused with 500 ``policy-failed``: what fails, fails closed.
     """
 
-    taps_body: ClassVar[bool] = False
-    """Whether ``on_response`` may return a tap; ways to send a file past it are then hidden from the app."""
+    @property
+    def provides(self) -> frozenset[str]:
+        """What this policy establishes for those further in: ``client``, ``principal``, ``subscription``."""
+        return frozenset()
 
-    provides: ClassVar[frozenset[str]] = frozenset()
-    """What this policy establishes for those further in: ``client``, ``principal``, ``subscription``."""
+    @property
+    def guards(self) -> bool:
+        """Whether it decides who may come in, so that nothing further out may answer from memory."""
+        return False
 
-    guards: ClassVar[bool] = False
-    """Whether it decides who may come in, so that nothing further out may answer from memory."""
-
-    answers: ClassVar[bool] = False
-    """Whether it may answer from memory what the app answered somebody before."""
+    @property
+    def answers(self) -> bool:
+        """Whether it may answer from memory what the app answered somebody before."""
+        return False
 
     @property
     def needs(self) -> frozenset[str]:
@@ -65,9 +67,9 @@ class Policy(Composable, Configured):
 
 
 def ring(policy: Policy, hooks: Any, app: ASGIApp, env: Env, *, closed: bool = False) -> Ring:  # noqa: ANN401
-    """Seat a policy in front of an app and check that the order with its neighbours can work."""
+    """Seat a policy in front of an app, and check that no guard stands behind what answers from memory."""
     built = Ring([Seat(policy, hooks)], app, env.scrub, closed=closed)
-    check_order([seat.policy for seat in built.seats])
+    check_guards([seat.policy for seat in built.seats])
     return built
 
 
@@ -91,7 +93,8 @@ class Stack(Composable):
         self.layers: tuple[Layer, ...] = layers
         self.env = env
         self.place = place
-        check_order(self.policies())
+        check_needs(self.policies())
+        check_guards(self.policies())
 
     def __repr__(self) -> str:
         """The call that would make it again."""
@@ -109,33 +112,31 @@ class Stack(Composable):
 
     def build(self, app: ASGIApp, env: Env) -> ASGIApp:
         """Put the layers in front of the app, innermost first; policies join the ring they meet."""
-        env = self.env or env
+        if self.env is not None:
+            env = self.env.at(self.env.place)
         if self.place:
             env = env.at(f"{env.place}/{self.place}" if env.place else self.place)
-        occurrences = Counter[str]()
         for layer in reversed(self.layers):
-            if isinstance(layer, Policy) and type(layer).build is Policy.build:
-                same = repr(layer)
-                app = ring(layer, env.bind(layer, occurrences[same]), app, env)
-                occurrences[same] += 1
-            else:
-                app = layer.build(app, env) if isinstance(layer, Composable) else layer(app)
+            app = layer.build(app, env) if isinstance(layer, Composable) else layer(app)
         return app
 
 
-def check_order(policies: Sequence[Policy]) -> None:
-    """Refuse an order that cannot work: a need established only further in, a guard behind a memory of answers."""
+def check_needs(policies: Sequence[Policy]) -> None:
+    """Refuse an order in which what a policy needs is established only further in."""
     for place, policy in enumerate(policies):
-        name = type(policy).__name__
         outside = frozenset[str]().union(*(each.provides for each in policies[:place]))
-        for need in sorted(policy.needs - outside):
-            for later in policies[place + 1 :]:
-                if need in later.provides:
-                    provider = type(later).__name__
-                    problem = f"relies on the {need}, which {provider} establishes only behind it"
-                    raise ConfigError(name, "", problem, f"Write {provider} before {name}")
+        for later in policies[place + 1 :]:
+            if unmet := sorted((policy.needs - outside) & later.provides):
+                needy, provider = type(policy).__name__, type(later).__name__
+                problem = f"relies on the {unmet[0]}, which {provider} establishes only behind it"
+                raise ConfigError(needy, "", problem, f"Write {provider} before {needy}")
+
+
+def check_guards(policies: Sequence[Policy]) -> None:
+    """Refuse a guard behind a policy that answers from memory, for it would not be asked."""
+    for place, policy in enumerate(policies):
         for earlier in policies[:place] if policy.guards else ():
             if earlier.answers:
-                front = type(earlier).__name__
+                guard, front = type(policy).__name__, type(earlier).__name__
                 problem = f"stands behind {front}, which would answer from memory without asking it"
-                raise ConfigError(name, "", problem, f"Write {name} before {front}")
+                raise ConfigError(guard, "", problem, f"Write {guard} before {front}")

@@ -58,6 +58,11 @@ def test_encoded_slashes_stay_encoded_for_policies_and_app_when_kept() -> None:
     assert canonical("/a%2Fb/c", keep_encoded_slashes=True) == ("/a%2Fb/c", b"/a%2Fb/c")
 
 
+def test_kept_slashes_stay_kept_the_second_time() -> None:
+    path, raw = canonical("/a%2Fb", keep_encoded_slashes=True)
+    assert canonical_path(path, raw, keep_encoded_slashes=True) == (path, raw)
+
+
 def test_a_path_changed_by_a_layer_wins_over_the_bytes_left_behind() -> None:
     assert canonical_path("/new", b"/old") == ("/new", b"/new")
 

@@ -60,7 +60,7 @@ def _agreed(path: str, raw: bytes | None) -> bytes:
     """The bytes that stand for ``path``: those sent, unless a layer changed the path and left them behind."""
     if raw is not None:
         raw = raw.partition(b"?")[0]
-        if _decoded(raw) == path:
+        if path in (_decoded(raw), _decoded(_ENCODED_SLASH.sub(rb"%25\1", raw))):  # as sent, or canonical already
             return raw
     try:
         return quote(path, safe=_PCHAR).encode()

@@ -1,0 +1,143 @@
+"""Conditions for ``When`` and ``Choose``: small questions about a request.
+
+A condition is any function of the exchange that gives true or false; these are the ones most often needed.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from inspect import isawaitable, iscoroutinefunction
+from typing import TypeAlias, TypeVar
+from urllib.parse import unquote
+
+from apim_middleware import by
+from apim_middleware._config import shown
+from apim_middleware._http.headers import header_name, header_value, is_token
+from apim_middleware._http.paths import BadTarget, canonical_path
+from apim_middleware.errors import ConfigError
+from apim_middleware.exchange import Exchange
+from apim_middleware.types import Scope
+
+Condition: TypeAlias = Callable[[Exchange], bool | Awaitable[bool]]
+F = TypeVar("F", bound=Callable[[Exchange], bool])
+
+
+def path(*patterns: str) -> Condition:
+    """Whether the path is one of these: ``"/admin"`` is that path, ``"/admin/*"`` is that path and all below it.
+
+    It is the canonical path as the app behind will route it (below the ``root_path`` of a mounted app), compared letter
+    by letter; a slash at its end makes no difference. Patterns are written without percent-escapes.
+    """
+    _check_texts("path", patterns)
+    try:
+        whole = [written_path(pattern.removesuffix("/*") or "/").rstrip("/") for pattern in patterns]
+    except BadTarget as error:
+        raise _mistake("path", patterns, f"cannot be matched: {error}", 'Write path("/admin", "/admin/*")') from None
+    if any("*" in each for each in whole):
+        raise _mistake("path", patterns, "has a star elsewhere than behind the last slash", 'Write path("/admin/*")')
+    exact = frozenset(whole)
+    below = tuple(f"{each}/" for each, pattern in zip(whole, patterns, strict=True) if pattern.endswith("/*"))
+
+    def matches(exchange: Exchange) -> bool:
+        routed = routed_path(exchange.scope)[1]
+        return routed.startswith(below) or routed.rstrip("/") in exact
+
+    return _named(matches, "path", map(repr, patterns))
+
+
+def method(*methods: str) -> Condition:
+    """Whether the method is one of these; ``"GET"`` includes HEAD (RFC 9110 §9.3.2) and WebSocket handshakes."""
+    _check_texts("method", methods)
+    if not all(is_token(each.encode("latin-1", "replace")) for each in methods):
+        raise _mistake("method", methods, "names no method", 'Write method("POST", "PUT")')
+    wanted = {each.upper() for each in methods}
+    wanted |= {"HEAD"} if "GET" in wanted else set()
+
+    def matches(exchange: Exchange) -> bool:
+        return exchange.method in wanted
+
+    return _named(matches, "method", map(repr, methods))
+
+
+def header(name: str, value: str | None = None) -> Condition:
+    """Whether a request header was sent at all, or, with a value, whether one of its lines is exactly that."""
+    given = (name,) if value is None else (name, value)
+    _check_texts("header", given)
+    try:
+        key, wanted = header_name(name), None if value is None else header_value(value)
+    except ValueError as error:
+        raise _mistake("header", given, f"cannot be met: {error}", 'Write header("x-beta", "on")') from None
+
+    def matches(exchange: Exchange) -> bool:
+        return exchange.header(key) is not None if wanted is None else wanted in exchange.headers(key)
+
+    return _named(matches, "header", map(repr, given))
+
+
+def is_websocket(exchange: Exchange) -> bool:
+    """Whether this is a WebSocket handshake."""
+    return exchange.is_websocket
+
+
+def not_(condition: Condition) -> Condition:
+    """Whether the condition does not hold."""
+    return _joined("not_", [condition], lambda exchange: not holds(condition, exchange))
+
+
+def all_of(*conditions: Condition) -> Condition:
+    """Whether every condition holds; those after the first that does not are not asked."""
+    return _joined("all_of", conditions, lambda exchange: all(holds(each, exchange) for each in conditions))
+
+
+def any_of(*conditions: Condition) -> Condition:
+    """Whether at least one condition holds; those after the first that does are not asked."""
+    return _joined("any_of", conditions, lambda exchange: any(holds(each, exchange) for each in conditions))
+
+
+def holds(condition: Condition, exchange: Exchange) -> bool:
+    """What the condition says; TypeError when its answer would have to be awaited, for a promise counts as true."""
+    verdict = condition(exchange)
+    if verdict is True or verdict is False:
+        return verdict
+    if isawaitable(verdict):
+        raise TypeError("a condition that gives something to await must be written as async def")
+    return bool(verdict)
+
+
+def routed_path(scope: Scope) -> tuple[str, str]:
+    """Where the app behind is mounted, and the canonical path below that: what Starlette and its like route by."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
+        return root, path[len(root) :]
+    return "", path
+
+
+def written_path(text: str) -> str:
+    """A path as people write it in configuration, when it is one a canonical path can equal; else BadTarget."""
+    if "?" in text or "#" in text:
+        raise BadTarget("it holds more than a path")
+    if unquote(text) != text:
+        raise BadTarget("it holds a percent-escape, which is compared decoded")
+    if canonical_path(text, None)[0] != text:
+        raise BadTarget("it holds two slashes in a row")
+    return text
+
+
+def _check_texts(name: str, given: Sequence[object]) -> None:
+    if not given or not all(isinstance(each, str) for each in given):
+        raise _mistake(name, given, "is not text", f'Write {name}("...")')
+
+
+def _mistake(name: str, given: object, problem: str, cure: str) -> ConfigError:
+    return ConfigError(name, "", f"{shown(given)} {problem}", cure)
+
+
+def _joined(name: str, conditions: Sequence[Condition], matches: Callable[[Exchange], bool]) -> Condition:
+    if not conditions or not all(callable(each) and not iscoroutinefunction(each) for each in conditions):
+        raise _mistake(name, conditions, "are no plain conditions", "Give functions that need no await")
+    matches.needs = frozenset[str]().union(*map(by.needs, conditions))  # type: ignore[attr-defined, arg-type]
+    return _named(matches, name, [getattr(each, "__name__", repr(each)) for each in conditions])
+
+
+def _named(condition: F, name: str, given: Iterable[str]) -> F:
+    condition.__name__ = condition.__qualname__ = f"{name}({', '.join(given)})"
+    return condition

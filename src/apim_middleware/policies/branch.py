@@ -1,0 +1,169 @@
+"""Branches: layers in front of some requests and not of others (Azure's choose)."""
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from inspect import isawaitable, iscoroutinefunction
+from typing import Any, Self, TypeAlias
+
+from apim_middleware import by
+from apim_middleware.conditions import Condition, holds
+from apim_middleware.env import Env
+from apim_middleware.exchange import Exchange
+from apim_middleware.policy import Composable, Policy, Stack, ring
+from apim_middleware.types import ASGIApp, Layer
+
+Branch: TypeAlias = tuple[Condition, Layer]
+
+
+class _Branching(Policy):
+    """What ``When`` and ``Choose`` share: towards the order check they are all the policies in their branches."""
+
+    otherwise: Layer | None
+
+    def _branches(self) -> Sequence[Branch]:
+        raise NotImplementedError
+
+    def _ways(self) -> list[list[Policy]]:
+        return [_policies(layer) for layer in [*(layer for _, layer in self._branches()), self.otherwise]]
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What conditions rely on, and what a branch relies on and does not establish itself."""
+        conditions = [by.needs(condition) for condition, _ in self._branches()]  # type: ignore[arg-type]
+        return frozenset[str]().union(*conditions, *map(_unmet, self._ways()))
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """What one of the branches establishes."""
+        return frozenset[str]().union(*(each.provides for way in self._ways() for each in way))
+
+    @property
+    def guards(self) -> bool:
+        """Whether one of the branches decides who may come in."""
+        return any(each.guards for way in self._ways() for each in way)
+
+    @property
+    def answers(self) -> bool:
+        """Whether one of the branches may answer from memory."""
+        return any(each.answers for way in self._ways() for each in way)
+
+    def build(self, app: ASGIApp, env: Env) -> ASGIApp:
+        """Every branch in front of the app, and before them the fork."""
+        here = env.within(type(self).__name__)
+        ways = [(condition, _built(layer, app, here)) for condition, layer in self._branches()]
+        last = None if self.otherwise is None else _built(self.otherwise, app, here)
+        fork = _AwaitingFork if any(_awaits(condition) for condition, _ in ways) else _Fork
+        return ring(self, fork(ways, last), app, env, closed=True)
+
+
+@dataclass(frozen=True)
+class When(_Branching):
+    """Put a layer in front of the requests for which a condition holds; the others go past it.
+
+    ``When(conditions.path("/admin/*"), JWTAuth(...))``. The layer is a policy, a ``Stack`` or any ASGI middleware.
+    A condition that raises is logged and refused with 500 ``policy-failed``: nobody comes in for want of an answer.
+    Only requests and WebSocket handshakes are asked about; the lifespan goes to the app.
+    """
+
+    condition: Condition
+    """A function of the exchange that says whether the layer applies; it may be async."""
+
+    layer: Layer
+    """What stands in front of the app then."""
+
+    _: KW_ONLY
+
+    otherwise: Layer | None = None
+    """What stands in front of the app when the condition does not hold; nothing unless given."""
+
+    def _branches(self) -> Sequence[Branch]:
+        return [(self.condition, self.layer)]
+
+
+@dataclass(frozen=True, init=False)
+class Choose(_Branching):
+    """Put the layer of the first condition that holds in front of a request, and only that one.
+
+    ``Choose((conditions.header("x-plan", "gold"), RateLimit(calls=1000)), otherwise=RateLimit(calls=10))``.
+    Conditions behind the first that holds are not asked. One that raises is refused with 500 ``policy-failed``.
+    Follows Azure's ``choose``.
+    """
+
+    branches: tuple[Branch, ...]
+    """Pairs of a condition and a layer, given one after the other, asked in that order."""
+
+    otherwise: Layer | None = None
+    """What stands in front of the app when no condition holds; nothing unless given."""
+
+    def __new__(cls, *branches: Branch, **given: object) -> Self:
+        """Check what was given, the pairs as one field."""
+        return super().__new__(cls, branches=branches, **given)
+
+    def __init__(self, *branches: Branch, otherwise: Layer | None = None) -> None:
+        """Keep the pairs as one field."""
+        object.__setattr__(self, "branches", branches)
+        object.__setattr__(self, "otherwise", otherwise)
+        if not branches:
+            raise self.mistake("branches", "leaves nothing to choose", "Write Choose((condition, layer), ...)")
+
+    def __getnewargs_ex__(self) -> tuple[tuple[Any, ...], dict[str, object]]:
+        """Copying and pickling give the pairs one after the other, as people do."""
+        return self.branches, {"otherwise": self.otherwise}
+
+    def __repr__(self) -> str:
+        """The call that would make it again."""
+        otherwise = "" if self.otherwise is None else f", otherwise={self.otherwise!r}"
+        return f"Choose({', '.join(map(repr, self.branches))}{otherwise})"
+
+    def _branches(self) -> Sequence[Branch]:
+        return self.branches
+
+
+def _policies(layer: Layer | None) -> list[Policy]:
+    if isinstance(layer, Stack):
+        return layer.policies()
+    return [layer] if isinstance(layer, Policy) else []
+
+
+def _unmet(policies: Sequence[Policy]) -> frozenset[str]:
+    needs, met = frozenset[str](), frozenset[str]()
+    for policy in policies:
+        needs |= policy.needs - met
+        met |= policy.provides
+    return needs
+
+
+def _built(layer: Layer, app: ASGIApp, env: Env) -> ASGIApp:
+    """One branch in front of the app; at a named place it has a place of its own, so that equal limits count apart."""
+    return layer.build(app, env.within("branch")) if isinstance(layer, Composable) else layer(app)
+
+
+def _awaits(condition: Condition) -> bool:
+    return iscoroutinefunction(condition) or iscoroutinefunction(getattr(condition, "__call__", None))  # noqa: B004
+
+
+class _Ways:
+    def __init__(self, ways: Sequence[tuple[Condition, ASGIApp]], otherwise: ASGIApp | None) -> None:
+        self._ways = ways
+        self._otherwise = otherwise
+
+
+class _Fork(_Ways):
+    """Answers with the branch whose condition holds; when there is none the ring goes on to the app."""
+
+    def on_request(self, exchange: Exchange) -> ASGIApp | None:
+        for condition, app in self._ways:
+            if holds(condition, exchange):
+                return app
+        return self._otherwise
+
+
+class _AwaitingFork(_Ways):
+    """The same where at least one condition is async."""
+
+    async def on_request(self, exchange: Exchange) -> ASGIApp | None:
+        for condition, app in self._ways:
+            verdict = condition(exchange)
+            if await verdict if isawaitable(verdict) else verdict:
+                return app
+        return self._otherwise

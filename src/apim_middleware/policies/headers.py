@@ -1,0 +1,178 @@
+"""Header fields set or taken away, on the request or on the response (Azure's set-header)."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from inspect import iscoroutinefunction
+from typing import Literal, TypeAlias
+
+from apim_middleware import by
+from apim_middleware._http.headers import get, header_name, header_value, without
+from apim_middleware.env import Env
+from apim_middleware.errors import Refusal
+from apim_middleware.exchange import Exchange
+from apim_middleware.policy import Policy
+from apim_middleware.types import RawHeaders
+
+log = logging.getLogger("apim_middleware")
+
+_RESERVED = frozenset(
+    b"connection content-length host keep-alive proxy-connection te trailer transfer-encoding upgrade "
+    b"sec-websocket-accept sec-websocket-extensions sec-websocket-key sec-websocket-protocol "
+    b"sec-websocket-version".split()
+)
+"""What belongs to one connection (RFC 9110 §7.6.1, RFC 9112 §6, RFC 6455 §11.3), and the host, which is verified."""
+
+_SINGLE = frozenset(
+    b"age authorization content-location content-type cookie date etag expires from if-modified-since if-range "
+    b"if-unmodified-since last-modified location max-forwards origin proxy-authorization range referer retry-after "
+    b"server user-agent".split()
+)
+"""Fields that stand alone: two of them would be read differently by different neighbours (RFC 9110 §5.3)."""
+
+_Edit: TypeAlias = Callable[[RawHeaders, Exchange], RawHeaders]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetHeader(Policy):
+    """Set a header field of every request or every response.
+
+    Framing, hop-by-hop and WebSocket handshake fields and ``Host`` cannot be set, and two lines of a field that must
+    stand alone cannot be asked for: ConfigError. A function's value that may not stand in a header (a control
+    character, text outside Latin-1) is logged and refused with 400 ``bad-header-value``; it never becomes two headers.
+    Follows Azure's ``set-header``, but for several values always being lines of their own.
+    """
+
+    name: str
+    """The field's name."""
+
+    value: str | tuple[str, ...] | Callable[[Exchange], str | None] = field(repr=False)
+    """The text, several texts for several lines, or a plain function of the exchange, which has None for no text."""
+
+    on: Literal["request", "response"]
+    """Whose header it is."""
+
+    exists: Literal["override", "append", "skip"] = "override"
+    """What happens to lines of this name: they give way (also to a function's None), stay beside it, or win over it."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the function relies on, when it is one of ``by``."""
+        return by.needs(self.value) if callable(self.value) else frozenset()
+
+    def __post_init__(self) -> None:
+        """The name must be free to set, and literal text must fit a header."""
+        name = _free_name(self)
+        if callable(self.value):
+            if iscoroutinefunction(self.value):
+                raise self.mistake("value", "must be awaited", "Give a plain function")
+            return
+        try:
+            lines = _lines(name, self.value)
+        except ValueError as error:
+            raise self.mistake("value", f"cannot be sent: {error}", "Give printable Latin-1 text") from None
+        if not lines:
+            raise self.mistake("value", "holds nothing", "Use RemoveHeader to take a header away")
+        if name in _SINGLE and (len(lines) > 1 or self.exists == "append"):
+            raise self.mistake("name", "is a field that stands alone", 'Give one value and exists="override" or "skip"')
+
+    def bind(self, env: Env) -> "_OnRequest | _OnResponse":
+        """An object with the one hook that is needed."""
+        return _hooks(self.on, _Setting(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoveHeader(Policy):
+    """Take a header field away from every request or every response.
+
+    Framing, hop-by-hop and WebSocket handshake fields and ``Host`` cannot be taken away: ConfigError.
+    Follows Azure's ``set-header`` with ``exists-action="delete"``.
+    """
+
+    name: str
+    """The field's name; every line of it goes."""
+
+    on: Literal["request", "response"]
+    """Whose header it is."""
+
+    def __post_init__(self) -> None:
+        """The name must be free to take away."""
+        _free_name(self)
+
+    def bind(self, env: Env) -> "_OnRequest | _OnResponse":
+        """An object with the one hook that is needed."""
+        return _hooks(self.on, _Removal(header_name(self.name)))
+
+
+def _free_name(policy: SetHeader | RemoveHeader) -> bytes:
+    try:
+        name = header_name(policy.name)
+    except ValueError:
+        raise policy.mistake("name", "is not a header name", "Use letters, digits and hyphens") from None
+    if name in _RESERVED:
+        raise policy.mistake(
+            "name", "belongs to the connection, not to policies", "Leave it to the server and the proxy"
+        )
+    return name
+
+
+def _lines(name: bytes, value: str | tuple[str, ...]) -> RawHeaders:
+    return [(name, header_value(each)) for each in ((value,) if isinstance(value, str) else value)]
+
+
+def _hooks(on: str, edit: _Edit) -> "_OnRequest | _OnResponse":
+    return _OnRequest(edit) if on == "request" else _OnResponse(edit)
+
+
+class _OnRequest:
+    """Has no ``on_response``, so that a ring in which nobody looks at responses need not either."""
+
+    def __init__(self, edit: _Edit) -> None:
+        self._edit = edit
+
+    def on_request(self, exchange: Exchange) -> None:
+        scope = exchange.scope
+        scope["headers"] = self._edit(scope["headers"], exchange)
+
+
+class _OnResponse:
+    def __init__(self, edit: _Edit) -> None:
+        self._edit = edit
+
+    def on_response(self, exchange: Exchange) -> None:
+        head = exchange.response
+        if head is not None:
+            head.headers = self._edit(head.headers, exchange)
+
+
+class _Setting:
+    def __init__(self, rule: SetHeader) -> None:
+        self._name = header_name(rule.name)
+        self._exists = rule.exists
+        self._function = rule.value if callable(rule.value) else None
+        self._literal = [] if callable(rule.value) else _lines(self._name, rule.value)
+
+    def __call__(self, headers: RawHeaders, exchange: Exchange) -> RawHeaders:
+        name = self._name
+        if self._exists == "skip" and get(headers, name) is not None:
+            return headers
+        lines = self._literal if self._function is None else self._made(self._function(exchange))
+        kept = [pair for pair in headers if pair[0] != name] if self._exists == "override" else headers
+        return [*kept, *lines]
+
+    def _made(self, value: str | None) -> RawHeaders:
+        if value is None:
+            return []
+        try:
+            return _lines(self._name, (value,))
+        except ValueError as error:
+            log.warning("no value for %s: %s", self._name.decode(), error)
+            raise Refusal(400, "bad-header-value", "A header made from this request cannot be sent.") from None
+
+
+class _Removal:
+    def __init__(self, name: bytes) -> None:
+        self._name = name
+
+    def __call__(self, headers: RawHeaders, exchange: Exchange) -> RawHeaders:
+        return headers if get(headers, self._name) is None else without(headers, self._name)
