@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, Self
 
-from apim_middleware._http.headers import header_name, header_value
+from apim_middleware._http.headers import header_name, header_value, without
 from apim_middleware._http.hygiene import Scrub
 from apim_middleware.errors import Refusal
 from apim_middleware.identity import Principal, Subscription
@@ -66,7 +66,7 @@ class Exchange:
         self._root = root
         self._state: dict[Any, Any] | None = None
         self._indexed: RawHeaders | None = None
-        self._index: dict[bytes, bytes] = _EMPTY
+        self._index: dict[bytes, bytes] = _EMPTY  # replaced before it is ever changed
         if root is None:
             self._clean = False
             self._principal: Principal | None = None
@@ -135,16 +135,27 @@ class Exchange:
     def set_header(self, name: bytes | str, value: bytes | str) -> None:
         """Replace every line of a request header by one; ValueError when name or value break the grammar."""
         name, value = header_name(name), header_value(value)
-        self.scope["headers"] = [*(pair for pair in self.scope["headers"] if pair[0] != name), (name, value)]
+        self._replace_headers([*without(self.scope["headers"], name), (name, value)], name, value)
 
     def add_header(self, name: bytes | str, value: bytes | str) -> None:
         """Add one more line of a request header; ValueError when name or value break the grammar."""
-        self.scope["headers"] = [*self.scope["headers"], (header_name(name), header_value(value))]
+        name, value = header_name(name), header_value(value)
+        self._replace_headers([*self.scope["headers"], (name, value)], name, self.header(name) or value)
 
     def remove_header(self, name: bytes | str) -> None:
         """Take away every line of a request header."""
         name = header_name(name)
-        self.scope["headers"] = [pair for pair in self.scope["headers"] if pair[0] != name]
+        self._replace_headers(without(self.scope["headers"], name), name, None)
+
+    def _replace_headers(self, headers: RawHeaders, name: bytes, first: bytes | None) -> None:
+        """Put another list in the scope; the index, if there is one, changes along instead of being made anew."""
+        if self.scope["headers"] is self._indexed:
+            self._indexed = headers
+            if first is None:
+                self._index.pop(name, None)
+            else:
+                self._index[name] = first
+        self.scope["headers"] = headers
 
     # What policies keep and know
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from apim_middleware.types import RawHeaders
 
@@ -14,6 +15,7 @@ def is_token(text: bytes) -> bool:
     return _TOKEN.fullmatch(text) is not None
 
 
+@lru_cache(maxsize=1024)
 def header_name(name: str | bytes) -> bytes:
     """The name as ASGI carries it, lower case; ValueError when it is not a token."""
     raw = name.encode("latin-1", "replace") if isinstance(name, str) else name

@@ -1,0 +1,1 @@
+"""What is kept between requests: counters and entries, in memory and beyond."""
