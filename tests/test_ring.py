@@ -209,6 +209,21 @@ async def test_ways_past_a_tap_are_hidden_from_the_app_and_left_to_the_server() 
     assert len(extensions) == 3
 
 
+@pytest.mark.parametrize("kind", ["http.response.pathsend", "http.response.zerocopysend"])
+async def test_what_is_sent_past_a_tap_all_the_same_breaks_the_response_off(kind: str) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": kind, "more_body": True})
+        await send({"type": "http.response.body", "body": b"tail"})
+
+    answer = Answer()
+    with pytest.raises(RuntimeError, match="was not offered"):
+        await call(
+            Stack(hooks(on_response=lambda exchange: lambda chunk, last: chunk, taps_body=True))(app), answer=answer
+        )
+    assert [each["type"] for each in answer.messages] == ["http.response.start"]
+
+
 async def test_trailers_end_the_response() -> None:
     seen: list[str] = []
 

@@ -7,7 +7,7 @@ answer leaves through the policies before it, and only those. On the way out eac
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from apim_middleware._http.hygiene import Scrub
 from apim_middleware._http.problems import render
@@ -118,13 +118,13 @@ def refused(exchange: Exchange, error: Exception) -> Refusal:
 
 def _answering(refusal: Refusal) -> ASGIApp:
     async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
-        for message in _refusal_messages(refusal, scope):
+        for message in refusal_messages(refusal, scope):
             await send(message)
 
     return refuse
 
 
-def _refusal_messages(refusal: Refusal, scope: Scope) -> list[Message]:
+def refusal_messages(refusal: Refusal, scope: Scope) -> list[Message]:
     headers, body = render(refusal)
     if scope["type"] == "http":
         if scope.get("method") == "HEAD":
@@ -222,17 +222,15 @@ class _Passage:
         kind = message["type"]
         if kind in _BODIES:
             last = not message.get("more_body", False)
-            if self._taps and kind != "http.response.zerocopysend":
-                message = {**message, "body": self._tapped(message.get("body", b""), last)}
+            if self._taps:
+                message = self._tapped(message, last)
             ends = last and not self._trailers and self._way.finale
             return self._finish(message) if ends else self._send(message)
         if kind in _STARTS and not self._head_sent:
             return self._start(message)
-        if (
-            kind == "websocket.close"
-            or kind == "http.response.pathsend"
-            or (kind == "http.response.trailers" and not message.get("more_trailers", False))
-        ):
+        if kind == "http.response.pathsend":
+            return self._finish(self._tapped(message, last=True) if self._taps else message)
+        if kind == "websocket.close" or (kind == "http.response.trailers" and not message.get("more_trailers", False)):
             return self._finish(message)
         return self._send(message)
 
@@ -275,19 +273,26 @@ class _Passage:
         if self._exchange.response is not None and self._exchange.response.status != 101:
             self._taps.append(tap)
 
-    def _tapped(self, chunk: bytes, last: bool) -> bytes:
+    def _tapped(self, message: Message, last: bool) -> Message:
+        if message["type"] in _UNTAPPABLE:
+            self._break_off(0, RuntimeError(f"the app sent {message['type']}, which it was not offered"))
+        chunk = message.get("body", b"")
         for place, tap in enumerate(self._taps):
             try:
                 chunk = tap(chunk, last)
             except ResponseOver:
                 raise
             except Exception as error:
-                log.error("a policy failed on the response body", exc_info=error)
-                self.over, self.failure = True, error
-                self._exchange.error = error
-                self._taps[place:] = [_broken_off]
-                return _broken_off(chunk, last)
-        return chunk
+                self._break_off(place, error)
+        return {**message, "body": chunk}
+
+    def _break_off(self, place: int, error: Exception) -> NoReturn:
+        """The head is out, so an honest end is not to be had any more: neither now nor later."""
+        log.error("the response is broken off", exc_info=error)
+        self.over, self.failure = True, error
+        self._exchange.error = error
+        self._taps[place:] = [_broken_off]
+        raise ResponseOver("the response was broken off")
 
     async def _finish(self, message: Message) -> None:
         await self._send(message)
@@ -314,7 +319,7 @@ class _Passage:
         self._way, self._send = _Way.out_of(hooks[place + 1 :], refused=self._way.refused), _unheard
         self._head_sent = self.over = True
         try:
-            for message in _refusal_messages(refusal, self._exchange.scope):
+            for message in refusal_messages(refusal, self._exchange.scope):
                 await outer.send(message)
         finally:
             self.failure = outer.failure
@@ -329,6 +334,7 @@ class _Passage:
 
 
 def _broken_off(chunk: bytes, last: bool) -> bytes:
+    """The tap in the place of one that failed."""
     raise ResponseOver("the response was broken off")
 
 

@@ -22,7 +22,8 @@ ON_SENT = ("absent", "pass", "pass", "fail")
 ON_END = ("absent", "pass", "pass", "fail")
 APPS = (
     "finish", "finish", "stream", "stream", "background", "raise", "raise midway", "raise after", "never finish",
-    "stuck midway", "other task", "silent", "trailers", "pathsend", "zero copy", "stubborn",
+    "stuck midway", "other task", "silent", "trailers", "pathsend", "zero copy", "rude pathsend", "rude zero copy",
+    "stubborn",
 )  # fmt: skip
 
 
@@ -178,7 +179,8 @@ def app_of(behaviour: str, trace: Trace) -> ASGIApp:
 
 
 async def _behave(behaviour: str, scope: Scope, receive: Receive, send: Send) -> None:
-    websocket = scope["type"] == "websocket"
+    websocket, rude = scope["type"] == "websocket", behaviour.startswith("rude")
+    offered = scope.get("extensions") or ()
     match behaviour:
         case "finish":
             await finish(scope, send)
@@ -200,10 +202,10 @@ async def _behave(behaviour: str, scope: Scope, receive: Receive, send: Send) ->
             await start(send, trailers=True)
             await send({"type": "http.response.body", "body": b"body"})
             await send({"type": "http.response.trailers", "headers": [(b"x-t", b"1")]})
-        case "pathsend" if "http.response.pathsend" in (scope.get("extensions") or ()):
+        case "pathsend" | "rude pathsend" if "http.response.pathsend" in offered or (rude and not websocket):
             await start(send)
             await send({"type": "http.response.pathsend", "path": "/file"})
-        case "zero copy" if "http.response.zerocopysend" in (scope.get("extensions") or ()):
+        case "zero copy" | "rude zero copy" if "http.response.zerocopysend" in offered or (rude and not websocket):
             await start(send)
             await send({"type": "http.response.zerocopysend", "file": 3, "more_body": True})
             await send({"type": "http.response.zerocopysend", "file": 3})
