@@ -1,1 +1,60 @@
-"""x"""
+"""API management as composable ASGI middleware: policies in plain Python, in front of any ASGI app or of the proxy."""
+
+from apim_middleware import by, conditions
+from apim_middleware._http.hygiene import Hygiene
+from apim_middleware.env import Env
+from apim_middleware.errors import ApimError, ConfigError, Refusal, StoreError
+from apim_middleware.exchange import Exchange
+from apim_middleware.identity import Principal, Subscription
+from apim_middleware.policies.api_key import APIKeyAuth
+from apim_middleware.policies.branch import Choose, When
+from apim_middleware.policies.cache import Cache
+from apim_middleware.policies.client import IPFilter, TrustedProxies
+from apim_middleware.policies.headers import RemoveHeader, SetHeader
+from apim_middleware.policies.jwt import JWTAuth
+from apim_middleware.policies.limits import Quota, RateLimit
+from apim_middleware.policies.target import RemoveQuery, RewritePath, SetQuery
+from apim_middleware.policies.tracing import Tracing
+from apim_middleware.policy import Composable, Policy, Stack
+from apim_middleware.proxy.app import Proxy
+from apim_middleware.stores.keys import KeyRecord, KeyStore, MemoryKeys, key_digest, new_key
+from apim_middleware.stores.memory import MemoryCounters
+
+__all__ = [
+    "APIKeyAuth",
+    "ApimError",
+    "Cache",
+    "Choose",
+    "Composable",
+    "ConfigError",
+    "Env",
+    "Exchange",
+    "Hygiene",
+    "IPFilter",
+    "JWTAuth",
+    "KeyRecord",
+    "KeyStore",
+    "MemoryCounters",
+    "MemoryKeys",
+    "Policy",
+    "Principal",
+    "Proxy",
+    "Quota",
+    "RateLimit",
+    "Refusal",
+    "RemoveHeader",
+    "RemoveQuery",
+    "RewritePath",
+    "SetHeader",
+    "SetQuery",
+    "Stack",
+    "StoreError",
+    "Subscription",
+    "Tracing",
+    "TrustedProxies",
+    "When",
+    "by",
+    "conditions",
+    "key_digest",
+    "new_key",
+]

@@ -4,6 +4,7 @@ ApimError
 ├── ConfigError         a mistake in configuration, raised while building
 ├── Refusal             raised by a policy: this exchange goes no further
 ├── StoreError          a store could not answer
+├── ClientLeft          the client left before its request was whole (an OSError too)
 └── TransportError      an upstream could not be asked
     ├── ConnectFailed       no connection was made; nothing was sent
     ├── UpstreamTimeout     it took too long
@@ -62,6 +63,10 @@ class Refusal(ApimError):
     def title(self) -> str:
         """The phrase that belongs to the status."""
         return HTTPStatus(self.status).phrase
+
+
+class ClientLeft(ApimError, OSError):
+    """The client left before its request body was whole."""
 
 
 class StoreError(ApimError):

@@ -84,12 +84,17 @@ class Exchange:
         found: Self | None = scope.get(KEY)
         return found
 
+    @property
+    def clean(self) -> bool:
+        """Whether request hygiene has been done."""
+        return self.shared._clean
+
     def scrub(self, scrub: Scrub) -> None:
         """Do the request hygiene. Raises Refusal."""
         self._index, forwarded = scrub(self.scope)
         self._indexed = self.scope["headers"]
         shared = self.shared
-        shared._clean = True  # the rings look here before they begin
+        shared._clean = True
         if forwarded:
             shared._forwarded = forwarded
 

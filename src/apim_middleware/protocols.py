@@ -22,17 +22,28 @@ class Clock(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """How many units may be used in how many seconds, and how the window moves."""
+class Limit(NamedTuple):
+    """How many units may be used in how many seconds, how the window moves, and whose limit it is.
+
+    The limit and a key name one counter: equal keys under different limits count apart, and so do equal limits at
+    two places. It is a tuple because every hit hashes it.
+    """
 
     quota: int
+    """Units, at least 1."""
+
     window: float
+    """Seconds, at least a thousandth."""
+
     algorithm: Literal["fixed", "sliding"] = "fixed"
+    """``fixed``: as many units in each window of the clock. ``sliding``: the last window fades while this one fills."""
+
+    place: str = ""
+    """Where the limit stands: printable ASCII that no other policy uses."""
 
 
 class Hit(NamedTuple):
-    """One use of one limit: the key it counts under, the limit, and how many units."""
+    """One use of one limit: the key it counts under, the limit, and how many units, 0 or more."""
 
     key: str
     limit: Limit
@@ -40,23 +51,34 @@ class Hit(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """What a counter says: allowed or not, units left, seconds until all are back and until a retry can pass."""
+    """What a counter says of one hit."""
 
     allowed: bool
+    """Whether this limit lets the hit pass."""
+
     remaining: int
+    """Units that can be used right now, after this hit if it was counted."""
+
     reset: float
+    """Seconds until the whole quota is there again, if nothing else is counted."""
+
     retry_after: float
+    """Seconds until the same hit can pass (again), if nothing else is counted: 0 when at once, infinite when never."""
 
 
 class Counters(Protocol):
-    """Counts uses. ``hit`` is atomic over all its limits: every one passes and is counted, or none is counted."""
+    """Counts uses. ``hit`` is atomic over all its limits: every one passes and is counted, or none is counted.
+
+    Waiting for exactly ``retry_after`` is enough, and waiting for less is not, but for the last microseconds.
+    Keys are ASCII of bounded length; a counter nobody hits is forgotten when nothing of it counts any more.
+    """
 
     async def hit(self, hits: Sequence[Hit]) -> list[Tally]:
         """Count all hits if every limit allows it; one tally for each, in order. Raises StoreError."""
         ...
 
     async def peek(self, hits: Sequence[Hit]) -> list[Tally]:
-        """The tallies as they stand, counting nothing. Raises StoreError."""
+        """What each hit alone would be told, counting nothing; ``remaining`` is before the hit. Raises StoreError."""
         ...
 
     async def reset(self, hits: Sequence[Hit]) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import anyio
+
 from apim_middleware._http.headers import get, get_all
 from apim_middleware.types import ASGIApp, Message, RawHeaders, Scope
 
@@ -135,7 +137,8 @@ async def call(
 ) -> Answer:
     """Make one HTTP exchange with an app and give back all it sent.
 
-    ``body`` may be several chunks. ``leave_after`` messages the client is gone: ``send`` raises OSError from then on.
+    ``body`` may be several chunks. Once they are read the client waits for the response, and leaves after its end.
+    ``leave_after`` messages the client is gone: ``send`` raises OSError from then on, ``receive`` says so.
     Pass an ``answer`` of your own to see what had been sent when the app raised.
     """
     chunks = [body] if isinstance(body, bytes) else list(body)
@@ -171,17 +174,25 @@ async def connect(
 async def exchange(
     app: ASGIApp, scope: Scope, inbox: list[Message], gone: Message, *, leave_after: int | None, answer: Answer | None
 ) -> Answer:
-    """Run an app on a scope: hand it the messages of the inbox, then ``gone`` for ever; keep what it sends."""
+    """Run an app on a scope: hand it the messages of the inbox, then ``gone`` when it is over; keep what it sends."""
     answer = Answer() if answer is None else answer
     kept = answer.messages
+    over = anyio.Event()
+    if leave_after == 0 or scope["type"] == "websocket":
+        over.set()  # who opens a WebSocket says what they have to say and closes
 
     async def receive() -> Message:
-        return inbox.pop(0) if inbox else gone
+        if not inbox:
+            await over.wait()
+            return gone
+        return inbox.pop(0)
 
     async def send(message: Message) -> None:
         if leave_after is not None and len(kept) >= leave_after:
             raise OSError("the client is gone")
         kept.append(message)
+        if answer.complete or len(kept) == leave_after:
+            over.set()
 
     await app(scope, receive, send)
     return answer

@@ -603,7 +603,7 @@ async def test_a_client_that_leaves_is_told(telemetry: Telemetry):
         while (await receive())["type"] != "http.disconnect":
             await send({"type": "http.response.body", "body": b"tick", "more_body": True})
 
-    await call(telemetry.tracing()(app))
+    await call(telemetry.tracing()(app), leave_after=2)
     assert telemetry.attributes["error.type"] == "client_disconnected"
     assert telemetry.attributes["http.response.status_code"] == 200
     assert telemetry.span.status.status_code is StatusCode.ERROR

@@ -8,19 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from apim_middleware._http.freshness import CREDENTIALS
+from apim_middleware._http.credentials import CREDENTIALS
 from apim_middleware.protocols import Entries
-from apim_middleware.stores.entries import (
-    MemoryEntries,
-    Shelf,
-    Stored,
-    Variants,
-    _checksum,
-    _Entry,
-    fingerprint,
-    pack,
-    unpack,
-)
+from apim_middleware.stores.entries import MemoryEntries, Shelf, _Entry
+from apim_middleware.stores.packing import _checksum, fingerprint, pack, unpack
+from apim_middleware.stores.pages import Stored, Variants
 from apim_middleware.testing import FakeClock
 
 pytestmark = pytest.mark.anyio

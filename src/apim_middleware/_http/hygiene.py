@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from apim_middleware._config import Configured
-from apim_middleware._http.headers import is_token
+from apim_middleware._http.headers import is_token, without
+from apim_middleware._http.hops import nominated
 from apim_middleware._http.paths import BadTarget, canonical_path, canonical_query, is_plain
 from apim_middleware.errors import Refusal
 from apim_middleware.types import RawHeaders, Scope
@@ -48,6 +49,7 @@ _METHOD = re.compile(r"[A-Z][A-Z0-9!#$%&'*+\-.^_`|~]{0,31}")
 _HOST = re.compile(
     rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]{1,255}|\[[0-9A-Fa-f:.]{2,45}(?:%25[A-Za-z0-9._~-]{1,32})?\])(?::(\d{0,5}))?"
 )
+_USUAL_CONNECTION = frozenset((b"keep-alive", b"Keep-Alive", b"close", b"upgrade", b"Upgrade", b"keep-alive, Upgrade"))
 _NUL, _LF, _CR = b"\0\n\r"
 _REMEMBERED = 2048
 
@@ -123,6 +125,8 @@ class Scrub:
             self._host(scope, index.get(b"host"))
         if b"content-length" in index or b"transfer-encoding" in index:
             _framing(index)
+        if b"connection" in index and index[b"connection"] not in _USUAL_CONNECTION:
+            index = _without_nominated(scope, index)
         return index, forwarded
 
     def _target(self, scope: Scope) -> None:
@@ -154,6 +158,8 @@ class Scrub:
                 aside.append((name, value))
             elif name not in self._strip and (name in self._names or self._admit(name)):
                 if name in _SINGLE:
+                    if name in single and name == b"content-length":
+                        raise _bad_framing("Content-Length was sent more than once.")
                     if name in single:
                         raise Refusal(400, "duplicate-header", f"{name.decode()} was sent more than once.")
                     single.add(name)
@@ -191,6 +197,15 @@ class Scrub:
         self._hosts.add(host)
 
 
+def _without_nominated(scope: Scope, index: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Take away what ``Connection`` nominates (RFC 9110 §7.6.1), here where only the client's fields can be meant."""
+    names = nominated(scope["headers"])
+    if names.isdisjoint(index):
+        return index
+    scope["headers"] = without(scope["headers"], *names)
+    return {name: value for name, value in index.items() if name not in names}
+
+
 def _method(method: str) -> None:
     if _METHOD.fullmatch(method) is None:
         raise Refusal(400, "bad-method", "The method is not one.")
@@ -202,9 +217,14 @@ def _framing(index: dict[bytes, bytes]) -> None:
     """Message framing that a neighbour could read differently (RFC 9112 §6.3)."""
     length, coding = index.get(b"content-length"), index.get(b"transfer-encoding")
     if coding is not None and (length is not None or coding.strip().lower() != b"chunked"):
-        raise Refusal(400, "bad-framing", "Transfer-Encoding may only be chunked, and never beside Content-Length.")
+        raise _bad_framing("Transfer-Encoding may only be chunked, and never beside Content-Length.")
     if length is not None and not (length.isdigit() and len(length) <= 19):
-        raise Refusal(400, "bad-framing", "Content-Length is not a number.")
+        raise _bad_framing("Content-Length is not a number.")
+
+
+def _bad_framing(detail: str) -> Refusal:
+    """Nobody can tell where the next request on this connection begins, so there is to be none."""
+    return Refusal(400, "bad-framing", detail, headers={"connection": "close"})
 
 
 def _too_large() -> Refusal:

@@ -1,0 +1,73 @@
+"""The standalone gateway, started as a newcomer would, and tried with the very lines it prints."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "gateway.py"
+
+
+class Session:
+    """A running gateway, and what it printed."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.process = process
+        self.printed = ""
+        while "The gateway listens on" not in self.printed:
+            line = self.read()
+            assert line, f"it ended: {self.printed}"
+        blocks = re.findall(r"^# (\d{3}): (.*)\n((?:curl|for) .*)$", self.printed, re.MULTILINE)
+        self.lines = {what: (int(status), command) for status, what, command in blocks}
+        self.variables = "\n".join(re.findall(r"^[A-Z]+='.*'$", self.printed, re.MULTILINE))
+
+    def read(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        self.printed += line
+        return line
+
+    def run(self, command: str) -> str:
+        script = f"{self.variables}\n{command}"
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, timeout=60)
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Session]:
+    command = [sys.executable, "-W", "error", str(EXAMPLE), "--port", "0"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(os.environ)
+    ) as process:
+        try:
+            yield Session(process)
+        finally:
+            process.terminate()
+
+
+def test_every_line_it_prints_shows_what_it_says(gateway: Session) -> None:
+    assert len(gateway.lines) == 9
+    seen = {}
+    for what, (status, command) in gateway.lines.items():
+        answer = seen[what] = gateway.run(command)
+        told = re.findall(r"^(?:HTTP/1.1 )?(\d{3})\b", answer, re.MULTILINE)
+        assert told[-1] == str(status), (what, answer)
+    hit = seen["the same answer from the cache (age, cache-status: hit)"]
+    assert re.search(r"^cache-status: apim;hit", hit, re.MULTILINE)
+    made = re.compile(r'"made_at":[\d.]+')
+    upstream = seen["from the upstream (look at cache-status, ratelimit, and at what the upstream saw)"]
+    assert made.findall(hit) == made.findall(upstream) != []
+    assert '"x-caller":"alice"' in upstream
+    assert "ocp-apim-subscription-key" not in upstream
+    assert "x-powered-by" not in upstream
+    assert upstream.lower().count("\ndate:") == 1
+
+
+def test_every_request_leaves_a_span_on_the_console(gateway: Session) -> None:
+    while "span " not in gateway.printed:
+        assert gateway.read()
+    assert re.search(r"^span [A-Z]+ [\d.]+ ms \{", gateway.printed, re.MULTILINE)

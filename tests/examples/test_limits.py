@@ -1,0 +1,54 @@
+"""The example does what its first lines promise."""
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "limits.py"
+NAMES = ["guessing", "burst", "quota"]
+
+
+@pytest.fixture
+def example() -> dict[str, Any]:
+    return runpy.run_path(str(EXAMPLE))
+
+
+@pytest.fixture
+def client(example: dict[str, Any]) -> TestClient:
+    return TestClient(example["app"])
+
+
+@pytest.fixture
+def acme(example: dict[str, Any]) -> dict[str, str]:
+    return {"Ocp-Apim-Subscription-Key": example["acme_key"]}
+
+
+def test_a_caller_sees_where_they_stand_in_each_limit(client: TestClient, acme: dict[str, str]) -> None:
+    answer = client.get("/orders/7", headers=acme)
+    assert answer.json() == {"order": 7}
+    left = dict(member.split(";")[:2] for member in answer.headers["ratelimit"].split(", "))
+    assert left == {'"guessing"': "r=19", '"burst"': "r=9", '"quota"': "r=999"}
+
+
+def test_reports_cost_more_and_the_limit_that_refuses_says_how_long(client: TestClient, acme: dict[str, str]) -> None:
+    paths = ["/orders/7", "/reports/2026", "/reports/2026", "/orders/8"]
+    answers = [client.get(path, headers=acme) for path in paths]
+    assert [answer.status_code for answer in answers] == [200, 200, 429, 200]
+    assert 1 <= int(answers[2].headers["retry-after"]) <= 120
+
+
+def test_another_customer_is_another_count(client: TestClient, acme: dict[str, str], example: dict[str, Any]) -> None:
+    statuses = [client.get("/orders/7", headers=acme).status_code for _ in range(11)]
+    assert statuses == [200] * 10 + [429]
+    globex = {"Ocp-Apim-Subscription-Key": example["globex_key"]}
+    assert client.get("/orders/7", headers=globex).status_code == 200
+
+
+def test_guessing_keys_is_limited_too(client: TestClient) -> None:
+    statuses = {
+        client.get("/", headers={"Ocp-Apim-Subscription-Key": f"guess-{number}"}).status_code for number in range(200)
+    }
+    assert statuses == {401, 429}

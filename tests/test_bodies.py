@@ -1,0 +1,271 @@
+"""Bodies seen whole, told again, and responses held back."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apim_middleware.bodies import Gathered, Held, Replay, read_body
+from apim_middleware.errors import ClientLeft
+from apim_middleware.errors import Refusal, ResponseOver
+
+GONE = {"type": "http.disconnect"}
+
+
+def telling(*messages):
+    """A ``receive`` that gives these messages and then says that the client left."""
+    rest = list(messages)
+
+    async def receive():
+        return rest.pop(0) if rest else GONE
+
+    return receive
+
+
+def request(*chunks, whole=True):
+    """The messages of a request body."""
+    return [
+        {"type": "http.request", "body": chunk, "more_body": number < len(chunks) or not whole}
+        for number, chunk in enumerate(chunks, 1)
+    ]
+
+
+def start(status=200, *headers):
+    return {"type": "http.response.start", "status": status, "headers": list(headers)}
+
+
+def body(chunk=b"", more=False):
+    return {"type": "http.response.body", "body": chunk, "more_body": more}
+
+
+class Outbox(list):
+    """A ``send`` that keeps what it gets."""
+
+    async def __call__(self, message):
+        self.append(message)
+
+    @property
+    def text(self):
+        return b"".join(each.get("body", b"") for each in self)
+
+
+pytestmark = pytest.mark.anyio
+
+
+# read_body
+
+
+async def test_a_body_is_read_whole():
+    assert await read_body(telling(*request(b"one ", b"", b"two")), 7) == b"one two"
+
+
+async def test_a_body_may_fill_its_cap_and_no_more():
+    assert await read_body(telling(*request(b"12345")), 5) == b"12345"
+    with pytest.raises(Refusal) as refused:
+        await read_body(telling(*request(b"123", b"456")), 5)
+    assert (refused.value.status, refused.value.code) == (413, "body-too-large")
+
+
+async def test_a_body_beyond_its_cap_is_refused_before_its_end():
+    receive = telling(*request(b"123456", whole=False))
+    with pytest.raises(Refusal):
+        await read_body(receive, 5)
+
+
+async def test_a_body_broken_off_is_no_body():
+    with pytest.raises(ClientLeft):
+        await read_body(telling(*request(b"half", whole=False)), 100)
+
+
+# Replay
+
+
+async def told(receive):
+    """The body a ``receive`` tells, and whether it came to its end."""
+    heard = b""
+    while (message := await receive())["type"] == "http.request":
+        heard += message.get("body", b"")
+        if not message.get("more_body", False):
+            return heard, True
+    return heard, False
+
+
+async def test_a_body_can_be_told_again():
+    replay = Replay(telling(*request(b"one ", b"two")), 100)
+    assert await told(replay.telling()) == (b"one two", True)
+    assert await told(replay.telling()) == (b"one two", True)
+
+
+async def test_an_empty_body_can_be_told_again():
+    replay = Replay(telling(*request(b"")), 0)
+    assert await told(replay.telling()) == (b"", True)
+    assert await told(replay.telling()) == (b"", True)
+
+
+async def test_a_telling_goes_on_where_the_last_one_stopped():
+    replay = Replay(telling(*request(b"one ", b"two ", b"three")), 100)
+    first = replay.telling()
+    assert (await first())["body"] == b"one "
+    second = replay.telling()
+    assert await second() == {"type": "http.request", "body": b"one ", "more_body": True}
+    assert (await second())["body"] == b"two "
+    assert await told(replay.telling()) == (b"one two three", True)
+
+
+async def test_a_telling_never_begun_leaves_everything_to_the_next():
+    replay = Replay(telling(*request(b"all")), 100)
+    replay.telling()
+    assert await told(replay.telling()) == (b"all", True)
+
+
+async def test_an_older_telling_hears_that_it_is_over():
+    replay = Replay(telling(*request(b"one", b"two")), 100)
+    old = replay.telling()
+    await old()
+    replay.telling()
+    assert await old() == GONE
+
+
+async def test_a_body_beyond_the_cap_flows_once_and_cannot_be_told_again():
+    replay = Replay(telling(*request(b"123", b"456", b"789")), 5)
+    assert await told(replay.telling()) == (b"123456789", True)
+    assert not replay.possible
+    with pytest.raises(RuntimeError):
+        replay.telling()
+
+
+async def test_that_the_client_left_is_told_again():
+    replay = Replay(telling(*request(b"half", whole=False)), 100)
+    assert await told(replay.telling()) == (b"half", False)
+    assert await told(replay.telling()) == (b"half", False)
+
+
+@given(chunks=st.lists(st.binary(max_size=5), min_size=1), stops=st.lists(st.integers(0, 8), max_size=4))
+def test_every_telling_tells_the_same(chunks, stops):
+    """Wherever earlier tellings stopped, the last one tells the whole body."""
+
+    async def tell():
+        replay = Replay(telling(*request(*chunks)), 1000)
+        for stop in stops:
+            receive, heard, message = replay.telling(), b"", {"more_body": True}
+            for _ in range(stop):
+                if message["more_body"]:
+                    message = await receive()
+                    heard += message["body"]
+            assert b"".join(chunks).startswith(heard)
+        assert await told(replay.telling()) == (b"".join(chunks), True)
+
+    steps = tell()
+    with pytest.raises(StopIteration):  # nothing in here waits, so one step is all
+        steps.send(None)
+
+
+# Held
+
+
+async def test_a_response_let_go_passes_unchanged():
+    out = Outbox()
+    held = Held(out, lambda status, headers: status < 500)
+    messages = [start(200, (b"a", b"b")), body(b"x", more=True), body(b"y")]
+    for message in messages:
+        await held(message)
+    assert out == messages
+    assert held.opened
+    assert not held.dropped
+
+
+async def test_a_response_held_back_leaves_no_trace():
+    out = Outbox()
+    held = Held(out, lambda status, headers: status < 500)
+    await held(start(503, (b"retry-after", b"1")))
+    await held(body(b"sorry"))
+    assert out == []
+    assert held.dropped
+    assert not held.opened
+
+
+async def test_the_decision_sees_the_header_lines():
+    seen = []
+    held = Held(Outbox(), lambda status, headers: seen.append((status, headers)) or True)
+    await held(start(429, (b"retry-after", b"1")))
+    assert seen == [(429, [(b"retry-after", b"1")])]
+
+
+async def test_an_app_that_streams_on_is_told_that_nobody_listens():
+    held = Held(Outbox(), lambda status, headers: False)
+    await held(start(503))
+    with pytest.raises(ResponseOver):
+        await held(body(b"on and ", more=True))
+
+
+async def test_what_is_no_response_passes():
+    out = Outbox()
+    held = Held(out, lambda status, headers: False)
+    await held({"type": "websocket.accept"})
+    assert out == [{"type": "websocket.accept"}]
+    assert held.opened
+
+
+# Gathered
+
+
+async def test_a_response_is_gathered_whole_before_anything_is_sent():
+    out = Outbox()
+    gathered = Gathered(out, 100)
+    for message in (start(200, (b"a", b"b")), body(b"one ", more=True), body(b"two")):
+        await gathered(message)
+    assert out == []
+    assert (gathered.whole, gathered.head["status"], gathered.body) == (True, 200, b"one two")
+    await gathered.release()
+    assert out == [start(200, (b"a", b"b")), body(b"one two")]
+
+
+async def test_a_response_is_released_once():
+    out = Outbox()
+    gathered = Gathered(out, 100)
+    for message in (start(), body(b"x")):
+        await gathered(message)
+    await gathered.release()
+    await gathered.release()
+    assert len(out) == 2
+
+
+async def test_a_response_beyond_the_cap_flows_from_its_beginning():
+    out = Outbox()
+    gathered = Gathered(out, 4)
+    for message in (start(), body(b"123", more=True), body(b"456", more=True)):
+        await gathered(message)
+    assert out == [start(), body(b"123", more=True), body(b"456", more=True)]
+    await gathered(body(b"789"))
+    assert (out.text, gathered.whole, gathered.flowing) == (b"123456789", False, True)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        start(200, (b"content-type", b"text/event-stream; charset=utf-8")),
+        start(200, (b"Content-Length", b"1000")),
+        start(200, (b"content-length", b"9" * 5000)),
+        {**start(), "trailers": True},
+    ],
+)
+async def test_what_cannot_or_must_not_be_gathered_flows_at_once(head):
+    out = Outbox()
+    await Gathered(out, 100)(head)
+    assert out == [head]
+
+
+async def test_a_file_sent_past_the_body_flows():
+    out = Outbox()
+    gathered = Gathered(out, 100)
+    await gathered(start())
+    await gathered({"type": "http.response.pathsend", "path": "/tmp/x"})
+    assert [each["type"] for each in out] == ["http.response.start", "http.response.pathsend"]
+
+
+async def test_a_response_not_whole_is_not_released():
+    out = Outbox()
+    gathered = Gathered(out, 100)
+    await gathered(start())
+    await gathered(body(b"half", more=True))
+    await gathered.release()
+    assert (out, gathered.whole) == ([], False)

@@ -1,0 +1,72 @@
+"""``import apim_middleware``: every public name, and nothing heavy that nobody has asked for."""
+
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import apim_middleware
+from apim_middleware.policy import Composable
+
+HEAVY = (
+    *("uvicorn", "granian", "hypercorn", "fastapi"),
+    *("redis", "sqlite3", "limits"),
+    *("httpx", "httpx2", "httpcore"),
+    *("jwt", "cryptography"),
+    "opentelemetry",
+)
+
+
+def test_all_is_sorted_and_without_doubles() -> None:
+    assert list(apim_middleware.__all__) == sorted(set(apim_middleware.__all__))
+
+
+def test_all_names_only_what_is_there() -> None:
+    missing = [name for name in apim_middleware.__all__ if not hasattr(apim_middleware, name)]
+    assert missing == []
+
+
+def test_all_names_everything_public_that_is_there() -> None:
+    submodules = {module.name for module in pkgutil.iter_modules(apim_middleware.__path__)}
+    public = {name for name in vars(apim_middleware) if not name.startswith("_")} - submodules
+    assert public - set(apim_middleware.__all__) == set()
+
+
+def test_every_public_name_has_a_docstring() -> None:
+    classes = [getattr(apim_middleware, name) for name in apim_middleware.__all__]
+    bare = [each.__name__ for each in classes if inspect.isclass(each) and not each.__doc__]
+    assert bare == []
+
+
+def test_every_layer_is_at_the_front_door() -> None:
+    for path in Path(apim_middleware.__file__).parent.glob("policies/[!_]*.py"):
+        importlib.import_module(f"apim_middleware.policies.{path.stem}")
+    layers = {each for each in descendants(Composable) if each.__module__.startswith("apim_middleware.")}
+    hidden = {each.__name__ for each in layers if not each.__name__.startswith("_")} - set(apim_middleware.__all__)
+    assert hidden == set()
+
+
+def descendants(cls: type) -> set[type]:
+    """All subclasses of a class, theirs included."""
+    return {found for each in cls.__subclasses__() for found in {each, *descendants(each)}}
+
+
+@pytest.fixture(scope="module")
+def loaded() -> frozenset[str]:
+    """The top-level modules that a fresh interpreter has loaded after ``import apim_middleware``."""
+    code = "import sys, apim_middleware; print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True).stdout
+    return frozenset(name.split(".")[0] for name in out.split())
+
+
+@pytest.mark.parametrize("library", HEAVY)
+def test_importing_loads_nothing_heavy(loaded: frozenset[str], library: str) -> None:
+    assert library not in loaded
+
+
+def test_the_check_sees_what_is_loaded(loaded: frozenset[str]) -> None:
+    assert "apim_middleware" in loaded
