@@ -140,20 +140,33 @@ class Exchange:
     def set_header(self, name: bytes | str, value: bytes | str) -> None:
         """Replace every line of a request header by one; ValueError when name or value break the grammar."""
         name, value = header_name(name), header_value(value)
-        self._replace_headers([*without(self.scope["headers"], name), (name, value)], name, value)
+        self.put_headers([*without(self.scope["headers"], name), (name, value)], name, value)
 
     def add_header(self, name: bytes | str, value: bytes | str) -> None:
         """Add one more line of a request header; ValueError when name or value break the grammar."""
         name, value = header_name(name), header_value(value)
-        self._replace_headers([*self.scope["headers"], (name, value)], name, self.header(name) or value)
+        self.put_headers([*self.scope["headers"], (name, value)], name, self.header(name) or value)
 
     def remove_header(self, name: bytes | str) -> None:
         """Take away every line of a request header."""
         name = header_name(name)
-        self._replace_headers(without(self.scope["headers"], name), name, None)
+        self.put_headers(without(self.scope["headers"], name), name, None)
 
-    def _replace_headers(self, headers: RawHeaders, name: bytes, first: bytes | None) -> None:
-        """Put another list in the scope; the index, if there is one, changes along instead of being made anew."""
+    def take_header(self, name: bytes) -> list[bytes]:
+        """Take away every line of a request header under its lower-case name, and give back their values."""
+        first, headers = self.header(name), self.scope["headers"]
+        if first is None:
+            return []
+        kept = [pair for pair in headers if pair[0] != name]
+        taken = [first] if len(headers) - len(kept) == 1 else self.headers(name)
+        self.put_headers(kept, name, None)
+        return taken
+
+    def put_headers(self, headers: RawHeaders, name: bytes, first: bytes | None) -> None:
+        """Put another list in the scope, of checked lines, that differs only in those of one lower-case name.
+
+        ``first`` is the first of their values now; so the index can change along instead of being made anew.
+        """
         if self.scope["headers"] is self._indexed:
             self._indexed = headers
             if first is None:

@@ -106,12 +106,9 @@ class _Gate:
         return key_digest(found[0])
 
     def _in_header(self, exchange: Exchange, name: bytes) -> list[bytes]:
-        if exchange.header(name) is None:
-            return []
-        found = exchange.headers(name)
-        if not self._forward:
-            exchange.remove_header(name)
-        return found
+        if self._forward:
+            return exchange.headers(name)
+        return exchange.take_header(name)
 
     def _in_query(self, exchange: Exchange, name: str) -> list[bytes]:
         query = exchange.scope["query_string"]

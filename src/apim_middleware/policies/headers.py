@@ -7,7 +7,7 @@ from inspect import iscoroutinefunction
 from typing import Literal, TypeAlias
 
 from apim_middleware import by
-from apim_middleware._http.headers import get, header_name, header_value, without
+from apim_middleware._http.headers import header_name, header_value, without
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
@@ -30,7 +30,7 @@ _SINGLE = frozenset(
 )
 """Fields that stand alone: two of them would be read differently by different neighbours (RFC 9110 §5.3)."""
 
-_Edit: TypeAlias = Callable[[RawHeaders, Exchange], RawHeaders]
+_Function: TypeAlias = Callable[[Exchange], str | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,10 @@ class SetHeader(Policy):
 
     def bind(self, env: Env) -> "_OnRequest | _OnResponse":
         """An object with the one hook that is needed."""
-        return _hooks(self.on, _Setting(self))
+        name, function = header_name(self.name), self.value if callable(self.value) else None
+        literal = [] if callable(self.value) else _lines(name, self.value)
+        hooks = _OnRequest if self.on == "request" else _OnResponse
+        return hooks(name, literal, self.exists, function)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +104,8 @@ class RemoveHeader(Policy):
 
     def bind(self, env: Env) -> "_OnRequest | _OnResponse":
         """An object with the one hook that is needed."""
-        return _hooks(self.on, _Removal(header_name(self.name)))
+        hooks = _OnRequest if self.on == "request" else _OnResponse
+        return hooks(header_name(self.name), [])
 
 
 def _free_name(policy: SetHeader | RemoveHeader) -> bytes:
@@ -120,47 +124,18 @@ def _lines(name: bytes, value: str | tuple[str, ...]) -> RawHeaders:
     return [(name, header_value(each)) for each in ((value,) if isinstance(value, str) else value)]
 
 
-def _hooks(on: str, edit: _Edit) -> "_OnRequest | _OnResponse":
-    return _OnRequest(edit) if on == "request" else _OnResponse(edit)
+class _Edit:
+    """What becomes of one header field; taking it away is putting nothing in its place."""
 
+    def __init__(self, name: bytes, lines: RawHeaders, exists: str = "override", made: _Function | None = None) -> None:
+        self._name = name
+        self._literal, self._made = lines, made
+        self._skips, self._appends = exists == "skip", exists == "append"
 
-class _OnRequest:
-    """Has no ``on_response``, so that a ring in which nobody looks at responses need not either."""
-
-    def __init__(self, edit: _Edit) -> None:
-        self._edit = edit
-
-    def on_request(self, exchange: Exchange) -> None:
-        scope = exchange.scope
-        scope["headers"] = self._edit(scope["headers"], exchange)
-
-
-class _OnResponse:
-    def __init__(self, edit: _Edit) -> None:
-        self._edit = edit
-
-    def on_response(self, exchange: Exchange) -> None:
-        head = exchange.response
-        if head is not None:
-            head.headers = self._edit(head.headers, exchange)
-
-
-class _Setting:
-    def __init__(self, rule: SetHeader) -> None:
-        self._name = header_name(rule.name)
-        self._exists = rule.exists
-        self._function = rule.value if callable(rule.value) else None
-        self._literal = [] if callable(rule.value) else _lines(self._name, rule.value)
-
-    def __call__(self, headers: RawHeaders, exchange: Exchange) -> RawHeaders:
-        name = self._name
-        if self._exists == "skip" and get(headers, name) is not None:
-            return headers
-        lines = self._literal if self._function is None else self._made(self._function(exchange))
-        kept = [pair for pair in headers if pair[0] != name] if self._exists == "override" else headers
-        return [*kept, *lines]
-
-    def _made(self, value: str | None) -> RawHeaders:
+    def _lines(self, exchange: Exchange) -> RawHeaders:
+        if self._made is None:
+            return self._literal
+        value = self._made(exchange)
         if value is None:
             return []
         try:
@@ -170,9 +145,29 @@ class _Setting:
             raise Refusal(400, "bad-header-value", "A header made from this request cannot be sent.") from None
 
 
-class _Removal:
-    def __init__(self, name: bytes) -> None:
-        self._name = name
+class _OnRequest(_Edit):
+    """Has no ``on_response``, so that a ring in which nobody looks at responses need not either."""
 
-    def __call__(self, headers: RawHeaders, exchange: Exchange) -> RawHeaders:
-        return headers if get(headers, self._name) is None else without(headers, self._name)
+    def on_request(self, exchange: Exchange) -> None:
+        name, first = self._name, exchange.header(self._name)
+        if first is not None and self._skips:
+            return
+        headers, lines = exchange.scope["headers"], self._lines(exchange)
+        if first is None:
+            if lines:
+                exchange.put_headers([*headers, *lines], name, lines[0][1])
+        elif self._appends:
+            exchange.put_headers([*headers, *lines], name, first)
+        else:
+            exchange.put_headers([*without(headers, name), *lines], name, lines[0][1] if lines else None)
+
+
+class _OnResponse(_Edit):
+    def on_response(self, exchange: Exchange) -> None:
+        head = exchange.response
+        if head is None or (self._skips and head.get(self._name) is not None):
+            return
+        lines = self._lines(exchange)
+        if not self._appends:
+            head.remove(self._name)
+        head.headers += lines
