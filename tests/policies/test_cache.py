@@ -20,15 +20,17 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from apim_middleware import by
+from apim_middleware._http.targets import resource_of
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError, Refusal, ResponseOver, StoreError
 from apim_middleware.exchange import Exchange
 from apim_middleware.identity import Principal, Subscription
 from apim_middleware.policies.api_key import APIKeyAuth
-from apim_middleware.policies.cache import Cache, _MemoryKeeper, _RemoteKeeper, _resource
+from apim_middleware.policies.cache import Cache, _MemoryKeeper
 from apim_middleware.policy import Policy, Stack, ring
 from apim_middleware.stores.entries import MemoryEntries
 from apim_middleware.stores.keys import MemoryKeys
+from apim_middleware.stores.shared_pages import SharedPages
 from apim_middleware.testing import Answer, FakeClock, call, connect, exchange, http_scope
 from apim_middleware.types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
 
@@ -474,10 +476,10 @@ TARGETS = st.fixed_dictionaries(
 @given(TARGETS, TARGETS)
 def test_keys_are_equal_only_for_equal_targets(one: dict[str, Any], other: dict[str, Any]) -> None:
     """C06."""
-    keeper = _RemoteKeeper(Cache(), Env(place="x"), Elsewhere())
-    resources = [_resource(each, each["host"]) for each in (one, other)]
+    pages = SharedPages(Elsewhere(), "x", owned=False)
+    resources = [resource_of(each, each["host"]) for each in (one, other)]
     assert (resources[0] == resources[1]) is (one == other)
-    assert (keeper._key("page", resources[0]) == keeper._key("page", resources[1])) is (one == other)
+    assert (pages.key("page", resources[0]) == pages.key("page", resources[1])) is (one == other)
 
 
 OWNERS = st.tuples(st.none() | st.text(max_size=2), st.none() | st.text(max_size=2))
@@ -487,9 +489,9 @@ OWNERS = st.tuples(st.none() | st.text(max_size=2), st.none() | st.text(max_size
 def test_owners_and_generations_never_run_into_each_other(
     one: tuple[str | None, ...], other: tuple[str | None, ...], first: bytes, second: bytes
 ) -> None:
-    keeper = _RemoteKeeper(Cache(), Env(place="x"), Elsewhere())
-    resource = _resource(http_scope(), b"host")
-    keys = keeper._key("page", resource, one, first), keeper._key("page", resource, other, second)
+    pages = SharedPages(Elsewhere(), "x", owned=False)
+    resource = resource_of(http_scope(), b"host")
+    keys = pages.key("page", resource, one, first), pages.key("page", resource, other, second)
     assert (keys[0] == keys[1]) is ((one, first) == (other, second))
 
 
@@ -1171,7 +1173,8 @@ async def test_a_file_sent_past_the_cache_is_not_kept_without_its_content(guarde
         await send({"type": "http.response.pathsend", "path": "/tmp/rest"})
 
     app = guarded(sends_a_file)
-    await call(app)
+    with pytest.raises(RuntimeError, match="not offered"):
+        await call(app)
     assert (await call(app)).body == b"answer 2"
 
 
@@ -1484,6 +1487,16 @@ async def test_places_and_names_are_told_apart(clock: FakeClock) -> None:
     ]
     assert [(await call(app)).body for app in apps * 2] == [b"0", b"1", b"2"] * 2
     assert {key.split(b":")[0] for key in entries.kept} == {b"a/Cache/apim", b"b/Cache/apim", b"a/Cache/other"}
+
+
+@pytest.mark.parametrize("inner", [Cache(), Cache(ttl=60)])
+async def test_two_caches_at_one_named_place_are_told_apart(clock: FakeClock, inner: Cache) -> None:
+    """C13: what stands between them may change the response for some and not for others."""
+    entries = Elsewhere()
+    env = Env(clock=clock, entries=entries)
+    app = Stack(Cache(), Counts(), inner, env=env, place="a")(Origin(FRESH))
+    await call(app)
+    assert {key.split(b":")[0] for key in entries.kept} == {b"a/Cache/apim", b"a/Cache#2/apim"}
 
 
 def test_a_store_elsewhere_needs_a_named_place() -> None:

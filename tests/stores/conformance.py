@@ -191,34 +191,49 @@ class CountersConformance:
     # Sliding windows
 
     @pytest.mark.anyio
-    async def test_the_window_before_fades_while_this_one_fills(self, clock: FakeClock, counters: Counters) -> None:
-        await hit(counters, "a", SLIDING, 10)
-        for passed, free in ((66, 1), (6, 2), (6, 3), (30, 8), (11.9, 9), (0.1, 10)):
-            clock.advance(passed)
-            [tally] = await counters.peek([Hit("a", SLIDING)])
-            assert tally.remaining == free
-
-    @pytest.mark.anyio
-    async def test_of_evenly_spread_hits_one_less_than_the_quota_pass(
+    async def test_what_was_used_at_once_comes_back_at_once_a_window_later(
         self, clock: FakeClock, counters: Counters
     ) -> None:
-        for _ in range(60):
-            assert (await hit(counters, "a", SLIDING)).allowed
-            clock.advance(60 / 9)
+        await hit(counters, "b", SLIDING)  # so that no window begins with what is looked at
+        clock.advance(41)
+        for _ in range(3):
+            tally = await hit(counters, "a", SLIDING, 10)
+            assert tally == (True, 0, pytest.approx(60, abs=1e-3), pytest.approx(60, abs=1e-3))
+            clock.advance(59.99)
+            assert not (await hit(counters, "a", SLIDING)).allowed
+            clock.advance(0.01)
+
+    @pytest.mark.parametrize("quota", [1, 2, 3, 7, 10, 100])
+    @pytest.mark.anyio
+    async def test_of_evenly_spread_hits_the_whole_quota_passes_and_nothing_between(
+        self, clock: FakeClock, counters: Counters, quota: int
+    ) -> None:
+        limit = SLIDING._replace(quota=quota)
+        step = 60.001 / quota  # adding up floats is no even spread
+        await hit(counters, "b", limit)
+        clock.advance(17.3)
+        for number in range(3 * quota):
+            assert (await hit(counters, "a", limit)).allowed
+            if number >= quota:
+                clock.advance(step / 2)
+                assert not (await hit(counters, "a", limit)).allowed
+                clock.advance(step / 2)
+            else:
+                clock.advance(step)
 
     @pytest.mark.anyio
     async def test_no_stretch_of_time_lets_more_pass_than_documented(
         self, clock: FakeClock, counters: Counters
     ) -> None:
-        """The worst case: everything at the end of one window, then whatever passes in the next."""
-        await hit(counters, "a", SLIDING, 0)
+        """The worst case: one at the beginning of a window, the rest at its end, then whatever passes in the next."""
+        await hit(counters, "a", SLIDING)
         clock.advance(59.9)
-        assert (await hit(counters, "a", SLIDING, 10)).allowed
-        passed = 10
+        assert (await hit(counters, "a", SLIDING, 9)).allowed
+        passed = 9
         for step in range(1, 240):
             clock.advance(0.25)
             passed += (await hit(counters, "a", SLIDING)).allowed
-            assert passed <= 10 * (1 + step * 0.25 / 60)
+            assert passed <= 10 + 9 * step * 0.25 / 60
 
     @pytest.mark.anyio
     async def test_a_sliding_window_does_not_look_at_the_wall_clock(self, clock: FakeClock, counters: Counters) -> None:

@@ -1,18 +1,14 @@
-"""Entries in memory: what every store of entries promises, the budget, and stored responses as bytes."""
+"""Entries in memory: what every store of entries promises, and the budget."""
 
-import json
 import tracemalloc
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from apim_middleware._http.credentials import CREDENTIALS
 from apim_middleware.protocols import Entries
 from apim_middleware.stores.entries import MemoryEntries, Shelf, _Entry
-from apim_middleware.stores.packing import _checksum, fingerprint, pack, unpack
-from apim_middleware.stores.pages import Stored, Variants
 from apim_middleware.testing import FakeClock
 
 pytestmark = pytest.mark.anyio
@@ -187,154 +183,3 @@ class Budget(RuleBasedStateMachine):
 
 TestBudget = Budget.TestCase
 TestBudget.settings = settings(max_examples=50, deadline=None)
-
-
-# Stored responses
-
-
-def stored(body: bytes = b"body", *, until: float = 60.0, **more: object) -> Stored:
-    headers = ((b"content-type", b"text/plain"), (b"etag", b'"\xe9"'))
-    return Stored(200, headers, body, born=0.0, until=until, received=5.0, open_to=CREDENTIALS, **more)  # type: ignore[arg-type]
-
-
-def variants(count: int, body: bytes = b"body") -> Variants:
-    return Variants((b"x",), {(b"%d" % number,): stored(body, selecting=(b"x",)) for number in range(count)})
-
-
-def test_a_request_selects_among_variants() -> None:
-    page = Variants((b"x",), {(b"1",): stored(b"one"), (None,): stored(b"none")})
-    chosen = [page.choose(headers) for headers in ([(b"x", b"1")], [], [(b"x", b"2")])]
-    assert [each and each.body for each in chosen] == [b"one", b"none", None]
-
-
-def test_too_many_variants_push_out_the_oldest() -> None:
-    page = variants(3).joined_by((b"new",), stored(), most=3, max_bytes=1 << 20, now=0.0)
-    assert list(page.found) == [(b"1",), (b"2",), (b"new",)]
-
-
-def test_too_large_variants_push_out_the_oldest_but_not_the_last() -> None:
-    room = variants(2, b"x" * 1000).size + 100
-    page = variants(2, b"x" * 1000).joined_by((b"n",), stored(b"x" * 1000), most=9, max_bytes=room, now=0.0)
-    assert list(page.found) == [(b"1",), (b"n",)]
-    page = page.joined_by((b"huge",), stored(b"x" * 5000), most=9, max_bytes=room, now=0.0)
-    assert list(page.found) == [(b"huge",)]
-
-
-def test_stale_variants_leave_when_another_comes() -> None:
-    page = Variants((b"x",), {(b"old",): stored(until=10.0)}).joined_by(
-        (b"new",), stored(), most=9, max_bytes=1 << 20, now=10.0
-    )
-    assert list(page.found) == [(b"new",)]
-
-
-def test_what_is_packed_is_what_is_unpacked() -> None:
-    page = unpack(pack(stored(b"\x00\xff"), b"key"), b"key")
-    assert isinstance(page, Stored)
-    assert (page.status, page.headers, page.body) == (200, stored().headers, b"\x00\xff")
-    assert (page.born, page.until, page.received, page.open_to) == (0.0, 60.0, 5.0, CREDENTIALS)
-
-
-def test_variants_are_unpacked_as_they_were_packed() -> None:
-    page = Variants((b"x", b"y"), {(b"\xe9", None): stored(b"one"), (b"", b"2"): stored(b"")})
-    again = unpack(pack(page, b"key"), b"key")
-    assert isinstance(again, Variants)
-    assert {said: each.body for said, each in again.found.items()} == {(b"\xe9", None): b"one", (b"", b"2"): b""}
-
-
-def test_a_page_of_another_key_is_none() -> None:
-    assert unpack(pack(stored(), b"mine"), b"yours") is None
-
-
-PACKED = pack(stored(b"some body"), b"key")
-
-
-@given(st.integers(0, len(PACKED) - 1), st.integers(1, 255))
-def test_a_changed_byte_is_noticed(place: int, change: int) -> None:
-    data = bytearray(PACKED)
-    data[place] ^= change
-    assert unpack(bytes(data), b"key") is None
-
-
-@given(st.integers(0, len(PACKED) - 1))
-def test_a_missing_end_is_noticed(length: int) -> None:
-    assert unpack(PACKED[:length], b"key") is None
-
-
-def test_something_more_at_the_end_is_noticed() -> None:
-    assert unpack(PACKED + b"x", b"key") is None
-
-
-@given(st.binary(max_size=200))
-def test_garbage_is_none(data: bytes) -> None:
-    assert unpack(data, b"key") is None
-    assert unpack(PACKED[:5] + data, b"key") is None
-
-
-def forged(**changes: object) -> bytes:
-    """A page whose checksum is right and whose description is not what we write."""
-    description = json.loads(PACKED[25:-9])
-    description["responses"][0].update(changes)
-    text = json.dumps({**description, **{key: changes[key] for key in changes if key in description}}).encode()
-    return b"apim\x01" + _checksum(text, b"some body") + len(text).to_bytes(4, "big") + text + b"some body"
-
-
-def test_a_page_that_is_only_written_differently_is_read() -> None:
-    assert isinstance(unpack(forged(), b"key"), Stored)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"headers": [["x", "a\r\nset-cookie: b=c"]]},
-        {"headers": [["x y", "a"]]},
-        {"headers": [["x", "\u0416"]]},
-        {"headers": [["x", 1]]},
-        {"headers": [["x"]]},
-        {"headers": "abc"},
-        {"headers": None},
-        {"status": 206},
-        {"status": "200"},
-        {"status": [200]},
-        {"length": -1},
-        {"length": 8},
-        {"length": 10**30},
-        {"length": True},
-        {"times": [0, float("nan"), 0]},
-        {"times": [0, float("inf"), 0]},
-        {"times": [0, 10**400, 0]},
-        {"times": [0, 0]},
-        {"open_to": ["everybody"]},
-        {"open_to": [[]]},
-        {"said": ["x"]},
-        {"said": [[]]},
-        {"said": None},
-        {"selecting": ["x"]},
-        {"selecting": 5},
-        {"responses": []},
-        {"responses": {}},
-        {"responses": [5]},
-        {"identity": None},
-    ],
-)
-def test_a_forged_page_is_none(changes: dict[str, object]) -> None:
-    assert unpack(forged(**changes), b"key") is None
-
-
-def test_a_page_nested_too_deeply_is_none() -> None:
-    text = b"[" * 200_000
-    data = b"apim\x01" + _checksum(text, b"") + len(text).to_bytes(4, "big") + text
-    assert unpack(data, b"key") is None
-
-
-PARTS = st.lists(st.none() | st.binary(max_size=4) | st.text(alphabet=":-01é\ud800", max_size=4), max_size=4)
-
-
-@given(PARTS, PARTS)
-def test_different_parts_have_different_fingerprints(
-    one: list[str | bytes | None], other: list[str | bytes | None]
-) -> None:
-    raw = [
-        [part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part for part in parts]
-        for parts in (one, other)
-    ]
-    assert (fingerprint(one) == fingerprint(other)) == (raw[0] == raw[1])

@@ -1,31 +1,16 @@
 """The response cache: ``Cache``."""
 
-import logging
-import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal, TypeAlias
-from urllib.parse import unquote, urljoin, urlsplit
-from weakref import WeakValueDictionary
+from typing import Literal
 
 from apim_middleware import by
-from apim_middleware._http.fields import Token, item
-from apim_middleware._http.freshness import (
-    ANYTHING,
-    CREDENTIALS,
-    Credential,
-    Keeping,
-    Wishes,
-    carried_in,
-    judge,
-    not_modified,
-    not_modified_fields,
-    selection,
-    unfit,
-    wishes,
-)
-from apim_middleware._http.paths import BadTarget, canonical_path, canonical_query
+from apim_middleware._http.cache_control import ANYTHING, Wishes, wishes
+from apim_middleware._http.cache_status import answered, passed_on
+from apim_middleware._http.credentials import CREDENTIALS, Credential, carried_in
+from apim_middleware._http.freshness import not_modified, not_modified_fields, unfit
+from apim_middleware._http.keeping import Keeping, judge, selection
+from apim_middleware._http.targets import SAFE, Resource, changed_with, resource_of
 from apim_middleware.by import Key
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError, Refusal, StoreError
@@ -33,22 +18,13 @@ from apim_middleware.exchange import Exchange, ResponseHead
 from apim_middleware.identity import Principal, Subscription
 from apim_middleware.policy import Policy, ring
 from apim_middleware.protocols import Entries
-from apim_middleware.stores.entries import (
-    Headers,
-    MemoryEntries,
-    Page,
-    Shelf,
-    Stored,
-    Variants,
-    Version,
-    fingerprint,
-    pack,
-    unpack,
-)
+from apim_middleware.stores.entries import MemoryEntries, Shelf
 from apim_middleware.stores.keys import ISSUER
+from apim_middleware.stores.pages import Headers, Page, Stored, Variants
+from apim_middleware.stores.recordings import Recording, Room
+from apim_middleware.stores.shared_pages import Owners, SharedPages
+from apim_middleware.stores.versions import Versions
 from apim_middleware.types import ASGIApp, Receive, Scope, Send, Tap
-
-log = logging.getLogger("apim_middleware")
 
 STATUS = "apim.cache.status"
 """The attribute of the exchange that says what the cache did: ``hit``, or why the request went on (RFC 9211 §2.2)."""
@@ -120,7 +96,7 @@ class Cache(Policy):
         if not env.place:
             problem = "stands at a place without a name, but its store is seen by others"
             raise ConfigError("Cache", "", problem, 'Write Stack(..., place="orders")')
-        return super().build(app, env)
+        return ring(self, self.bind(env.within("Cache")), app, env)
 
 
 def _elsewhere(env: Env) -> Entries | None:
@@ -135,17 +111,82 @@ def _keys(private_to: Key | tuple[Key, ...] | None) -> tuple[Key, ...]:
     return private_to if isinstance(private_to, tuple) else (private_to,)
 
 
+# What is remembered of a request
+
+
+class _Passing:
+    """A request the cache has no further part in: why it goes on, what there is to tell, what its success changes."""
+
+    __slots__ = ("changes", "detail", "fwd")
+
+    recording = None
+
+    def __init__(self, fwd: str, *, detail: str | None = None, changes: Resource | None = None) -> None:
+        self.fwd, self.detail, self.changes = fwd, detail, changes
+
+
+class _Asked:
+    """A request for a resource: what it asks, and once nothing was found, what is needed to keep the response.
+
+    Everything is as it was when the request passed here, for policies further in may change what it says.
+    """
+
+    __slots__ = (
+        "caller", "changes", "fwd", "generation", "headers", "key", "names", "page", "recording", "started", "user",
+        "wished",
+    )  # fmt: skip
+
+    fwd: str
+    caller: tuple[Principal | None, Subscription | None]
+    user: object  # whom another middleware may have named
+    headers: Headers
+    started: float
+    page: Page | None  # what was found elsewhere, and the generation it was found under
+    generation: bytes | None
+
+    recording: Recording | None
+
+    def __init__(self, key: tuple[Resource, Owners], names: list[bytes], wished: Wishes, changes: int) -> None:
+        """What it takes to look for a response."""
+        self.key = key
+        self.names = names
+        self.wished = wished
+        self.changes = changes  # how many there were, of whatever resources
+
+    def note_caller(self, exchange: Exchange) -> None:
+        """Remember whoever has been established."""
+        self.caller = exchange.principal, exchange.subscription
+        self.user = exchange.scope.get("user")
+
+
+_TELLING = frozenset(
+    b"cache-control pragma range if-match if-unmodified-since if-none-match if-modified-since content-length "
+    b"transfer-encoding".split()
+)
+"""Fields without which a request asks nothing in particular of a cache."""
+
+_BEYOND_THE_KEY = (b"range", b"if-match", b"if-unmodified-since", b"transfer-encoding")
+
+
+def _beyond_the_key(exchange: Exchange) -> bool:
+    """Whether the answer depends on more than the key covers: a part of it, a precondition, a body."""
+    length = exchange.header(b"content-length")
+    return (length is not None and length.strip(b"0") != b"") or any(
+        exchange.header(name) is not None for name in _BEYOND_THE_KEY
+    )
+
+
 # Whom a response belongs to
+
+_PRINCIPAL: frozenset[Credential] = frozenset({"principal"})
+_SUBSCRIPTION: frozenset[Credential] = frozenset({"subscription"})
+_NOTHING: frozenset[Credential] = frozenset()
 
 _COVERED: dict[str, frozenset[Credential]] = {
     "principal": frozenset({"principal", "authorization", "cookie"}),
     "subscription": frozenset({"subscription", "key"}),
 }
 """Credentials that matter no more once responses are kept apart by what was established from them."""
-
-_NOTHING: frozenset[Credential] = frozenset()
-
-Owners: TypeAlias = tuple[str | None, ...]
 
 
 class _Ownership:
@@ -160,32 +201,34 @@ class _Ownership:
         """What ``private_to`` says of this request."""
         return tuple([key(exchange) for key in self.keys])
 
-    def carried(self, exchange: Exchange, owners: Owners) -> frozenset[Credential]:
+    def carried(self, asked: _Asked) -> frozenset[Credential]:
         """The credentials of the request that could make the response one for this caller only."""
-        found = carried_in([name for name, _ in exchange.scope["headers"]])
-        principal, subscription = exchange.principal, exchange.subscription
-        is_key = principal is not None and subscription is not None and _is_key(principal, subscription)
+        found = carried_in(asked.names)
+        (principal, subscription), user = asked.caller, asked.user
+        is_key = False
         if subscription is not None:
-            found.add("subscription")
+            found |= _SUBSCRIPTION
+            is_key = principal is not None and _is_key(principal, subscription)
         if principal is not None and not is_key:
-            found.add("principal")
-        for owner, covered in zip(owners, self._covered, strict=True):
+            found |= _PRINCIPAL
+        for place, owner in enumerate(asked.key[1]):
             if owner is not None:
+                covered = self._covered[place]
                 found -= covered
                 if is_key and "principal" in covered:
                     found -= _COVERED["subscription"]
-        return (self._minded & found) | self.named(exchange)
+        found &= self._minded
+        return found if user is None or user is principal else found | self.named(user)
 
-    def named(self, exchange: Exchange) -> frozenset[Credential]:
-        """The caller, if a middleware that is not ours has named one: ``private_to`` does not know of that."""
-        return self._minded & {"principal"} if _is_known_elsewhere(exchange) else _NOTHING
+    def named(self, user: object) -> frozenset[Credential]:
+        """The caller a middleware that is not ours has named, if any: ``private_to`` does not know of that."""
+        return self._minded & _PRINCIPAL if _is_somebody(user) else _NOTHING
 
 
-def _is_known_elsewhere(exchange: Exchange) -> bool:
-    """Whether a middleware that is not ours has said who is calling, in the way of Starlette; unsure means yes."""
-    user = exchange.scope.get("user")
+def _is_somebody(user: object) -> bool:
+    """Whether a user in the way of Starlette is known; unsure means yes."""
     try:
-        return user is not None and user is not exchange.principal and bool(user.is_authenticated)
+        return bool(user.is_authenticated)  # type: ignore[attr-defined]
     except (AttributeError, NotImplementedError):
         return True
 
@@ -195,181 +238,9 @@ def _is_key(principal: Principal, subscription: Subscription) -> bool:
     return principal.issuer == ISSUER and principal.subject == subscription.id
 
 
-# Which request a response answers
+# The hooks
 
-Resource: TypeAlias = tuple[str, bytes, str, str, bytes, bytes]
-"""Scheme, host, root path, path, path as sent, query: all of a request's target that an app can see, exactly."""
-
-Sought: TypeAlias = tuple[Resource, Owners, Wishes]
-
-_TELLING = frozenset(
-    b"cache-control pragma range if-match if-unmodified-since if-none-match if-modified-since content-length "
-    b"transfer-encoding".split()
-)
-"""Fields without which a request asks nothing in particular of a cache."""
-
-_BEYOND_THE_KEY = (b"range", b"if-match", b"if-unmodified-since", b"transfer-encoding")
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _AFTERLIFE = 60.0  # seconds a stale response stays to be known as stale, not as unknown
-_GENERATION = 86_400.0  # seconds a generation lasts in a store elsewhere, and all that is kept under it
-
-
-def _resource(scope: Scope, host: bytes) -> Resource:
-    raw, query = scope.get("raw_path") or b"", scope.get("query_string", b"")
-    return scope.get("scheme", "http"), host, scope.get("root_path", ""), scope["path"], raw, query
-
-
-def _beyond_the_key(exchange: Exchange) -> bool:
-    """Whether the answer depends on more than the key covers: a part of it, a precondition, a body."""
-    length = exchange.header(b"content-length")
-    return (length is not None and length.strip(b"0") != b"") or any(
-        exchange.header(name) is not None for name in _BEYOND_THE_KEY
-    )
-
-
-class _Versions:
-    """The states of the resources somebody is asking for, or something is kept of: nobody else holds them here."""
-
-    def __init__(self) -> None:
-        self._current: WeakValueDictionary[Resource, Version] = WeakValueDictionary()
-
-    def of(self, resource: Resource) -> Version:
-        """The state a resource is in."""
-        version = self._current.get(resource)
-        if version is None:
-            version = self._current[resource] = Version()
-        return version
-
-    def end(self, resource: Resource) -> None:
-        """Take the resource to be in another state from now on."""
-        version = self._current.pop(resource, None)
-        if version is not None:
-            version.current = False
-
-
-def _neighbour(resource: Resource, reference: bytes) -> Resource | None:
-    """The resource a reference leads to; None when it is of another origin, or cannot be read."""
-    scheme, host, root, path, raw, _ = resource
-    netloc = host.decode("latin-1").lower()
-    try:
-        there = urlsplit(urljoin(f"{scheme}://{netloc}{raw.decode('latin-1') or path}", reference.decode("latin-1")))
-        if there.scheme != scheme or there.netloc.lower() != netloc:
-            return None
-        path = there.path or "/"
-        path, raw = canonical_path(unquote(path, errors="strict"), path.encode("latin-1"))
-        return scheme, host, root, path, raw, canonical_query(there.query.encode("latin-1"))
-    except (ValueError, BadTarget):
-        return None
-
-
-# What is on its way
-
-
-def _size(headers: Iterable[tuple[bytes, bytes]]) -> int:
-    return sum([len(name) + len(value) for name, value in headers])
-
-
-@dataclass(frozen=True, slots=True)
-class _Passing:
-    """A request the cache has no part in: why it goes on, and the resource its success changes, if it may."""
-
-    fwd: str
-    changes: Resource | None = None
-
-
-@dataclass(slots=True)
-class _Asked:
-    """A request nothing was found for: why, and what is needed to keep the response.
-
-    Everything is as it was when the request passed here, for policies further in may change what it says.
-    """
-
-    fwd: str
-    method: str
-    resource: Resource
-    owners: Owners
-    wished: Wishes
-    page: Page | None
-    headers: Headers
-    carried: frozenset[Credential]
-    identity: tuple[Principal | None, Subscription | None]
-    started: float
-    version: Version
-    generation: bytes | None = None
-    recording: "_Recording | None" = None
-
-    @property
-    def key(self) -> tuple[Resource, Owners]:
-        """What the response will stand under."""
-        return self.resource, self.owners
-
-
-class _Room:
-    """Room for the bodies that are being copied, so that slow ones cannot pile up: for each, and for all together."""
-
-    __slots__ = ("_all", "_each", "taken")
-
-    def __init__(self, each: int, together: int) -> None:
-        self._each, self._all = each, together
-        self.taken = 0
-
-    def take(self, size: int, *, after: int) -> bool:
-        """Take so much more for one that has taken some already, if there is as much."""
-        if after + size > self._each or self.taken + size > self._all:
-            return False
-        self.taken += size
-        return True
-
-
-class _Recording:
-    """Copies a response body as it passes, while there is room."""
-
-    __slots__ = ("_copied", "_head_size", "_room", "_whole", "born", "keeping", "received", "status")
-
-    def __init__(self, room: _Room, keeping: Keeping, *, status: int, now: float, received: float) -> None:
-        self._room = room
-        self._head_size = _size(keeping.headers)
-        self._copied: bytearray | None = bytearray()
-        self._whole = False
-        self.status, self.keeping = status, keeping
-        self.born, self.received = now - keeping.age, received
-
-    def tap(self, chunk: bytes, last: bool) -> bytes:
-        """Copy a chunk, and let go of everything when it becomes too much."""
-        if self._copied is not None:
-            self._whole = last
-            if self._room.take(len(chunk), after=self._head_size + len(self._copied)):
-                self._copied += chunk
-            else:
-                self.give_up()
-        return chunk
-
-    def give_up(self) -> None:
-        """Let go of what was copied."""
-        if self._copied is not None:
-            self._room.taken -= len(self._copied)
-            self._copied = None
-
-    def body(self) -> bytes | None:
-        """The body, if all of it passed: as much as Content-Length says, and none where there can be none."""
-        if self._copied is None or not self._whole or (self.status == 204 and self._copied):
-            return None
-        declared = [value for name, value in self.keeping.headers if name == b"content-length"]
-        return None if declared and declared != [b"%d" % len(self._copied)] else bytes(self._copied)
-
-    def stored(self, *, key: object, version: Version | None) -> Stored | None:
-        """The response as it may be given to others, if all of it passed."""
-        body = self.body()
-        if body is None:
-            return None
-        keeping, headers = self.keeping, self.keeping.headers
-        if self.status != 204 and not any(name == b"content-length" for name, _ in headers):
-            headers = (*headers, (b"content-length", b"%d" % len(body)))
-        return Stored(
-            self.status, headers, body,
-            born=self.born, until=self.born + keeping.lifetime, received=self.received,
-            open_to=keeping.open_to, selecting=keeping.selecting, version=version, key=key,
-        )  # fmt: skip
 
 
 class _Answer:
@@ -385,43 +256,8 @@ class _Answer:
         await send({"type": "http.response.body", "body": self._body, "more_body": False})
 
 
-def _changed_by(asked: _Passing, head: ResponseHead) -> list[Resource]:
-    """What an unsafe request changed: its target, and of the same origin what the response names (RFC 9111 §4.4)."""
-    if asked.changes is None or head.status >= 400:
-        return []
-    named = [head.get(b"location"), head.get(b"content-location")]
-    others = [_neighbour(asked.changes, reference) for reference in named if reference is not None]
-    return [asked.changes, *filter(None, others)]
-
-
-# What is said about it (RFC 9211)
-
-
-def _own_name(name: str) -> str:
-    """A token where the name can be one, else a string."""
-    try:
-        item(Token(name))
-    except ValueError:
-        return name
-    return Token(name)
-
-
-@lru_cache(maxsize=256)
-def _passed_on(name: str, fwd: str, outcome: str | None) -> bytes:
-    """Why a request went on, and that its response is ``stored``, or why it is not."""
-    parameters: dict[str, str | bool] = {"fwd": Token(fwd)}
-    if outcome == "stored":
-        parameters["stored"] = True
-    elif outcome is not None:
-        parameters["detail"] = Token(outcome)
-    return item(_own_name(name), parameters).encode()
-
-
 def _not_in_cache() -> Refusal:
     return Refusal(504, "not-in-cache", "No stored response answers the request, and it asks for nothing else.")
-
-
-# The hooks
 
 
 class _Keeper:
@@ -429,38 +265,36 @@ class _Keeper:
 
     taps_body = True
 
-    minds_versions = True
-    """Whether pages with owners must be told when their resource has changed: nobody can find them all."""
-
     def __init__(self, policy: Cache, env: Env, time: Callable[[], float]) -> None:
-        self._policy = policy
-        self._clock = env.clock
-        self._time = time
+        self._policy, self._name, self._ttl = policy, policy.name, policy.ttl
+        self._time = time  # on which pages are kept; how long responses took is measured on the steady clock
+        self._now, self._monotonic = env.clock.now, env.clock.monotonic
         self._ownership = _Ownership(policy)
-        self._versions = _Versions()
-        self._room = _Room(policy.max_entry_bytes, policy.max_bytes)
-        self._hit = item(_own_name(policy.name), {"hit": True}).replace("%", "%%").encode() + b";ttl=%d"
+        self._owned = bool(self._ownership.keys)
+        self._versions = Versions()
+        self._room = Room(policy.max_entry_bytes, policy.max_bytes)
+        self._hit = answered(policy.name)
 
     # on the way in
 
-    def _sought(self, exchange: Exchange) -> Sought | None:
+    def _asked(self, exchange: Exchange) -> _Asked | None:
         """What to look for, and what the request asks of a cache; None when the cache has no part in it."""
         scope = exchange.scope
         if scope["type"] != "http":
             return None
         method, host = scope["method"], exchange.header(b"host")
         if method != "GET" and method != "HEAD":
-            changes = None if host is None or method in _SAFE else _resource(scope, host)
-            self._send_on(exchange, _Passing("method", changes))
+            changes = None if host is None or method in SAFE else resource_of(scope, host)
+            self._send_on(exchange, _Passing("method", changes=changes))
             return None
-        wished = ANYTHING
-        if not _TELLING.isdisjoint([name for name, _ in scope["headers"]]):
+        names, wished = [name for name, _ in scope["headers"]], ANYTHING
+        if not _TELLING.isdisjoint(names):
             wished = wishes(exchange.headers(b"cache-control"), exchange.headers(b"pragma"))
         if host is None or (wished is not ANYTHING and _beyond_the_key(exchange)):
             self._bypass(exchange, wished)
             return None
-        owners = self._ownership.owners(exchange) if self._ownership.keys else ()
-        return _resource(scope, host), owners, wished
+        owners = self._ownership.owners(exchange) if self._owned else ()
+        return _Asked((resource_of(scope, host), owners), names, wished, self._versions.changes)
 
     def _bypass(self, exchange: Exchange, wished: Wishes) -> None:
         if wished.only_if_cached:
@@ -471,33 +305,32 @@ class _Keeper:
         exchange.state[self] = asked
         exchange.attributes[STATUS] = asked.fwd
 
-    def _answer(self, exchange: Exchange, sought: Sought, page: Page | None) -> ASGIApp | None:
+    def _answer(self, exchange: Exchange, asked: _Asked, page: Page | None, now: float) -> ASGIApp | None:
         """The stored response if there is one that may be used; else the request goes on, and is remembered."""
-        now = self._time()
         fwd = "uri-miss"
         if page is not None:
             stored = page.choose(exchange.scope["headers"])
-            unusable = "vary-miss" if stored is None else self._unusable(exchange, sought, stored, now)
+            unusable = "vary-miss" if stored is None else self._unusable(exchange, asked, stored, now)
             if stored is not None and unusable is None:
-                return self._stored_answer(exchange, sought, stored, now)
+                return self._stored_answer(exchange, asked, stored, now)
             fwd = unusable or fwd
-        if sought[2].only_if_cached:
-            raise _not_in_cache()
-        self._send_on(exchange, self._asked(exchange, sought, page, fwd))
+        self._miss(exchange, asked, fwd)
         return None
 
-    def _unusable(self, exchange: Exchange, sought: Sought, stored: Stored, now: float) -> str | None:
+    def _unusable(self, exchange: Exchange, asked: _Asked, stored: Stored, now: float) -> str | None:
         """Why a stored response does not answer this request; None when it does."""
         if stored.version is not None and not stored.version.current:
             return "uri-miss"
-        if stored.open_to is not CREDENTIALS and not self._ownership.carried(exchange, sought[1]) <= stored.open_to:
-            return "request"
-        return unfit(sought[2], now - stored.born, stored.until - stored.born)
+        if stored.open_to is not CREDENTIALS:
+            asked.note_caller(exchange)
+            if not self._ownership.carried(asked) <= stored.open_to:
+                return "request"
+        return unfit(asked.wished, now - stored.born, stored.until - stored.born)
 
-    def _stored_answer(self, exchange: Exchange, sought: Sought, stored: Stored, now: float) -> ASGIApp:
+    def _stored_answer(self, exchange: Exchange, asked: _Asked, stored: Stored, now: float) -> ASGIApp:
         exchange.attributes[STATUS] = "hit"
         status, headers, body = stored.status, stored.headers, stored.body
-        if sought[2] is not ANYTHING and status == 200 and self._is_known(exchange, stored):
+        if asked.wished is not ANYTHING and status == 200 and self._is_known(exchange, stored):
             status, headers, body = 304, not_modified_fields(headers), b""
         elif exchange.scope["method"] == "HEAD":
             body = b""
@@ -511,61 +344,69 @@ class _Keeper:
             return False
         return not_modified(exchange.headers(b"if-none-match"), since, stored.headers, stored.received)
 
-    def _asked(self, exchange: Exchange, sought: Sought, page: Page | None, fwd: str) -> _Asked:
-        resource, owners, wished = sought
-        return _Asked(
-            fwd, exchange.method, resource, owners, wished, page,
-            headers=tuple(exchange.scope["headers"]),
-            carried=self._ownership.carried(exchange, owners),
-            identity=(exchange.principal, exchange.subscription),
-            started=self._clock.monotonic(),
-            version=self._versions.of(resource),
-        )  # fmt: skip
+    def _miss(self, exchange: Exchange, asked: _Asked, fwd: str) -> None:
+        """Let the request go on, with all that is needed to keep the response if that may be kept."""
+        scope = exchange.scope
+        if asked.wished.only_if_cached:
+            raise _not_in_cache()
+        if scope["method"] == "HEAD":
+            self._send_on(exchange, _Passing(fwd))
+        elif asked.wished.no_store:
+            self._send_on(exchange, _Passing(fwd, detail="request-no-store"))
+        else:
+            asked.fwd, asked.recording = fwd, None
+            asked.headers = tuple(scope["headers"])
+            asked.started = self._monotonic()
+            asked.note_caller(exchange)
+            self._send_on(exchange, asked)
 
     # on the way out
 
-    def _pass(self, exchange: Exchange, asked: _Passing | _Asked, head: ResponseHead) -> Tap | None:
-        """Say in the head what happens to the response, and copy its body if it is to be kept."""
-        if isinstance(asked, _Passing):
-            head.append(b"cache-status", _passed_on(self._policy.name, asked.fwd, None))
+    def _passed(self, asked: _Passing, head: ResponseHead) -> list[Resource]:
+        """Say in the head why it went past; what it changed is from now on in another state (RFC 9111 §4.4)."""
+        changed: list[Resource] = []
+        if asked.changes is not None and head.status < 400:
+            changed = changed_with(asked.changes, (head.get(b"location"), head.get(b"content-location")))
+        for resource in changed:
+            self._versions.end(resource)
+        head.append(b"cache-status", passed_on(self._name, asked.fwd, asked.detail))
+        return changed
+
+    def _record(self, exchange: Exchange, asked: _Asked, head: ResponseHead) -> Tap | None:
+        """Copy the body of the response if it is to be kept, and say in the head why not if it is not."""
+        received = self._now()
+        verdict = self._verdict(exchange, asked, head, received)
+        if isinstance(verdict, str):
+            head.headers.append((b"cache-status", passed_on(self._name, asked.fwd, verdict)))
             return None
-        verdict = self._verdict(exchange, asked, head)
-        outcome = "stored" if isinstance(verdict, Keeping) else verdict
-        head.append(b"cache-status", _passed_on(self._policy.name, asked.fwd, outcome))
-        if not isinstance(verdict, Keeping):
-            return None
-        now, received = self._time(), self._clock.now()
-        asked.recording = _Recording(self._room, verdict, status=head.status, now=now, received=received)
+        head.headers.append((b"cache-status", passed_on(self._name, asked.fwd, "stored")))
+        now = self._time()
+        asked.recording = Recording(self._room, verdict, status=head.status, now=now, received=received)
         return asked.recording.tap
 
-    def _verdict(self, exchange: Exchange, asked: _Asked, head: ResponseHead) -> Keeping | str | None:
-        """How the response may be kept, or why not; nothing needs saying of a HEAD."""
-        if asked.method == "HEAD":
-            return None
-        if asked.wished.no_store:
-            return "request-no-store"
-        if (exchange.principal, exchange.subscription) != asked.identity:
+    def _verdict(self, exchange: Exchange, asked: _Asked, head: ResponseHead, received: float) -> Keeping | str:
+        """How the response may be kept, or why not."""
+        principal = exchange.principal
+        if asked.caller != (principal, exchange.subscription):
             return "identified-behind"  # who may see it is decided behind the cache, which cannot stand in for that
-        verdict = judge(
-            head.status, head.headers,
-            carried=asked.carried | self._ownership.named(exchange), ttl=self._policy.ttl,
-            received=self._clock.now(), delay=self._clock.monotonic() - asked.started,
-        )  # fmt: skip
-        return "too-large" if isinstance(verdict, Keeping) and self._too_large(head) else verdict
+        carried = self._ownership.carried(asked)
+        user = exchange.scope.get("user")
+        if user is not None and user is not principal:
+            carried |= self._ownership.named(user)
+        delay = self._monotonic() - asked.started
+        verdict = judge(head.status, head.headers, carried=carried, ttl=self._ttl, received=received, delay=delay)
+        return "too-large" if isinstance(verdict, Keeping) and not self._room.fits(head.headers) else verdict
 
-    def _too_large(self, head: ResponseHead) -> bool:
-        length = head.get(b"content-length") or b""
-        declared = int(length) if length.isdigit() and len(length) < 20 else 0
-        return declared + _size(head.headers) > self._policy.max_entry_bytes
+    def _recorded(self, asked: _Asked, recording: Recording, *, versioned: bool) -> Stored | None:
+        """What was recorded, if the whole has passed and nobody changed the resource meanwhile.
 
-    def _recorded(self, exchange: Exchange) -> tuple[_Asked, Stored] | None:
-        """What was recorded, if the whole has passed and nobody changed the resource meanwhile."""
-        asked = exchange.state.get(self)
-        if not isinstance(asked, _Asked) or asked.recording is None or not asked.version.current:
+        Where it is ``versioned``, it can be told when its resource has changed.
+        """
+        resource, _ = asked.key
+        if self._versions.changed(resource, since=asked.changes):
             return None
-        version = asked.version if asked.owners and self.minds_versions else None
-        stored = asked.recording.stored(key=asked.key, version=version)
-        return None if stored is None else (asked, stored)
+        version = self._versions.of(resource) if versioned else None
+        return recording.stored(key=asked.key, version=version)
 
     def _page_with(self, asked: _Asked, stored: Stored, page: Page | None, max_bytes: int) -> Page:
         """The page with one more response; one whose fields select differently takes the place of the page."""
@@ -580,7 +421,7 @@ class _Keeper:
     def on_end(self, exchange: Exchange) -> None:
         """Whatever became of the response, nothing of it is on its way any more."""
         asked = exchange.state.get(self)
-        if isinstance(asked, _Asked) and asked.recording is not None:
+        if asked is not None and asked.recording is not None:
             asked.recording.give_up()
 
 
@@ -592,121 +433,70 @@ class _MemoryKeeper(_Keeper):
         self._shelf: Shelf[tuple[Resource, Owners], Page] = Shelf(policy.max_bytes, afterlife=_AFTERLIFE)
 
     def on_request(self, exchange: Exchange) -> ASGIApp | None:
-        sought = self._sought(exchange)
-        if sought is None:
+        asked = self._asked(exchange)
+        if asked is None:
             return None
-        return self._answer(exchange, sought, self._shelf.find(sought[:2], self._time()))
+        now = self._time()
+        return self._answer(exchange, asked, self._shelf.find(asked.key, now), now)
 
     def on_response(self, exchange: Exchange) -> Tap | None:
-        asked, head = exchange.state.get(self), exchange.response
-        if asked is None or head is None:
+        asked = exchange.state.get(self)
+        if asked is None or (head := exchange.response) is None:
             return None
-        if isinstance(asked, _Passing):
-            for resource in _changed_by(asked, head):
-                self._versions.end(resource)
-                self._shelf.drop((resource, ()))
-        return self._pass(exchange, asked, head)
+        if isinstance(asked, _Asked):
+            return self._record(exchange, asked, head)
+        for resource in self._passed(asked, head):
+            self._shelf.drop((resource, ()))  # what has owners is told by its version: nobody can find it all
+        return None
 
     def on_sent(self, exchange: Exchange) -> None:
-        recorded = self._recorded(exchange)
-        if recorded is not None:
-            asked, stored = recorded
+        asked = exchange.state.get(self)
+        if asked is None or asked.recording is None:
+            return
+        stored = self._recorded(asked, asked.recording, versioned=self._owned)
+        if stored is not None:
             now = self._time()
             page = self._page_with(asked, stored, self._shelf.find(asked.key, now), self._policy.max_bytes)
             self._shelf.keep(asked.key, page, now)
 
 
 class _RemoteKeeper(_Keeper):
-    """Keeps pages as bytes in a store that others see too, and looks closely at what comes back.
-
-    Where responses have owners, a resource has a generation that is part of every key, so that a change to it can
-    take the responses of all of them away at once.
-    """
-
-    minds_versions = False
+    """Keeps pages in a store that others see too."""
 
     def __init__(self, policy: Cache, env: Env, entries: Entries) -> None:
         super().__init__(policy, env, env.clock.now)
-        self._entries = entries
-        self._space = f"{env.place}/{policy.name}:".encode()
-        self._troubled = False
+        self._pages = SharedPages(entries, f"{env.place}/{policy.name}", owned=self._owned)
 
     async def on_request(self, exchange: Exchange) -> ASGIApp | None:
-        sought = self._sought(exchange)
-        if sought is None:
+        asked = self._asked(exchange)
+        if asked is None:
             return None
         try:
-            generation, page = await self._fetched(sought)
+            asked.generation, asked.page = await self._pages.find(*asked.key)
         except StoreError as error:
-            self._trouble("cannot answer", error)
             if self._policy.when_store_fails == "refuse":
                 raise Refusal(503, "cache-unavailable", "The response cache cannot be asked at the moment.") from error
-            self._bypass(exchange, sought[2])
+            self._bypass(exchange, asked.wished)
             return None
-        answer = self._answer(exchange, sought, page)
-        if answer is None:
-            exchange.state[self].generation = generation
-        return answer
+        return self._answer(exchange, asked, asked.page, self._time())
 
     async def on_response(self, exchange: Exchange) -> Tap | None:
-        asked, head = exchange.state.get(self), exchange.response
-        if asked is None or head is None:
+        asked = exchange.state.get(self)
+        if asked is None or (head := exchange.response) is None:
             return None
-        if isinstance(asked, _Passing):
-            for resource in _changed_by(asked, head):
-                self._versions.end(resource)
-                await self._forget(resource)
-        return self._pass(exchange, asked, head)
+        if isinstance(asked, _Asked):
+            return self._record(exchange, asked, head)
+        for resource in self._passed(asked, head):
+            await self._pages.forget(resource)
+        return None
 
     async def on_sent(self, exchange: Exchange) -> None:
-        recorded = self._recorded(exchange)
-        if recorded is None:
+        asked = exchange.state.get(self)
+        if asked is None or asked.recording is None:
             return
-        asked, stored = recorded
-        page = self._page_with(asked, stored, asked.page, self._policy.max_entry_bytes)
-        try:
-            await self._put(asked, page)
-        except StoreError as error:
-            self._trouble("cannot keep a response", error)
-
-    async def _fetched(self, sought: Sought) -> tuple[bytes | None, Page | None]:
-        resource, owners, _ = sought
-        generation: bytes | None = b""
-        if owners:
-            generation = await self._entries.get(self._key("generation", resource))
-        if generation is None:
-            return None, None
-        key = self._key("page", resource, owners, generation)
-        data = await self._entries.get(key)
-        page = None if data is None else unpack(data, key)
-        if data is not None and page is None:
-            self._trouble("gave back what was never stored")
-        else:
-            self._troubled = False
-        return generation, page
-
-    async def _put(self, asked: _Asked, page: Page) -> None:
-        generation = asked.generation
-        if generation is None:
-            generation = secrets.token_bytes(16)
-            await self._entries.set(self._key("generation", asked.resource), generation, _GENERATION)
-        key = self._key("page", asked.resource, asked.owners, generation)
-        await self._entries.set(key, pack(page, key), page.until - self._time())
-
-    async def _forget(self, resource: Resource) -> None:
-        key = self._key("generation", resource) if self._ownership.keys else self._key("page", resource, (), b"")
-        try:
-            await self._entries.delete(key)
-        except StoreError as error:
-            self._trouble("cannot forget a response", error)
-
-    def _key(self, kind: str, resource: Resource, owners: Owners = (), generation: bytes = b"") -> bytes:
-        """A key no other policy, resource or owner has."""
-        return self._space + fingerprint((kind, *resource, generation, *owners)).hex().encode()
-
-    def _trouble(self, problem: str, error: StoreError | None = None) -> None:
-        """Say it once, until the store is well again; not what the driver says, which may hold secrets."""
-        if not self._troubled:
-            cause = "" if error is None else f": {type(error.__cause__ or error).__name__}"
-            log.error("the store of the response cache %s%s", problem, cause)
-        self._troubled = True
+        stored = self._recorded(asked, asked.recording, versioned=False)
+        if stored is not None:
+            page = self._page_with(asked, stored, asked.page, self._policy.max_entry_bytes)
+            resource, owners = asked.key
+            seconds = page.until - self._time()
+            await self._pages.keep(resource, owners, asked.generation, page, seconds=seconds)

@@ -115,27 +115,27 @@ class MemoryCounters:
         ]
 
 
-# The rule of sliding windows. A mark is units, first place, last place; places are fractions of the window.
+# The rule of sliding windows. A mark is units, first moment, last moment; moments are fractions of the window.
 
-_FIRST, _UNITS = 20, 40  # how far first place and units are shifted to the left: most marks then fit 60 bits
-_PLACES = (1 << _FIRST) - 1
-_FIRST_PLACE = _PLACES << _FIRST
+_FIRST, _UNITS = 20, 40  # how far first moment and units are shifted to the left: most marks then fit 60 bits
+_MOMENTS = (1 << _FIRST) - 1
+_FIRST_MOMENT = _MOMENTS << _FIRST
 
 
-def still_counting(mark: int, place: int) -> int:
-    """Units of the window before that still count here, as if used evenly from its first place to its last."""
-    units, first, last = mark >> _UNITS, mark >> _FIRST & _PLACES, mark & _PLACES
-    if place < first:
+def still_counting(mark: int, moment: int) -> int:
+    """Units of the window before that still count here, as if used evenly from its first moment to its last."""
+    units, first, last = mark >> _UNITS, mark >> _FIRST & _MOMENTS, mark & _MOMENTS
+    if moment < first:
         return units
-    if place >= last:
+    if moment >= last:
         return 0
     units -= 1  # the first is gone
-    return units - units * (place - first) // (last - first)
+    return units - units * (moment - first) // (last - first)
 
 
-def place_of(mark: int, left: int) -> int:
-    """The first place where no more than ``left`` units of the window before still count."""
-    units, first, last = mark >> _UNITS, mark >> _FIRST & _PLACES, mark & _PLACES
+def moment_of(mark: int, left: int) -> int:
+    """The first moment where no more than ``left`` units of the window before still count."""
+    units, first, last = mark >> _UNITS, mark >> _FIRST & _MOMENTS, mark & _MOMENTS
     if left >= units:
         return 0
     if left >= units - 1:
@@ -147,11 +147,12 @@ def place_of(mark: int, left: int) -> int:
 
 
 class _Part(NamedTuple):
-    """Counts of one window, what they are counts of, and how much of them still counts."""
+    """Counts of one window, what they are counts of, how much of them still counts, and how to read them."""
 
     counts: dict[str, int]
     quota: int
     fading: float = 1.0
+    shift: int = 0
 
 
 class _Page:
@@ -247,13 +248,13 @@ class _Fixed(_Page):
 
 
 class _Sliding(_Page):
-    """Keeps for each key in each window one integer: the units, and where in the window the first and last were used."""
+    """Keeps one mark for each key in each window: the units, and where in it the first and the last were used."""
 
     __slots__ = ("before", "began", "scale")
 
     def __init__(self, limit: Limit, shard: "_Shard", now: float) -> None:
         self.before: dict[str, int] = {}
-        self.scale = _PLACES / limit.window
+        self.scale = _MOMENTS / limit.window
         super().__init__(limit, shard, now)
 
     def turn(self, now: float) -> None:
@@ -267,18 +268,18 @@ class _Sliding(_Page):
         self.began = self.due - self.window
 
     def take(self, key: str, cost: int, now: float) -> Tally:
-        counts, place = self.counts, int((now - self.began) * self.scale)
+        counts, moment = self.counts, self._moment(now)
         mark, before = counts.get(key), self.before.get(key)
         used = cost if mark is None else (mark >> _UNITS) + cost
         remaining = self.quota - used
         if before is not None:
-            remaining -= still_counting(before, place + 1)
+            remaining -= still_counting(before, moment + 1)
         if remaining < 0 or not cost:
             return self._tally(mark or 0, before or 0, cost, now, allowed=remaining >= 0)
         if mark is None:
             self.shard.admit(self, now)
-            mark = place << _FIRST
-        counts[key] = mark = used << _UNITS | mark & _FIRST_PLACE | place
+            mark = moment << _FIRST
+        counts[key] = mark = (used << _UNITS) | (mark & _FIRST_MOMENT) | moment
         if remaining < cost:
             return self._tally(mark, before or 0, cost, now, allowed=True)
         return tuple.__new__(Tally, (True, remaining, self.window, 0.0))
@@ -296,19 +297,23 @@ class _Sliding(_Page):
         return now >= self.due + self.window
 
     def parts(self, now: float) -> list[_Part]:
-        fading = max((self.due - now) / self.window, 0.0) / (1 << _UNITS)
-        return [_Part(self.counts, self.quota, 1 / (1 << _UNITS)), _Part(self.before, self.quota, fading)]
+        fading = max((self.due - now) / self.window, 0.0)
+        return [_Part(self.counts, self.quota, 1.0, _UNITS), _Part(self.before, self.quota, fading, _UNITS)]
 
     def __len__(self) -> int:
         return len(self.counts) + len(self.before)
 
+    def _moment(self, now: float) -> int:
+        moment = int((now - self.began) * self.scale)
+        return moment if moment > 0 else 0
+
     def _still(self, before: int, now: float) -> int:
-        return still_counting(before, int((now - self.began) * self.scale) + 1)
+        return still_counting(before, self._moment(now) + 1)
 
     def _tally(self, mark: int, before: int, cost: int, now: float, *, allowed: bool) -> Tally:
-        used = mark >> _UNITS
-        left = self.quota - used - self._still(before, now)
-        reset = self._until(mark, 0, now) + self.window if used else self._until(before, 0, now)
+        used, still = mark >> _UNITS, self._still(before, now)
+        left = self.quota - used - still
+        reset = self._until(mark, 0, now) + self.window if used else self._until(before, 0, now) if still else 0.0
         wait = 0.0 if left >= cost else self._wait(mark, before, cost, now)
         return Tally(allowed, max(left, 0), reset, wait)
 
@@ -321,7 +326,7 @@ class _Sliding(_Page):
 
     def _until(self, mark: int, units: int, now: float) -> float:
         """Seconds until this window is where, of the window before, no more than so many units count."""
-        return max(self.began + (place_of(mark, units) - 1) / self.scale - now + _GRAIN, 0.0)
+        return self.began + max(moment_of(mark, units) - 1, 0) / self.scale - now + _GRAIN
 
 
 class _Shard(dict[Limit, _Page]):
@@ -369,14 +374,16 @@ class _Shard(dict[Limit, _Page]):
         Lists of floats and of keys that exist anyway: a thousand new objects could set off the garbage collector.
         """
         parts = [part for page in reversed(self.values()) for part in page.parts(now)]
-        shares = sorted([used * fading / quota for counts, quota, fading in parts for used in counts.values()])
+        shares = sorted(
+            [(used >> shift) * fading / quota for counts, quota, fading, shift in parts for used in counts.values()]
+        )
         number = min(max(self.size // 8, 1), bisect_left(shares, 1.0) or len(shares))
         least = shares[number - 1]
         ties = number - bisect_left(shares, least)
-        for counts, quota, fading in parts:
+        for counts, quota, fading, shift in parts:
             doomed = []
             for key, used in reversed(counts.items()):
-                share = used * fading / quota
+                share = (used >> shift) * fading / quota
                 if share < least or (share == least and ties):
                     ties -= share == least
                     doomed.append(key)

@@ -1,0 +1,103 @@
+"""Stored responses: one for every request, or several that a request selects from."""
+
+from collections.abc import Iterable, Mapping
+from sys import getsizeof
+from typing import TypeAlias
+
+from apim_middleware._http.credentials import Credential
+from apim_middleware._http.keeping import selection
+from apim_middleware.stores.entries import PLACE
+from apim_middleware.stores.versions import VERSION_SIZE, Version
+
+_PAIR = 2 * getsizeof(b"") + getsizeof((b"", b""))
+"""What a header line takes beside its text."""
+
+Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
+Selection: TypeAlias = tuple[bytes | None, ...]
+
+
+class Stored:
+    """A whole response, when it was made (``born``), and until when it is fresh, both on its keeper's clock.
+
+    ``received`` is the time of day it came, ``open_to`` the credentials a request for it may carry, ``selecting``
+    the request fields that chose it, and ``version`` the state of the resource it shows, where its keeper minds.
+    """
+
+    __slots__ = (
+        "body", "born", "headers", "open_to", "received", "selecting", "size", "status", "until", "version",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        status: int,
+        headers: Headers,
+        body: bytes,
+        *,
+        born: float,
+        until: float,
+        received: float,
+        open_to: frozenset[Credential],
+        selecting: tuple[bytes, ...] = (),
+        version: Version | None = None,
+        key: object = (),
+    ) -> None:
+        """Weigh it, with the key it will stand under."""
+        self.status, self.headers, self.body = status, headers, body
+        self.born, self.until, self.received = born, until, received
+        self.open_to, self.selecting = open_to, selecting
+        self.version = version
+        self.size = PLACE + _STORED + getsizeof(headers) + getsizeof(body) + weight(key)
+        for name, value in headers:
+            self.size += _PAIR + len(name) + len(value)
+        if version is not None:
+            self.size += VERSION_SIZE
+
+    def choose(self, headers: Iterable[tuple[bytes, bytes]]) -> "Stored | None":
+        """The response for a request with these headers: this one, whatever they are."""
+        return self
+
+
+_STORED = getsizeof(Stored.__new__(Stored))
+"""What a stored response takes beside what it refers to."""
+
+
+class Variants:
+    """The responses one key has for different requests: which fields select, and what is stored for what they say."""
+
+    __slots__ = ("found", "selecting", "size", "until")
+
+    def __init__(self, selecting: tuple[bytes, ...], found: Mapping[Selection, Stored]) -> None:
+        """Weigh them all, with what they were selected by."""
+        self.selecting = selecting
+        self.found = found
+        self.until = max(each.until for each in found.values())
+        self.size = PLACE + getsizeof(self) + getsizeof(found) + weight(selecting)
+        self.size += sum(each.size + weight(said) for said, each in found.items())
+
+    def choose(self, headers: Iterable[tuple[bytes, bytes]]) -> Stored | None:
+        """The response for a request with these headers, if there is one."""
+        return self.found.get(selection(self.selecting, headers))
+
+    def joined_by(self, said: Selection, stored: Stored, *, most: int, max_bytes: int, now: float) -> "Variants":
+        """These and one more: stale ones leave, and the oldest while they are too many or too large."""
+        found = {other: each for other, each in self.found.items() if other != said and each.until > now}
+        found[said] = stored
+        joined = Variants(self.selecting, found)
+        while len(found) > most or (joined.size > max_bytes and len(found) > 1):
+            del found[next(iter(found))]
+            joined = Variants(self.selecting, found)
+        return joined
+
+
+Page: TypeAlias = Stored | Variants
+"""What stands under one key: one response for every request, or several that a request selects from."""
+
+
+def weight(thing: object) -> int:
+    """Bytes of memory a thing of tuples, text, bytes and None takes."""
+    if not isinstance(thing, tuple):
+        return 0 if thing is None else getsizeof(thing)
+    total = getsizeof(thing)
+    for each in thing:
+        total += weight(each)
+    return total
