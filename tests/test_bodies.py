@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apim_middleware.bodies import Gathered, Held, Replay, read_body
-from apim_middleware.errors import ClientLeft
-from apim_middleware.errors import Refusal, ResponseOver
+from apim_middleware.errors import ClientLeft, Refusal, ResponseOver
 
 GONE = {"type": "http.disconnect"}
 

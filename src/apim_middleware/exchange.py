@@ -1,6 +1,6 @@
 """The exchange: one request and its response, as policies see them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Any, Self
 
 from apim_middleware._http.headers import header_name, header_value, without
@@ -125,11 +125,20 @@ class Exchange:
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a request header under its lower-case name."""
-        headers = self.scope["headers"]
-        if headers is not self._indexed:
-            self._index = dict(reversed(headers))
-            self._indexed = headers
+        if self.scope["headers"] is not self._indexed:
+            self._reindex()
         return self._index.get(name)
+
+    def _reindex(self) -> None:
+        self._indexed = self.scope["headers"]
+        self._index = dict(reversed(self._indexed))
+
+    @property
+    def header_names(self) -> Set[bytes]:
+        """The lower-case names of the request headers as they are now."""
+        if self.scope["headers"] is not self._indexed:
+            self._reindex()
+        return self._index.keys()
 
     def headers(self, name: bytes) -> list[bytes]:
         """Every value of a request header under its lower-case name, in order."""

@@ -132,7 +132,7 @@ class _Asked:
     """
 
     __slots__ = (
-        "caller", "changes", "fwd", "generation", "headers", "key", "names", "page", "recording", "started", "user",
+        "caller", "carried", "changes", "fwd", "generation", "headers", "key", "page", "recording", "started", "user",
         "wished",
     )  # fmt: skip
 
@@ -146,10 +146,12 @@ class _Asked:
 
     recording: Recording | None
 
-    def __init__(self, key: tuple[Resource, Owners], names: list[bytes], wished: Wishes, changes: int) -> None:
+    def __init__(
+        self, key: tuple[Resource, Owners], carried: frozenset[Credential], wished: Wishes, changes: int
+    ) -> None:
         """What it takes to look for a response."""
         self.key = key
-        self.names = names
+        self.carried = carried  # in its header fields
         self.wished = wished
         self.changes = changes  # how many there were, of whatever resources
 
@@ -203,7 +205,7 @@ class _Ownership:
 
     def carried(self, asked: _Asked) -> frozenset[Credential]:
         """The credentials of the request that could make the response one for this caller only."""
-        found = carried_in(asked.names)
+        found = asked.carried
         (principal, subscription), user = asked.caller, asked.user
         is_key = False
         if subscription is not None:
@@ -287,14 +289,14 @@ class _Keeper:
             changes = None if host is None or method in SAFE else resource_of(scope, host)
             self._send_on(exchange, _Passing("method", changes=changes))
             return None
-        names, wished = [name for name, _ in scope["headers"]], ANYTHING
+        names, wished = exchange.header_names, ANYTHING
         if not _TELLING.isdisjoint(names):
             wished = wishes(exchange.headers(b"cache-control"), exchange.headers(b"pragma"))
         if host is None or (wished is not ANYTHING and _beyond_the_key(exchange)):
             self._bypass(exchange, wished)
             return None
         owners = self._ownership.owners(exchange) if self._owned else ()
-        return _Asked((resource_of(scope, host), owners), names, wished, self._versions.changes)
+        return _Asked((resource_of(scope, host), owners), carried_in(names), wished, self._versions.changes)
 
     def _bypass(self, exchange: Exchange, wished: Wishes) -> None:
         if wished.only_if_cached:
