@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -155,7 +156,7 @@ curl -iN -H "$KEY" -H "$READER" {url}/v1/events
 # 400: nobody walks around the policies
 curl -i --path-as-is {url}/orders/%2e%2e/admin
 
-# 429: more than five calls in ten seconds
+# 429: too many calls in ten seconds
 for i in 1 2 3 4 5 6; do curl -s -o /dev/null -w '%{{http_code}}\\n' -H "$KEY" -H "$READER" {url}/orders; done
 """
 
@@ -189,8 +190,14 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave Ctrl-C to asyncio, for there are three servers in this process."""
+        """Leave Ctrl-C to ``main``, for there are three servers in this process."""
         yield
+
+
+def stop(servers: list[Server]) -> None:
+    """Let every server finish what it is doing, and end."""
+    for server in servers:
+        server.should_exit = True
 
 
 async def main(port: int) -> None:
@@ -208,6 +215,8 @@ async def main(port: int) -> None:
         Server(issuer.app()): issuer_socket,
         Server(gateway(upstream_url, issuer_url, keys), date_header=False): gateway_socket,
     }
+    for caught in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(caught, stop, list(servers))
     print(lines, flush=True)
     print(f"The gateway listens on {gateway_url}; stop it with Ctrl-C.", flush=True)
     await asyncio.gather(*(server.serve(sockets=[listener]) for server, listener in servers.items()))
@@ -218,5 +227,4 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=8080, help="where the gateway listens; 0 for any free port")
     options = parser.parse_args()
     trace_to_console()
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(main(options.port))
+    asyncio.run(main(options.port))

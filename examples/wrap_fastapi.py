@@ -25,10 +25,10 @@ def order(number: int, request: Request) -> dict[str, object]:
 
 app.add_middleware(
     Stack(
+        SetHeader(name="x-content-type-options", value="nosniff", on="response"),
         APIKeyAuth(keys=keys),
         RateLimit(calls=100, per=60, by=by.subscription),
         Cache(ttl=5, private_to=by.subscription),
-        SetHeader(name="x-content-type-options", value="nosniff", on="response"),
         RemoveHeader(name="server", on="response"),
     )
 )

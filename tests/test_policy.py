@@ -46,14 +46,14 @@ class Sample(Policy):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"calls": 1, "cals": 2}, "Sample.cals: no such field (given a value of type int). Did you mean calls?."),
+        ({"calls": 1, "cals": 2}, "Sample.cals: no such field (given a value of type int). Did you mean calls?"),
         ({}, "Sample.calls: is missing. Write Sample(calls=...)."),
         ({"calls": "10"}, "Sample.calls: '10' is not int. Give int."),
         ({"calls": True}, "Sample.calls: True is not int. Give int."),
         ({"calls": 1, "per": "60"}, "Sample.per: '60' is not float. Give float."),
         ({"calls": 1, "mode": "deny"}, "Sample.mode: 'deny' is not 'refuse' or 'allow'. Give 'refuse' or 'allow'."),
-        ({"calls": 1, "paths": "/a"}, "Sample.paths: '/a' is not tuple of str. Give tuple of str."),
-        ({"calls": 1, "paths": (1,)}, "Sample.paths: (1,) is not tuple of str. Give tuple of str."),
+        ({"calls": 1, "paths": "/a"}, "Sample.paths: '/a' is not a tuple of str. Write paths=(\"...\",), with the comma."),  # noqa: E501
+        ({"calls": 1, "paths": (1,)}, "Sample.paths: (1,) is not a tuple of str. Give a tuple of str."),
         ({"calls": 1, "by": "client"}, "Sample.by: 'client' is not a function. Give a function."),
         ({"calls": 1, "limits": {"a": "b"}}, "Sample.limits: {'a': 'b'} is not Mapping of str and int. Give Mapping of str and int."),  # noqa: E501
         ({"calls": 1, "clock": 5}, "Sample.clock: 5 is not Clock or None. Give Clock or None."),
@@ -71,6 +71,11 @@ def test_a_mistake_names_policy_field_value_and_cure(fields: dict[str, object], 
 def test_fields_are_given_by_name() -> None:
     with pytest.raises(ConfigError, match="fields are given by name only"):
         Sample(10)  # type: ignore[misc]
+
+
+def test_a_class_given_as_the_middleware_is_told_of() -> None:
+    with pytest.raises(ConfigError, match=r"Write add_middleware\(Sample\(...\)\)"):
+        Sample(app, calls=10)  # type: ignore[misc]
 
 
 def test_a_config_error_is_what_python_would_raise_too() -> None:
@@ -171,6 +176,11 @@ def test_a_guard_behind_a_memory_of_answers_is_refused() -> None:
 def test_no_guard_is_put_behind_a_memory_of_answers_one_by_one() -> None:
     with pytest.raises(ConfigError):
         Remembers()(Authenticates()(app))
+
+
+def test_a_need_established_only_further_in_is_found_one_by_one_too() -> None:
+    with pytest.raises(ConfigError, match="Write Authenticates before Relies"):
+        Relies()(Authenticates()(app))
 
 
 def test_a_need_may_be_met_by_the_outer_of_two_providers() -> None:

@@ -25,7 +25,7 @@ class Configured:
                 if not matches(value, hints[name]):
                     wanted = describe(hints[name])
                     problem = f"{shown(value, secret=not named[name].repr)} is not {wanted}"
-                    raise ConfigError(cls.__name__, name, problem, f"Give {wanted}")
+                    raise ConfigError(cls.__name__, name, problem, _cure(name, value, wanted))
         return super().__new__(cls)
 
     def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, object]]:
@@ -41,10 +41,19 @@ class Configured:
         return ConfigError(type(self).__name__, field, f"{value} {problem}", cure)
 
 
+def _cure(name: str, value: object, wanted: str) -> str:
+    if isinstance(value, str) and wanted == "a tuple of str":
+        return f'Write {name}=("...",), with the comma'
+    return f"Give {wanted}"
+
+
 def _positional(cls: type, named: Mapping[str, Any], args: Sequence[object]) -> dict[str, object]:
     places = [name for name, field in named.items() if not field.kw_only]
     if len(args) > len(places):
         allowed = "by name only" if not places else f"at most {len(places)} without a name ({', '.join(places)})"
+        if not places and callable(args[0]):  # as in app.add_middleware(RateLimit, calls=10, per=60)
+            problem, cure = "the class was given where a policy is wanted", f"Write add_middleware({cls.__name__}(...))"
+            raise ConfigError(cls.__name__, "", problem, cure)
         raise ConfigError(cls.__name__, "", f"fields are given {allowed}", f"Write {cls.__name__}(field=value, ...)")
     return dict(zip(places, args, strict=False))
 
@@ -137,6 +146,8 @@ def describe(wanted: Any) -> str:  # noqa: ANN401 - an annotation can be anythin
         return "None"
     if isinstance(origin, type) and origin.__name__ == "Callable":
         return "a function"
+    if origin is tuple and args[1:] == (Ellipsis,):
+        return f"a tuple of {describe(args[0])}"
     if isinstance(origin, type) and args:
         return f"{origin.__name__} of {' and '.join(describe(each) for each in args if each is not Ellipsis)}"
     return wanted.__name__ if isinstance(wanted, type) else str(wanted)

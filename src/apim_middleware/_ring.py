@@ -36,7 +36,7 @@ class Ring:
     app: ASGIApp
     closed: bool
 
-    __slots__ = ("_inbound", "_may_tap", "_scrub", "_ways", "app", "closed", "seats")
+    __slots__ = ("_guards", "_inbound", "_may_tap", "_scrub", "_ways", "app", "closed", "seats")
 
     def __init__(self, seats: Sequence[Seat], app: ASGIApp, scrub: Scrub, *, closed: bool = False) -> None:
         """Resolve every hook now. A ``closed`` ring takes in no policies further in: they stand behind a branch."""
@@ -50,6 +50,7 @@ class Ring:
         hooks = [seat.hooks for seat in self.seats]
         self._inbound = tuple(_resolved(hooks, "on_request"))
         self._ways = tuple(_Way.out_of(hooks[:depth]) for depth in range(len(hooks) + 1))
+        self._guards = sum(1 for seat in self.seats if seat.policy.guards)
         self._may_tap = any(getattr(each, "taps_body", False) for each in hooks)
 
     def closed_to(self, seats: Sequence[Seat]) -> bool:
@@ -69,7 +70,9 @@ class Ring:
         if root is None:
             scope[KEY] = exchange
         try:
-            if not exchange.shared._clean:
+            shared = exchange.shared
+            shared._guards += self._guards
+            if not shared._clean:
                 exchange.scrub(self._scrub)
             for depth, hook, awaits in self._inbound:  # noqa: B007 - where it stopped is where the way out begins
                 answer = await hook(exchange) if awaits else hook(exchange)

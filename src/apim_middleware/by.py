@@ -5,8 +5,10 @@ A key is a function of the exchange that gives text, or None when the exchange h
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TypeAlias
 
+from apim_middleware._http.addresses import address_text, parse_address
 from apim_middleware.exchange import Exchange
 
 Key: TypeAlias = Callable[[Exchange], str | None]
@@ -24,8 +26,17 @@ def everyone(exchange: Exchange) -> str:
 
 
 def client(exchange: Exchange) -> str | None:
-    """The client's address."""
-    return exchange.client
+    """The client's address; for IPv6 the /64 it is in, for who has one address of it has them all."""
+    address = exchange.client
+    return None if address is None else _client_key(address)
+
+
+@lru_cache(maxsize=4096)
+def _client_key(text: str) -> str:
+    address = parse_address(text)
+    if address is None:
+        return text
+    return address_text(address) if len(address) == 4 else f"{address_text(address[:8] + bytes(8))}/64"
 
 
 def principal(exchange: Exchange) -> str | None:

@@ -30,7 +30,8 @@ class ConfigError(ApimError, ValueError, TypeError):
 
     def __init__(self, policy: str, field: str, problem: str, cure: str) -> None:
         """Keep the four parts; the message says them in one sentence each."""
-        super().__init__(f"{policy}.{field}: {problem}. {cure}." if field else f"{policy}: {problem}. {cure}.")
+        where, stop = f"{policy}.{field}" if field else policy, "" if cure.endswith("?") else "."
+        super().__init__(f"{where}: {problem}. {cure}{stop}")
         self.policy = policy
         self.field = field
         self.problem = problem

@@ -56,7 +56,7 @@ class Exchange:
     """
 
     __slots__ = (
-        "_attributes", "_clean", "_completed", "_error", "_forwarded", "_index", "_indexed", "_principal",
+        "_attributes", "_clean", "_completed", "_error", "_forwarded", "_guards", "_index", "_indexed", "_principal",
         "_refusal", "_response", "_root", "_state", "_subscription", "scope",
     )  # fmt: skip
 
@@ -69,6 +69,7 @@ class Exchange:
         self._index: dict[bytes, bytes] = _EMPTY  # replaced before it is ever changed
         if root is None:
             self._clean = False
+            self._guards = 0
             self._principal: Principal | None = None
             self._subscription: Subscription | None = None
             self._response: ResponseHead | None = None
@@ -197,6 +198,11 @@ class Exchange:
     def shared(self) -> "Exchange":
         """The exchange all rings of this request share their knowledge through."""
         return self if self._root is None else self._root
+
+    @property
+    def guards(self) -> int:
+        """How many policies have met the request that decide who may come in."""
+        return self.shared._guards
 
     @property
     def principal(self) -> Principal | None:

@@ -19,7 +19,10 @@ class Composable:
 
     def __call__(self, app: ASGIApp) -> ASGIApp:
         """The guarded app: the layer used alone, as ``add_middleware`` does."""
-        return self.build(app, default_env)
+        built = self.build(app, default_env)
+        if isinstance(built, Ring):  # put on one by one, layers are easily put on in the wrong order
+            check_needs([seat.policy for seat in built.seats])
+        return built
 
 
 class Policy(Composable, Configured):

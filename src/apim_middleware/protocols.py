@@ -36,7 +36,11 @@ class Limit(NamedTuple):
     """Seconds, at least a thousandth."""
 
     algorithm: Literal["fixed", "sliding"] = "fixed"
-    """``fixed``: as many units in each window of the clock. ``sliding``: the last window fades while this one fills."""
+    """``fixed``: so many units in each window of the clock. ``sliding``: so many in the last ``window`` seconds.
+
+    A fixed window begins when the clock's seconds are a multiple of it. A sliding one is exact for units used evenly or
+    all at once, and lets ``quota + (quota - 1) * f`` pass in any ``f`` windows of time (``f`` up to 1) at the worst.
+    """
 
     place: str = ""
     """Where the limit stands: printable ASCII that no other policy uses."""

@@ -241,3 +241,25 @@ def test_framing_that_cannot_be_trusted_ends_the_connection() -> None:
     with pytest.raises(Refusal) as caught:
         clean((b"content-length", b"2"), (b"transfer-encoding", b"chunked"))
     assert caught.value.headers == [(b"connection", b"close")]
+
+
+@pytest.mark.parametrize("name", [b"x-forwarded-user", b"x-forwarded-uri", b"x-forwarded", b"x-forwarded-access-token"])
+def test_whatever_speaks_in_the_name_of_a_proxy_is_set_aside(name: bytes) -> None:
+    scope, aside = clean(HOST, (name, b"root"))
+    assert (scope["headers"], aside) == ([HOST], [(name, b"root")])
+
+
+@pytest.mark.parametrize("name", [b"remote-user", b"x-client-cert", b"x-ms-client-principal", b"front-end-https"])
+def test_identities_that_only_a_neighbour_could_tell_of_are_taken_away(name: bytes) -> None:
+    assert clean(HOST, (name, b"root"))[0]["headers"] == [HOST]
+
+
+def test_a_second_connection_line_nominates_too() -> None:
+    scope, _ = clean(HOST, (b"connection", b"close"), (b"connection", b"x-hop"), (b"x-hop", b"1"))
+    assert (b"x-hop", b"1") not in scope["headers"]
+
+
+def test_the_framing_of_a_body_cannot_be_nominated_away() -> None:
+    """A cache that does not see the body would keep what it made of the response."""
+    scope, _ = clean(HOST, (b"connection", b"transfer-encoding"), (b"transfer-encoding", b"chunked"))
+    assert (b"transfer-encoding", b"chunked") in scope["headers"]

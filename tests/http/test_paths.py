@@ -58,6 +58,14 @@ def test_encoded_slashes_stay_encoded_for_policies_and_app_when_kept() -> None:
     assert canonical("/a%2Fb/c", keep_encoded_slashes=True) == ("/a%2Fb/c", b"/a%2Fb/c")
 
 
+@pytest.mark.parametrize(
+    "sent", ["/public/..%2fadmin", "/public%2f..%2fadmin", "/public/..%5cadmin", "/x/%2e%2e%2fadmin", "/.%2fadmin"]
+)
+def test_no_dot_segment_hides_behind_a_kept_slash(sent: str) -> None:
+    with pytest.raises(BadTarget):
+        canonical(sent, keep_encoded_slashes=True)
+
+
 def test_kept_slashes_stay_kept_the_second_time() -> None:
     path, raw = canonical("/a%2Fb", keep_encoded_slashes=True)
     assert canonical_path(path, raw, keep_encoded_slashes=True) == (path, raw)

@@ -27,6 +27,7 @@ from apim_middleware.exchange import Exchange
 from apim_middleware.identity import Principal, Subscription
 from apim_middleware.policies.api_key import APIKeyAuth
 from apim_middleware.policies.cache import Cache, _MemoryKeeper
+from apim_middleware.policies.client import IPFilter
 from apim_middleware.policy import Policy, Stack, ring
 from apim_middleware.stores.entries import MemoryEntries
 from apim_middleware.stores.keys import MemoryKeys
@@ -808,7 +809,7 @@ class TokenBackend(AuthenticationBackend):
     """Somebody else's authentication, by a header no cache has heard of."""
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, SimpleUser] | None:
-        token = conn.headers.get("x-token")
+        token = conn.headers.get("x-who")
         return None if token is None else (AuthCredentials(), SimpleUser(token))
 
 
@@ -821,7 +822,7 @@ async def test_a_caller_somebody_elses_middleware_has_named_is_a_caller(
         return AuthenticationMiddleware(app, TokenBackend())
 
     app = guarded(Origin(), Knows(), *((policy, authentication) if behind else (authentication, policy)))
-    alice, bob = ([(b"x-token", name), (b"x-caller", b"same")] for name in (b"alice", b"bob"))
+    alice, bob = ([(b"x-who", name), (b"x-caller", b"same")] for name in (b"alice", b"bob"))
     assert status(await call(app, headers=alice)) == "apim;fwd=uri-miss;detail=principal"
     assert (await call(app, headers=bob)).body == b"answer 2"
 
@@ -1640,3 +1641,38 @@ def test_equal_caches_are_equal_and_say_what_they_are() -> None:
     assert Cache(ttl=60) == Cache(ttl=60) != Cache(ttl=61)
     assert hash(Cache(ttl=60)) == hash(Cache(ttl=60))
     assert repr(Cache(ttl=60)).startswith("Cache(ttl=60, private_to=None")
+
+
+@pytest.mark.anyio
+async def test_what_a_guard_behind_the_cache_let_through_is_not_stored() -> None:
+    """A router may stand between, so that no stack sees both while it is built."""
+    guarded = Stack(IPFilter(allow=("10.0.0.0/8",)))(
+        PlainTextResponse("internal", headers={"cache-control": "public, max-age=9"})
+    )
+
+    async def router(scope, receive, send):
+        await guarded(scope, receive, send)
+
+    app = Stack(Cache())(router)
+    inside = await call(app, client=("10.0.0.1", 1))
+    outside = await call(app, client=("203.0.113.7", 1))
+    assert (inside.status, outside.status) == (200, 403)
+    assert inside.header(b"cache-status") == b"apim;fwd=uri-miss;detail=guarded-behind"
+
+
+@pytest.mark.anyio
+async def test_a_body_that_http_2_does_not_announce_keeps_the_response_from_being_stored() -> None:
+    app = Stack(Cache(ttl=60))(PlainTextResponse("x"))
+    answers = [await call(app, http_version="2", body=body) for body in (b"EVIL", b"")]
+    assert [each.header(b"cache-status") for each in answers] == [b"apim;fwd=uri-miss;detail=body-unknown"] * 2
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "name", [b"x-functions-key", b"x-auth", b"apikey", b"x-session-token", b"dpop", b"cf-access-jwt-assertion"]
+)
+async def test_callers_told_apart_by_any_credential_share_nothing(name: bytes) -> None:
+    app = Stack(Cache(ttl=60))(PlainTextResponse("x"))
+    for value in (b"alice", b"bob"):
+        answer = await call(app, headers=[(name, value)])
+        assert b"stored" not in (answer.header(b"cache-status") or b"")

@@ -81,7 +81,23 @@ class CountersConformance:
             clock.advance(tally.retry_after - 0.001)
             assert not (await counters.peek([Hit("a", limit, 3)]))[0].allowed
             clock.advance(0.001)
+            assert (await counters.peek([Hit("a", limit, 3)]))[0].allowed
             assert (await hit(counters, "a", limit, 3)).allowed
+
+    @BOTH
+    @pytest.mark.anyio
+    async def test_the_time_told_is_as_good_when_windows_are_long(
+        self, clock: FakeClock, counters: Counters, limit: Limit
+    ) -> None:
+        limit = limit._replace(window=30 * 86_400.0)
+        for step in (0.0, 7_300.0, 600_000.0):
+            clock.advance(step)
+            await hit(counters, "a", limit, 3)
+        tally = await hit(counters, "a", limit, 4)
+        clock.advance(tally.retry_after - 0.002)
+        assert not (await counters.peek([Hit("a", limit, 4)]))[0].allowed
+        clock.advance(0.002)
+        assert (await counters.peek([Hit("a", limit, 4)]))[0].allowed
 
     @BOTH
     @pytest.mark.anyio
@@ -106,6 +122,18 @@ class CountersConformance:
         assert await counters.peek([Hit("a", limit, 10)]) == [Tally(True, 10, 0.0, 0.0)]
         assert (await hit(counters, "a", limit, 10)).allowed
 
+    @pytest.mark.anyio
+    async def test_the_reset_of_what_is_fading_is_known_too(self, clock: FakeClock, counters: Counters) -> None:
+        for step in (1, 40, 45):
+            await hit(counters, "a", SLIDING, 3)
+            clock.advance(step)
+        [tally] = await counters.peek([Hit("a", SLIDING)])
+        assert tally.remaining == 7
+        clock.advance(tally.reset - 0.001)
+        assert (await counters.peek([Hit("a", SLIDING)]))[0].remaining < 10
+        clock.advance(0.001)
+        assert (await counters.peek([Hit("a", SLIDING)]))[0].remaining == 10
+
     @BOTH
     @pytest.mark.anyio
     async def test_peeking_counts_nothing(self, counters: Counters, limit: Limit) -> None:
@@ -127,9 +155,11 @@ class CountersConformance:
 
     @pytest.mark.anyio
     async def test_a_reset_forgets_what_is_fading_too(self, clock: FakeClock, counters: Counters) -> None:
-        await hit(counters, "a", SLIDING, 10)
-        clock.advance(60)
-        await hit(counters, "a", SLIDING, 0)
+        await hit(counters, "a", SLIDING, 1)
+        clock.advance(30)
+        await hit(counters, "a", SLIDING, 9)
+        clock.advance(35)
+        assert not (await hit(counters, "a", SLIDING, 10)).allowed
         await counters.reset([Hit("a", SLIDING)])
         assert (await hit(counters, "a", SLIDING, 10)).allowed
 

@@ -333,6 +333,23 @@ def test_what_counts_no_more_makes_room_first(algorithm: Any, windows: int) -> N
     assert (len(counters), counters.evicted) == (1_000, 0)
 
 
+def test_what_has_nearly_faded_makes_room_before_what_was_used_just_now() -> None:
+    clock = FakeClock()
+    counters = MemoryCounters(clock, max_keys=100)
+    limit = Limit(10, 60.0, "sliding")
+    for step in (0, 59):
+        clock.advance(step)
+        for number in range(50):
+            counters.hit_now([Hit(f"old-{number}", limit, 2)])
+    clock.advance(54)
+    now = [Hit(f"now-{number}", limit) for number in range(50)]
+    for hit in now:
+        counters.hit_now([hit])
+    for number in range(20):
+        counters.hit_now([Hit(f"invented-{number}", limit)])
+    assert {tally.remaining for tally in counters.peek_now(now)} == {9}
+
+
 def test_a_window_that_is_over_gives_its_room_back() -> None:
     clock = FakeClock()
     counters = MemoryCounters(clock, max_keys=1_000)
@@ -352,6 +369,41 @@ def test_an_attempt_that_was_refused_leaves_nothing_behind() -> None:
         counters.hit_now([Hit(f"invented-{number}", wide), Hit("a", full)])
         counters.hit_now([Hit(f"invented-{number}", full, 2)])
     assert len(counters) == 1
+
+
+@pytest.mark.parametrize("algorithm", ["fixed", "sliding"])
+def test_what_costs_nothing_takes_no_room(algorithm: Any) -> None:
+    counters = MemoryCounters(FakeClock())
+    limit = Limit(5, 60.0, algorithm)
+    for number in range(100):
+        assert counters.hit_now([Hit(f"invented-{number}", limit, 0)])[0].allowed
+    assert len(counters) == 0
+
+
+@pytest.mark.parametrize("algorithm", ["fixed", "sliding"])
+@pytest.mark.parametrize("max_keys", [1, 2, 3])
+def test_a_refused_call_that_made_others_make_room_leaves_the_books_right(algorithm: Any, max_keys: int) -> None:
+    counters = MemoryCounters(FakeClock(), max_keys=max_keys)
+    limit = Limit(5, 60.0, algorithm)
+    for key in "abcd":
+        counters.hit_now([Hit(key, limit)])
+        counters.hit_now([Hit(key, limit), Hit("e", limit), Hit("f", limit), Hit("g", limit, 6)])
+        assert_books_are_right(counters)
+    assert counters.peek_now([Hit("e", limit)])[0].remaining == 5
+
+
+@pytest.mark.parametrize("algorithm", ["fixed", "sliding"])
+def test_a_monotonic_clock_that_breaks_its_word_hands_out_nothing(algorithm: Any) -> None:
+    clock = FakeClock()
+    counters = MemoryCounters(clock, max_keys=100)
+    limit = Limit(5, 60.0, algorithm)
+    clock.advance(30)
+    for key, cost in (("a", 5), ("b", 3)):
+        counters.hit_now([Hit(key, limit, cost)])
+    for back in (20, 20, 1_000):
+        clock.advance(-back)
+        assert [tally.remaining for tally in counters.peek_now([Hit("a", limit), Hit("b", limit)])] == [0, 2]
+        assert [counters.hit_now([Hit(f"c-{back}", limit)])[0].remaining for _ in range(6)][-2:] == [0, 0]
 
 
 def test_no_dict_is_ever_large_enough_for_growing_or_dropping_it_to_be_a_stall() -> None:

@@ -1,6 +1,7 @@
 """What in a request may tell one caller from another, so that the response may be for that caller only."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Set
 from functools import lru_cache
 from typing import Literal, TypeAlias
 
@@ -13,24 +14,32 @@ CARRIERS: dict[bytes, Credential] = {
     b"authorization": "authorization",
     b"proxy-authorization": "authorization",
     b"cookie": "cookie",
-    b"x-api-key": "key",
-    b"api-key": "key",
-    b"x-auth-token": "key",
-    b"x-access-token": "key",
-    b"ocp-apim-subscription-key": "key",
 }
-"""The request fields credentials come in."""
+"""The request fields credentials come in by their standards; others are known by how they are called."""
 
-_CARRIERS = frozenset(CARRIERS)
+_KEYS = re.compile(
+    rb"(?:^|[-_.])(?:auth|authorization|assertion|credentials?|dpop|jwt|passwd|password|principal|secret|session"
+    rb"|sessionid|signature|tokens?)(?:$|[-_.])|(?:api|access|auth|subscription|functions?|master)"
+    rb"[-_.]?key"
+)
+_INNOCENT = frozenset(
+    b"accept accept-charset accept-encoding accept-language cache-control connection content-length content-type dnt "
+    b"host if-match if-modified-since if-none-match if-unmodified-since origin pragma range referer traceparent "
+    b"tracestate upgrade-insecure-requests user-agent via".split()
+)
 _NOTHING: frozenset[Credential] = frozenset()
 
 
-def carried_in(names: Iterable[bytes]) -> frozenset[Credential]:
+def carried_in(names: Set[bytes]) -> frozenset[Credential]:
     """The credentials a request with these fields carries."""
-    carriers = _CARRIERS.intersection(names)
-    return _carried_by(carriers) if carriers else _NOTHING
+    others = names - _INNOCENT
+    return _carried_by(frozenset(others)) if others else _NOTHING
 
 
 @lru_cache(maxsize=256)
-def _carried_by(carriers: frozenset[bytes]) -> frozenset[Credential]:
-    return frozenset([CARRIERS[name] for name in carriers])
+def _carried_by(names: frozenset[bytes]) -> frozenset[Credential]:
+    return frozenset(found for name in names if (found := _carried_as(name)) is not None)
+
+
+def _carried_as(name: bytes) -> Credential | None:
+    return CARRIERS.get(name) or ("key" if _KEYS.search(name) else None)

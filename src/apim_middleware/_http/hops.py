@@ -15,8 +15,8 @@ HOP_BY_HOP = frozenset(
 _LASTING = frozenset(
     b"accept age allow authorization baggage cache-control cookie date etag expect expires forwarded from host "
     b"last-modified location max-forwards ocp-apim-subscription-key origin pragma priority proxy-status range referer "
-    b"retry-after server set-cookie traceparent tracestate user-agent vary via www-authenticate x-api-key "
-    b"x-real-ip".split()
+    b"retry-after server set-cookie traceparent tracestate transfer-encoding user-agent vary via www-authenticate "
+    b"x-api-key x-real-ip".split()
 )
 _LASTING_PREFIXES = (b"accept-", b"access-control-", b"content-", b"if-", b"sec-", b"x-forwarded-")
 

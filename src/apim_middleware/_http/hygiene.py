@@ -23,6 +23,9 @@ FORWARDING = frozenset(
 """Fields that tell of the client in a proxy's words; kept aside until ``TrustedProxies`` has judged the peer."""
 
 _OVERRIDES = (
+    "front-end-https", "remote-user", "x-azure-clientip", "x-client-cert", "x-ms-client-principal",
+    "x-ms-client-principal-id", "x-ms-client-principal-name", "x-real-port", "x-remote-user", "x-scheme",
+    "x-ssl-client-cert", "x-url-scheme",
     "x-original-url", "x-rewrite-url", "x-original-host", "x-original-uri", "x-original-method", "x-host",
     "x-http-method-override", "x-http-method", "x-method-override", "proxy",
 )  # fmt: skip
@@ -125,7 +128,7 @@ class Scrub:
             self._host(scope, index.get(b"host"))
         if b"content-length" in index or b"transfer-encoding" in index:
             _framing(index)
-        if b"connection" in index and index[b"connection"] not in _USUAL_CONNECTION:
+        if b"connection" in index and (index[b"connection"] not in _USUAL_CONNECTION or len(index) != len(headers)):
             index = _without_nominated(scope, index)
         return index, forwarded
 
@@ -154,7 +157,7 @@ class Scrub:
         single: set[bytes] = set()
         for line in scope["headers"]:
             name, value = line[0].lower(), line[1]
-            if name in FORWARDING:
+            if name in FORWARDING or name.startswith(b"x-forwarded"):
                 aside.append((name, value))
             elif name not in self._strip and (name in self._names or self._admit(name)):
                 if name in _SINGLE:

@@ -24,7 +24,7 @@ _MOST_SELECTING_FIELDS = 16
 
 _NOT_KEPT = frozenset(
     b"age connection keep-alive proxy-authenticate proxy-authentication-info proxy-authorization proxy-connection "
-    b"te trailer transfer-encoding upgrade".split()
+    b"ratelimit ratelimit-policy retry-after te trailer transfer-encoding upgrade".split()
 )
 
 

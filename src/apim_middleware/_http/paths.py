@@ -12,6 +12,7 @@ _PLAIN = bytes(range(0x30, 0x3A)) + bytes(range(0x41, 0x5B)) + bytes(range(0x61,
 _QUERY = bytes(code for code in range(0x21, 0x7F) if code != ord("#"))
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _ENCODED_SLASH = re.compile(rb"%(2[fF]|5[cC])")
+_KEPT_SLASH = re.compile(r"%(2f|5c)", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DOTS = re.compile(r"(?:^|/)\.\.?(?:;[^/]*)?(?=/|$)")
 _SLASHES = re.compile(r"/{2,}")
@@ -51,7 +52,7 @@ def canonical_path(path: str, raw: bytes | None, *, keep_encoded_slashes: bool =
     decoded = _decoded(_ENCODED_SLASH.sub(rb"%25\1", raw))
     if _CONTROL.search(decoded) or "\\" in decoded:
         raise BadTarget("the path holds a control character or a backslash")
-    if _DOTS.search(decoded):
+    if _DOTS.search(_KEPT_SLASH.sub("/", decoded)):  # whoever decodes them later must find no dot segments either
         raise BadTarget("the path holds a dot segment")
     return _SLASHES.sub("/", decoded), _RAW_SLASHES.sub(b"/", quote(raw, safe=_PCHAR + "%").encode())
 

@@ -132,13 +132,14 @@ class _Asked:
     """
 
     __slots__ = (
-        "caller", "carried", "changes", "fwd", "generation", "headers", "key", "page", "recording", "started", "user",
-        "wished",
+        "caller", "carried", "changes", "fwd", "generation", "guards", "headers", "key", "page",
+        "recording", "started", "user", "wished",
     )  # fmt: skip
 
     fwd: str
     caller: tuple[Principal | None, Subscription | None]
     user: object  # whom another middleware may have named
+    guards: int  # met so far
     headers: Headers
     started: float
     page: Page | None  # what was found elsewhere, and the generation it was found under
@@ -353,10 +354,13 @@ class _Keeper:
             raise _not_in_cache()
         if scope["method"] == "HEAD":
             self._send_on(exchange, _Passing(fwd))
+        elif scope.get("http_version", "1.1")[:1] > "1" and exchange.header(b"content-length") is None:
+            self._send_on(exchange, _Passing(fwd, detail="body-unknown"))  # HTTP/2 announces none (RFC 9113 §8.1)
         elif asked.wished.no_store:
             self._send_on(exchange, _Passing(fwd, detail="request-no-store"))
         else:
             asked.fwd, asked.recording = fwd, None
+            asked.guards = exchange.guards
             asked.headers = tuple(scope["headers"])
             asked.started = self._monotonic()
             asked.note_caller(exchange)
@@ -391,6 +395,8 @@ class _Keeper:
         principal = exchange.principal
         if asked.caller != (principal, exchange.subscription):
             return "identified-behind"  # who may see it is decided behind the cache, which cannot stand in for that
+        if exchange.guards != asked.guards:
+            return "guarded-behind"  # and so it is here
         carried = self._ownership.carried(asked)
         user = exchange.scope.get("user")
         if user is not None and user is not principal:

@@ -77,6 +77,7 @@ class TrustedProxies(Policy):
     """
 
     provides = frozenset({"client"})
+    guards = True  # who and what is asked for must be settled before anybody answers from memory
 
     trusted: tuple[str, ...]
     """Whose word counts: addresses, networks (``10.0.0.0/8``), ranges (``10.0.0.5-10.0.0.99``), ``"unix"`` sockets."""

@@ -37,6 +37,7 @@ _ALGORITHMS = (*_ASYMMETRIC, "ES256K", *_SHARED)
 _PLACE = re.compile(r"(header|cookie|query):([!-~]+)")
 _SCOPE = re.compile(r"[!#-\[\]-~]+")  # RFC 6749 §3.3
 _REALM = re.compile(r"[ !#-\[\]-~]+")
+_BEARER = re.compile(rb"bearer(?![!#$%&'*+.^_`|~0-9A-Za-z-])", re.IGNORECASE)
 _PRINTABLE = re.compile(r"[!-~]+")
 
 
@@ -153,7 +154,9 @@ class JWTAuth(Policy):
             if name in _SHARED and self.jwks_url is not None:
                 problem = "counts on a shared secret, which nobody publishes"
                 raise self.mistake("algorithms", problem, "Give the secret as keys=..., or use asymmetric algorithms")
-        if self.jwks_url is not None:
+        if self.jwks_url is None:
+            self._static_keys()
+        else:
             self._check_url(self.jwks_url)
 
     def _check_url(self, url: str) -> None:
@@ -475,9 +478,11 @@ def _look(kind: str, name: str) -> _Look:
 def _bearer(exchange: Exchange) -> bytes | None:
     """What follows ``Bearer``; another scheme is no token at all, and somebody else's business."""
     value = exchange.header(b"authorization")
-    if value is None or (value[:7] != b"Bearer " and value[:7].lower() not in (b"bearer ", b"bearer")):
+    if value is None:
         return None
-    return value[7:].strip(b" ")
+    if value[:7] != b"Bearer " and _BEARER.match(value) is None:
+        return None
+    return value[7:].strip(b" ") if value[6:7] in (b" ", b"") else value  # misspelt, and so no token that counts
 
 
 def _taken_from_query(exchange: Exchange, name: str) -> list[bytes]:

@@ -130,8 +130,11 @@ class _Limiting(Policy):
         return [(self.calls, float(self.per))]
 
     def _parsed(self, rate: str) -> list[tuple[int, float]]:
-        from limits import parse_many  # here, because few need it and it is slow to import
-
+        try:
+            from limits import parse_many  # here, because few need it and it is slow to import
+        except ImportError as error:
+            cure = "Rename it, or give calls and per"
+            raise self.mistake("rate", "cannot be read: a module of yours hides the package limits", cure) from error
         try:
             if _NO_TIME.search(rate):
                 raise ValueError("no time at all, which the parser takes for one unit of it")
@@ -239,8 +242,8 @@ def standing_form(names: Iterable[str]) -> bytes:
 def effective_window(tally: Tally, window: float) -> int:
     """Seconds in which no more than ``remaining`` should be used: until all comes back, but no longer than the window.
 
-    What a sliding window gives back later than that has all but come back by then. When nothing is left, and for
-    who is refused, until the same hit can pass: it is then the ``Retry-After`` too (draft, section 6).
+    When nothing is left, and for who is refused, until the same hit can pass: then it is the ``Retry-After`` too
+    (draft, section 6).
     """
     allowed, remaining, reset, wait = tally
     if 0.0 < wait < math.inf and not (allowed and remaining):
@@ -273,6 +276,7 @@ class _Limiter:
     def __init__(self, policy: _Limiting, place: str) -> None:
         self.policy = policy
         self.by, self.cost = policy.by, policy.cost
+        self.warned = False
         place = place_of(policy, place)
         self.limits = policy.limits(place)
         self.limits_of_digests = policy.limits(f"{place}#")
@@ -298,8 +302,15 @@ class _Limiter:
 
     def _unknown(self, exchange: Exchange) -> str:
         if self.policy.when_unknown == "refuse":
+            if not self.warned:
+                self.warned = True
+                log.warning("%s refuses requests of which %r is not known", self._title, self.by)
             raise Refusal(403, "caller-unknown", "The request does not say who is calling.")
         return ""
+
+    @property
+    def _title(self) -> str:
+        return f"{type(self.policy).__name__}(name={self.policy.name!r})"
 
     def _cost(self, cost: object) -> int:
         if type(cost) is not int or cost < 0:
@@ -368,10 +379,6 @@ class _InStore(_Limiter):
             log.error("%s cannot count (%s): requests are %s", self._title, error, self._doing)
         if self.policy.when_store_fails == "refuse":
             raise Refusal(503, "limit-store-unavailable", "The request could not be counted. Try again later.")
-
-    @property
-    def _title(self) -> str:
-        return f"{type(self.policy).__name__}(name={self.policy.name!r})"
 
     @property
     def _doing(self) -> str:

@@ -374,8 +374,8 @@ def _relayed(response: UpstreamResponse, *, head_only: bool) -> tuple[RawHeaders
     lengths = get_all(headers, b"content-length")
     if len(lengths) > 1 or not all(each.isdigit() and len(each) <= 19 for each in lengths):
         raise UpstreamBroken("the length of the response is ambiguous")
-    if response.status == 204:
-        headers = without(headers, b"content-length")  # RFC 9110 §8.6
+    if response.status in (204, 304):  # some servers take the length for a promise they have to keep
+        headers = without(headers, b"content-length")
     if head_only or response.status in (204, 304):
         return headers, 0
     return headers, int(lengths[0]) if lengths else None

@@ -313,20 +313,20 @@ class _Sliding(_Page):
     def _tally(self, mark: int, before: int, cost: int, now: float, *, allowed: bool) -> Tally:
         used, still = mark >> _UNITS, self._still(before, now)
         left = self.quota - used - still
-        reset = self._until(mark, 0, now) + self.window if used else self._until(before, 0, now) if still else 0.0
+        reset = self._until(mark, 0, now) if used else self._until(before, 0, now) - self.window if still else 0.0
         wait = 0.0 if left >= cost else self._wait(mark, before, cost, now)
         return Tally(allowed, max(left, 0), reset, wait)
 
     def _wait(self, mark: int, before: int, cost: int, now: float) -> float:
         room = self.quota - (mark >> _UNITS) - cost
         if room >= 0:
-            return self._until(before, room, now)
+            return self._until(before, room, now) - self.window
         spare = self.quota - cost
-        return self._until(mark, spare, now) + self.window if spare >= 0 else math.inf
+        return self._until(mark, spare, now) if spare >= 0 else math.inf
 
     def _until(self, mark: int, units: int, now: float) -> float:
-        """Seconds until this window is where, of the window before, no more than so many units count."""
-        return self.began + max(moment_of(mark, units) - 1, 0) / self.scale - now + _GRAIN
+        """Seconds until the next window is where, of this one, no more than so many units count."""
+        return self.end - now + max(moment_of(mark, units) - 1, 0) / self.scale
 
 
 class _Shard(dict[Limit, _Page]):

@@ -141,7 +141,8 @@ def _border() -> Iterator[None]:
     except httpcore.TimeoutException as error:
         raise UpstreamTimeout("the upstream took too long") from error
     except (httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError) as error:
-        raise UpstreamBroken(f"the exchange with the upstream broke off: {error}") from error
+        # not the error's own words: those of a parser hold what the upstream sent, cookies and all
+        raise UpstreamBroken(f"the exchange with the upstream broke off: {type(error).__name__}") from error
 
 
 class _Pool:

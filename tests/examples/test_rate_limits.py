@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "limits.py"
-NAMES = ["guessing", "burst", "quota"]
+EXAMPLE = Path(__file__).parents[2] / "examples" / "rate_limits.py"
 
 
 @pytest.fixture

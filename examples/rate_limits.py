@@ -1,6 +1,6 @@
 """Three limits in a row: on guessing, on bursts, and on what a customer bought.
 
-    python examples/limits.py
+    python examples/rate_limits.py
 
 It prints two keys and the curl lines to try; look at ``ratelimit``, ``ratelimit-policy`` and ``retry-after``.
 """
