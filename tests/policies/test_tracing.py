@@ -898,7 +898,6 @@ async def test_two_of_them_make_one_span(telemetry: Telemetry):
 
 
 def self_tracing(telemetry: Telemetry) -> FastAPI:
-    pytest.importorskip("fastapi.telemetry")
     app = FastAPI(telemetry={"tracer_provider": telemetry.tracers, "meter_provider": telemetry.meters})
 
     @app.get("/orders/{number}")

@@ -1,5 +1,6 @@
 """Branches: layers in front of some requests and not of others (Azure's choose)."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from inspect import isawaitable, iscoroutinefunction
@@ -20,8 +21,9 @@ class _Branching(Policy):
 
     otherwise: Layer | None
 
+    @abstractmethod
     def _branches(self) -> Sequence[Branch]:
-        raise NotImplementedError
+        """The conditions and their layers, in the order they are asked."""
 
     def _ways(self) -> list[list[Policy]]:
         return [_policies(layer) for layer in [*(layer for _, layer in self._branches()), self.otherwise]]

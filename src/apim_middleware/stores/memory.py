@@ -7,6 +7,7 @@ over and making room in one take tens of microseconds, and each is done by the h
 
 import math
 import time
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -155,7 +156,7 @@ class _Part(NamedTuple):
     shift: int = 0
 
 
-class _Page:
+class _Page(ABC):
     """What one limit counted in one shard."""
 
     __slots__ = ("counts", "due", "end", "quota", "shard", "window")
@@ -167,17 +168,17 @@ class _Page:
         self.end = self.due = -math.inf
         self.turn(now)
 
+    @abstractmethod
     def turn(self, now: float) -> None:
         """Begin the window that runs now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def take(self, key: str, cost: int, now: float) -> Tally:
         """Count the hit if there is room for it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def look(self, key: str, cost: int, now: float) -> Tally:
         """What ``take`` would say, counting nothing."""
-        raise NotImplementedError
 
     def put_back(self, key: str, count: int | None) -> None:
         """Count what was counted before a hit that was not to be."""
