@@ -71,8 +71,8 @@ class Ring:
             scope[KEY] = exchange
         try:
             shared = exchange.shared
-            shared._guards += self._guards
-            if not shared._clean:
+            shared.guards += self._guards
+            if not shared.clean:
                 exchange.scrub(self._scrub)
             for depth, hook, awaits in self._inbound:  # noqa: B007 - where it stopped is where the way out begins
                 answer = await hook(exchange) if awaits else hook(exchange)
@@ -240,7 +240,7 @@ class _Passage:
     def _start(self, message: Message) -> Awaitable[None]:
         self._trailers = message.get("trailers", False)
         status = message.get("status", 101)  # an accepted WebSocket has no other
-        self._exchange.shared._response = head = ResponseHead(status, message.get("headers") or ())
+        self._exchange.shared.response = head = ResponseHead(status, message.get("headers") or ())
         if self._way.awaits:
             return self._start_slowly(message, head)
         for place, hook, _ in self._way.heads:
@@ -301,7 +301,7 @@ class _Passage:
         await self._send(message)
         if self._finished:
             return
-        self._finished = self._exchange.shared._completed = True
+        self._finished = self._exchange.shared.completed = True
         for kind, hook in self._way.finale:
             if kind == _END:
                 self._ended += 1

@@ -47,6 +47,28 @@ class ResponseHead:
         self.headers = [pair for pair in self.headers if pair[0] != name]
 
 
+class Shared:
+    """What all rings of one request know together."""
+
+    __slots__ = (
+        "attributes", "clean", "completed", "error", "forwarded", "guards", "principal", "refusal", "response",
+        "subscription",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        """Nothing is known yet."""
+        self.clean = False
+        self.guards = 0
+        self.principal: Principal | None = None
+        self.subscription: Subscription | None = None
+        self.response: ResponseHead | None = None
+        self.refusal: Refusal | None = None
+        self.error: BaseException | None = None
+        self.completed = False
+        self.attributes: dict[str, Any] | None = None
+        self.forwarded: RawHeaders | None = None
+
+
 class Exchange:
     """One request and its response in the hands of the policies of one ring.
 
@@ -55,29 +77,15 @@ class Exchange:
     ``subscription``, ``response`` once its head is known, ``refusal``, ``error``, ``completed``, ``attributes``.
     """
 
-    __slots__ = (
-        "_attributes", "_clean", "_completed", "_error", "_forwarded", "_guards", "_index", "_indexed", "_principal",
-        "_refusal", "_response", "_root", "_state", "_subscription", "scope",
-    )  # fmt: skip
+    __slots__ = ("_index", "_indexed", "scope", "shared", "state")
 
-    def __init__(self, scope: Scope, root: Self | None = None) -> None:
-        """Begin; the first exchange of a request is the root of those of further rings."""
+    def __init__(self, scope: Scope, outer: Self | None = None) -> None:
+        """Begin; what rings further out know of the request is known here too."""
         self.scope = scope
-        self._root = root
-        self._state: dict[Any, Any] | None = None
+        self.shared: Shared = Shared() if outer is None else outer.shared
+        self.state: dict[Any, Any] = {}
         self._indexed: RawHeaders | None = None
         self._index: dict[bytes, bytes] = _EMPTY  # replaced before it is ever changed
-        if root is None:
-            self._clean = False
-            self._guards = 0
-            self._principal: Principal | None = None
-            self._subscription: Subscription | None = None
-            self._response: ResponseHead | None = None
-            self._refusal: Refusal | None = None
-            self._error: BaseException | None = None
-            self._completed = False
-            self._attributes: dict[str, Any] | None = None
-            self._forwarded: RawHeaders | None = None
 
     @classmethod
     def of(cls, scope: Scope) -> Self | None:
@@ -88,16 +96,16 @@ class Exchange:
     @property
     def clean(self) -> bool:
         """Whether request hygiene has been done."""
-        return self.shared._clean
+        return self.shared.clean
 
     def scrub(self, scrub: Scrub) -> None:
         """Do the request hygiene. Raises Refusal."""
         self._index, forwarded = scrub(self.scope)
         self._indexed = self.scope["headers"]
         shared = self.shared
-        shared._clean = True
+        shared.clean = True
         if forwarded:
-            shared._forwarded = forwarded
+            shared.forwarded = forwarded
 
     # What the request says
 
@@ -188,88 +196,76 @@ class Exchange:
     # What policies keep and know
 
     @property
-    def state(self) -> dict[Any, Any]:
-        """What policies of this ring keep from one hook to the next."""
-        if self._state is None:
-            self._state = {}
-        return self._state
-
-    @property
-    def shared(self) -> "Exchange":
-        """The exchange all rings of this request share their knowledge through."""
-        return self if self._root is None else self._root
-
-    @property
     def guards(self) -> int:
         """How many policies have met the request that decide who may come in."""
-        return self.shared._guards
+        return self.shared.guards
 
     @property
     def principal(self) -> Principal | None:
         """Who is calling, once an authenticator has said so."""
-        return self.shared._principal
+        return self.shared.principal
 
     @principal.setter
     def principal(self, principal: Principal) -> None:
-        self.shared._principal = self.scope["user"] = self.scope["auth"] = principal
+        self.shared.principal = self.scope["user"] = self.scope["auth"] = principal
 
     @property
     def subscription(self) -> Subscription | None:
         """The subscription whose key came with the request."""
-        return self.shared._subscription
+        return self.shared.subscription
 
     @subscription.setter
     def subscription(self, subscription: Subscription) -> None:
-        self.shared._subscription = subscription
+        self.shared.subscription = subscription
 
     @property
     def response(self) -> ResponseHead | None:
         """The head of the response, once known."""
-        return self.shared._response
+        return self.shared.response
 
     @response.setter
     def response(self, response: ResponseHead) -> None:
-        self.shared._response = response
+        self.shared.response = response
 
     @property
     def refusal(self) -> Refusal | None:
         """The refusal the caller gets, if a policy refused."""
-        return self.shared._refusal
+        return self.shared.refusal
 
     @refusal.setter
     def refusal(self, refusal: Refusal) -> None:
-        self.shared._refusal = refusal
+        self.shared.refusal = refusal
 
     @property
     def error(self) -> BaseException | None:
         """What escaped from the app or broke the response off, if anything did."""
-        return self.shared._error
+        return self.shared.error
 
     @error.setter
     def error(self, error: BaseException) -> None:
-        self.shared._error = error
+        self.shared.error = error
 
     @property
     def completed(self) -> bool:
         """Whether the last byte of the response was handed on."""
-        return self.shared._completed
+        return self.shared.completed
 
     @completed.setter
     def completed(self, completed: bool) -> None:
-        self.shared._completed = completed
+        self.shared.completed = completed
 
     @property
     def attributes(self) -> dict[str, Any]:
         """Outcomes worth observing, named as span attributes are; ``Tracing`` records them."""
         shared = self.shared
-        if shared._attributes is None:
-            shared._attributes = {}
-        return shared._attributes
+        if shared.attributes is None:
+            shared.attributes = {}
+        return shared.attributes
 
     @property
     def forwarded(self) -> RawHeaders:
         """The forwarding fields the peer sent; hygiene took them out of the headers, ``TrustedProxies`` judges them."""
-        return self.shared._forwarded or []
+        return self.shared.forwarded or []
 
 
 _EMPTY: dict[bytes, bytes] = {}

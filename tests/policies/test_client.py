@@ -109,7 +109,7 @@ async def test_a_proxy_that_says_nothing_is_the_client() -> None:
 async def test_ten_thousand_entries_are_walked_to_the_bound() -> None:
     """I03; hygiene alone would refuse them as too large."""
     exchange = Exchange(http_scope(client=PROXY))
-    exchange._forwarded = xff("6.6.6.6, " + ", ".join(["10.0.0.2"] * 10_000))
+    exchange.shared.forwarded = xff("6.6.6.6, " + ", ".join(["10.0.0.2"] * 10_000))
     NGINX.bind(Env()).on_request(exchange)
     assert exchange.client == "10.0.0.2"
 
@@ -520,7 +520,7 @@ async def test_verdicts_are_remembered_for_a_bounded_number_of_addresses(
 @given(st.text(max_size=30) | st.ip_addresses().map(str), st.lists(st.binary(max_size=40), max_size=3))
 def test_hostile_words_are_refused_or_pass(peer: str, lines: list[bytes]) -> None:
     exchange = Exchange(http_scope(client=(peer, 1)))
-    exchange._forwarded = [
+    exchange.shared.forwarded = [
         (name, line) for line in lines for name in (b"forwarded", b"x-forwarded-for", b"x-forwarded-host")
     ]
     for policy in (CADDY, NGINX, FILTER):

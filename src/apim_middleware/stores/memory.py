@@ -1,8 +1,8 @@
 """Counters in this process: exact, bounded, and as fast with a million keys as with a hundred.
 
-A key's hash picks one of about a thousand shards, and in the shard the limit has a page: a dict from key to units
-used. No dict here ever holds much more than a thousand entries, so growing one, dropping one when its window is
-over and making room in one take tens of microseconds, and each is done by the hit that meets the need.
+A key's hash picks one of about two thousand shards, and in the shard the limit has a page: a dict from key to units
+used. No dict here ever holds much more than five hundred entries, so growing one, dropping one when its window is
+over, and making room in one are short, and each is done by the hit that meets the need.
 """
 
 import math
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from apim_middleware.errors import ConfigError
 from apim_middleware.protocols import Clock, Hit, Limit, Tally
 
-_SHARD = 1_000
+_SHARD = 500
 """About how many entries a shard holds: few enough that touching each of them is no stall."""
 
 _GRAIN = 1e-6
@@ -269,7 +269,10 @@ class _Sliding(_Page):
         self.began = self.due - self.window
 
     def take(self, key: str, cost: int, now: float) -> Tally:
-        counts, moment = self.counts, self._moment(now)
+        moment = int((now - self.began) * self.scale)  # _moment, written out
+        if moment < 0:
+            moment = 0
+        counts = self.counts
         mark, before = counts.get(key), self.before.get(key)
         used = cost if mark is None else (mark >> _UNITS) + cost
         remaining = self.quota - used
