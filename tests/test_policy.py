@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 
 from apim_middleware._ring import Ring
-from apim_middleware.by import Key, everyone
+from apim_middleware.by import Key, client, everyone
 from apim_middleware.env import Env, default_env
 from apim_middleware.errors import ApimError, ConfigError
 from apim_middleware.exchange import Exchange
@@ -306,3 +306,21 @@ def test_a_stack_with_an_environment_of_its_own_keeps_it_inside_another() -> Non
 def test_what_an_environment_was_not_given_is_made_once() -> None:
     env = Env()
     assert env.at("a").counters(object) is env.at("b").counters(object)  # type: ignore[arg-type]
+
+
+# Keys
+
+
+@pytest.mark.parametrize(
+    ("address", "key"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8::1", "2001:db8::/64"),
+        ("2001:db8::ffff:1", "2001:db8::/64"),
+        ("2001:db8:0:1::1", "2001:db8:0:1::/64"),
+        ("testclient", "testclient"),
+    ],
+)
+def test_a_client_is_one_key_whatever_it_can_choose(address: str, key: str) -> None:
+    assert client(Exchange({"type": "http", "client": (address, 1)})) == key
