@@ -297,6 +297,10 @@ class CountersConformance:
         assert await allowed(counters, [Hit("a", FIXED, 5), Hit("a", FIXED, 5)]) == [True, True]
         assert await allowed(counters, [Hit("b", FIXED, 5), Hit("b", FIXED, 6)]) == [True, False]
         assert (await counters.peek([Hit("b", FIXED)]))[0].remaining == 10
+        for limit in (FIXED, SLIDING):
+            await hit(counters, "c", limit, 2)
+            assert await allowed(counters, [Hit("c", limit, 3), Hit("c", limit, 3), Hit("c", limit, 3)]) != [True] * 3
+            assert (await counters.peek([Hit("c", limit)]))[0].remaining == 8
 
     @pytest.mark.anyio
     async def test_nothing_to_count_is_nothing_to_say(self, counters: Counters) -> None:

@@ -320,7 +320,7 @@ class _Limiter:
     def judge(self, exchange: Exchange, tallies: Sequence[Tally]) -> None:
         """Let the request in, or refuse it."""
         for tally in tallies:
-            if not tally.allowed:
+            if not tally[0]:
                 raise self._refusal(exchange, tallies)
         exchange.state[self] = tallies
 

@@ -10,6 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from math import floor
 from typing import NamedTuple
 
 from apim_middleware.errors import ConfigError
@@ -20,6 +21,9 @@ _SHARD = 500
 
 _GRAIN = 1e-6
 """Windows turn this many seconds early: waiting for exactly the time given is enough in spite of rounded floats."""
+
+_new = tuple.__new__
+"""Makes a named tuple in half the time that its class takes."""
 
 
 class MemoryCounters:
@@ -70,9 +74,12 @@ class MemoryCounters:
             if page is None or now >= page.due:
                 page = shard.open(limit, now)
             return [page.take(key, cost, now)]
-        pages = [self._page(key, limit, now) for key, limit, _ in hits]
-        found = [page.counts.get(hit[0]) for page, hit in zip(pages, hits, strict=True)]
-        tallies = [page.take(key, cost, now) for page, (key, _, cost) in zip(pages, hits, strict=True)]
+        found: list[int | None] = []
+        tallies: list[Tally] = []
+        for key, limit, cost in hits:
+            page = self._page(key, limit, now)
+            found.append(page.counts.get(key))
+            tallies.append(page.take(key, cost, now))
         for tally in tallies:
             if not tally[0]:
                 return self._taken_back(hits, found, tallies, now)
@@ -107,8 +114,8 @@ class MemoryCounters:
     def _taken_back(
         self, hits: Sequence[tuple[str, Limit, int]], found: list[int | None], tallies: list[Tally], now: float
     ) -> list[Tally]:
-        """One refused, so none counts: put back what was found, and tell the others so."""
-        for (key, limit, _), count in zip(hits, found, strict=True):
+        """One refused, so none counts: put back what was found, the last first, and tell the others so."""
+        for (key, limit, _), count in zip(reversed(hits), reversed(found), strict=True):
             self._page(key, limit, now).put_back(key, count)
         return [
             self._page(key, limit, now).look(key, cost, now) if tally.allowed else tally
@@ -125,11 +132,12 @@ _FIRST_MOMENT = _MOMENTS << _FIRST
 
 def still_counting(mark: int, moment: int) -> int:
     """Units of the window before that still count here, as if used evenly from its first moment to its last."""
-    units, first, last = mark >> _UNITS, mark >> _FIRST & _MOMENTS, mark & _MOMENTS
-    if moment < first:
-        return units
+    last = mark & _MOMENTS
     if moment >= last:
         return 0
+    units, first = mark >> _UNITS, mark >> _FIRST & _MOMENTS
+    if moment < first:
+        return units
     units -= 1  # the first is gone
     return units - units * (moment - first) // (last - first)
 
@@ -236,7 +244,7 @@ class _Fixed(_Page):
         counts[key] = used
         if remaining < cost:
             return self._tally(used, cost, now, allowed=True)
-        return tuple.__new__(Tally, (True, remaining, self.end - now, 0.0))
+        return _new(Tally, (True, remaining, self.end - now, 0.0))
 
     def look(self, key: str, cost: int, now: float) -> Tally:
         used = self.counts.get(key, 0)
@@ -269,7 +277,7 @@ class _Sliding(_Page):
         self.began = self.due - self.window
 
     def take(self, key: str, cost: int, now: float) -> Tally:
-        moment = int((now - self.began) * self.scale)  # _moment, written out
+        moment = floor((now - self.began) * self.scale)  # _moment, written out
         if moment < 0:
             moment = 0
         counts = self.counts
@@ -286,7 +294,7 @@ class _Sliding(_Page):
         counts[key] = mark = (used << _UNITS) | (mark & _FIRST_MOMENT) | moment
         if remaining < cost:
             return self._tally(mark, before or 0, cost, now, allowed=True)
-        return tuple.__new__(Tally, (True, remaining, self.window, 0.0))
+        return _new(Tally, (True, remaining, self.window, 0.0))
 
     def look(self, key: str, cost: int, now: float) -> Tally:
         mark, before = self.counts.get(key, 0), self.before.get(key, 0)
@@ -308,7 +316,7 @@ class _Sliding(_Page):
         return len(self.counts) + len(self.before)
 
     def _moment(self, now: float) -> int:
-        moment = int((now - self.began) * self.scale)
+        moment = floor((now - self.began) * self.scale)
         return moment if moment > 0 else 0
 
     def _still(self, before: int, now: float) -> int:
