@@ -23,7 +23,7 @@ class Clock(Protocol):
 
 
 class Limit(NamedTuple):
-    """How many units may be used in how many seconds, how the window moves, and whose limit it is.
+    """How many units may be used in how much time, how the time is measured, and whose limit it is.
 
     The limit and a key name one counter: equal keys under different limits count apart, and so do equal limits at
     two places. It is a tuple because every hit hashes it.
@@ -33,17 +33,31 @@ class Limit(NamedTuple):
     """Units, at least 1."""
 
     window: float
-    """Seconds, at least a thousandth."""
+    """Seconds, at least a thousandth; infinite for a fixed window that never ends (a lifetime quota)."""
 
-    algorithm: Literal["fixed", "sliding"] = "fixed"
-    """``fixed``: so many units in each window of the clock. ``sliding``: so many in the last ``window`` seconds.
+    algorithm: Literal["fixed", "sliding", "log", "bucket", "calendar"] = "fixed"
+    """How the time is measured.
 
-    A fixed window begins when the clock's seconds are a multiple of it. A sliding one is exact for units used evenly or
-    all at once, and lets ``quota + (quota - 1) * f`` pass in any ``f`` windows of time (``f`` up to 1) at the worst.
+    ``fixed``: so many units in each window of the clock; one begins ``start`` seconds after 1970-01-01 UTC, the others
+    whole windows before and after.
+    ``sliding``: so many in the last ``window`` seconds; exact for units used evenly or all at once, and lets
+    ``quota + (quota - 1) * f`` pass in any ``f`` windows of time (``f`` up to 1) at the worst.
+    ``log``: so many in the last ``window`` seconds, exactly; keeps the moment of every unit that still counts.
+    ``bucket``: ``burst`` units at once, coming back evenly, ``quota`` of them in ``window`` seconds (GCRA).
+    ``calendar``: so many in each hour, day, week, month or year of ``calendar``; ``window`` is its usual length.
     """
 
     place: str = ""
     """Where the limit stands: printable ASCII that no other policy uses."""
+
+    burst: int = 0
+    """Of a bucket: units that can be used at once, at least 1; 0 stands for ``quota``."""
+
+    start: float = 0.0
+    """Of a fixed window: when one of them begins, in seconds since 1970-01-01 UTC."""
+
+    calendar: str = ""
+    """Of a calendar: the period and the time zone, as ``month Europe/Berlin``."""
 
 
 class Hit(NamedTuple):
@@ -64,10 +78,23 @@ class Tally(NamedTuple):
     """Units that can be used right now, after this hit if it was counted."""
 
     reset: float
-    """Seconds until the whole quota is there again, if nothing else is counted."""
+    """Seconds until the whole quota is there again, if nothing else is counted; infinite when never."""
 
     retry_after: float
     """Seconds until the same hit can pass (again), if nothing else is counted: 0 when at once, infinite when never."""
+
+    counted: float = 0.0
+    """When that was, by the store's own clock: what ``Change`` wants to know of a hit that was counted."""
+
+
+class Change(NamedTuple):
+    """A correction of a hit that was counted: its key, its limit, and how many units more or (below 0) fewer it used."""
+
+    key: str
+    limit: Limit
+    units: int
+    counted: float
+    """The ``counted`` of its tally. What was counted in a window that is over cannot be changed, and need not be."""
 
 
 class Counters(Protocol):
@@ -85,8 +112,35 @@ class Counters(Protocol):
         """What each hit alone would be told, counting nothing; ``remaining`` is before the hit. Raises StoreError."""
         ...
 
+    async def settle(self, changes: Sequence[Change]) -> None:
+        """Correct hits that were counted: give units back, or count more, beyond the quota too. Raises StoreError.
+
+        Nothing falls below zero units; units above the quota must be worked off before anything passes again.
+        """
+        ...
+
+    async def assign(self, hits: Sequence[Hit]) -> None:
+        """Make each counter stand at ``cost`` units, as if used just now and nothing before. Raises StoreError."""
+        ...
+
     async def reset(self, hits: Sequence[Hit]) -> None:
         """Forget what was counted under these keys and limits. Raises StoreError."""
+        ...
+
+
+class Permits(Protocol):
+    """Counts who is in the house. A permit is held from ``acquire`` to ``release``, or until its holder's process dies.
+
+    A store that several processes share lends permits for a while and renews them itself as long as they are held,
+    so that those of a process that was killed come back.
+    """
+
+    async def acquire(self, key: str, at_once: int, holder: str) -> tuple[bool, int]:
+        """Let this holder in if fewer than ``at_once`` are in; whether it is in, and how many are. Raises StoreError."""
+        ...
+
+    async def release(self, key: str, holder: str) -> None:
+        """Let this holder out; nothing happens when it is not in. Raises StoreError."""
         ...
 
 
