@@ -73,7 +73,7 @@ class Ring:
             shared = exchange.shared
             shared.guards += self._guards
             if not shared.clean:
-                exchange.scrub(self._scrub)
+                exchange.scrubbed(*self._scrub(scope))
             for depth, hook, awaits in self._inbound:  # noqa: B007 - where it stopped is where the way out begins
                 answer = await hook(exchange) if awaits else hook(exchange)
                 if answer is not None:
@@ -193,14 +193,10 @@ class _Way(NamedTuple):
     def end(self, exchange: Exchange, *, after: int = 0) -> None:
         """Run each ``on_end`` but the outermost ``after``, which have run; none may keep the others from running."""
         for hook in self.ends[: len(self.ends) - after]:
-            _call_quietly(hook, exchange)
-
-
-def _call_quietly(hook: Callable[[Exchange], Any], exchange: Exchange) -> None:
-    try:
-        hook(exchange)
-    except Exception:
-        log.exception("a policy failed after the response")
+            try:
+                hook(exchange)
+            except Exception:
+                log.exception("a policy failed after the response")
 
 
 class _Passage:
@@ -240,17 +236,19 @@ class _Passage:
     def _start(self, message: Message) -> Awaitable[None]:
         self._trailers = message.get("trailers", False)
         status = message.get("status", 101)  # an accepted WebSocket has no other
-        self._exchange.shared.response = head = ResponseHead(status, message.get("headers") or ())
-        if self._way.awaits:
+        exchange, way = self._exchange, self._way
+        exchange.shared.response = head = ResponseHead(status, message.get("headers") or ())
+        if way.awaits:
             return self._start_slowly(message, head)
-        for place, hook, _ in self._way.heads:
+        for place, hook, _ in way.heads:
             try:
-                tap = hook(self._exchange)
+                tap = hook(exchange)
                 if tap is not None:
                     self._tap(place, tap)
             except Exception as error:
                 return self._replace(place, error)
-        return self._send_head(message, head)
+        self._head_sent = True
+        return self._send(_with_head(message, head))
 
     async def _start_slowly(self, message: Message, head: ResponseHead) -> None:
         for place, hook, awaits in self._way.heads:
@@ -261,13 +259,8 @@ class _Passage:
             except Exception as error:
                 await self._replace(place, error)
                 return
-        await self._send_head(message, head)
-
-    def _send_head(self, message: Message, head: ResponseHead) -> Awaitable[None]:
         self._head_sent = True
-        if "status" in message:
-            return self._send({**message, "status": head.status, "headers": head.headers})
-        return self._send({**message, "headers": head.headers})
+        await self._send(_with_head(message, head))
 
     def _tap(self, place: int, tap: Tap) -> None:
         if not getattr(self._way.hooks[place], "taps_body", False):
@@ -301,18 +294,17 @@ class _Passage:
         await self._send(message)
         if self._finished:
             return
-        self._finished = self._exchange.shared.completed = True
+        exchange = self._exchange
+        self._finished = exchange.shared.completed = True
         for kind, hook in self._way.finale:
             if kind == _END:
                 self._ended += 1
-                _call_quietly(hook, self._exchange)
-            elif kind == _CALL:
-                _call_quietly(hook, self._exchange)
-            else:
-                try:
-                    await hook(self._exchange)
-                except Exception:
-                    log.exception("a policy failed after the response")
+            try:
+                waiting = hook(exchange)
+                if kind == _AWAIT:
+                    await waiting
+            except Exception:
+                log.exception("a policy failed after the response")
 
     async def _replace(self, place: int, error: Exception) -> None:
         """A policy refuses the response: those further out get the refusal instead, those further in go on unheard."""
@@ -334,6 +326,12 @@ class _Passage:
             self._way.end(self._exchange, after=ended)
         if self._outer is not None:
             self._outer.end()
+
+
+def _with_head(message: Message, head: ResponseHead) -> Message:
+    if "status" in message:
+        return {**message, "status": head.status, "headers": head.headers}
+    return {**message, "headers": head.headers}
 
 
 def _broken_off(chunk: bytes, last: bool) -> bytes:

@@ -1,10 +1,9 @@
 """The exchange: one request and its response, as policies see them."""
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
-from apim_middleware._http.headers import header_name, header_value, without
-from apim_middleware._http.hygiene import Scrub
+from apim_middleware._http.headers import header_name, header_value
 from apim_middleware.errors import Refusal
 from apim_middleware.identity import Principal, Subscription
 from apim_middleware.types import RawHeaders, Scope
@@ -65,7 +64,7 @@ class Shared:
         self.refusal: Refusal | None = None
         self.error: BaseException | None = None
         self.completed = False
-        self.attributes: dict[str, Any] | None = None
+        self.attributes: dict[str, Any] = {}
         self.forwarded: RawHeaders | None = None
 
 
@@ -98,14 +97,12 @@ class Exchange:
         """Whether request hygiene has been done."""
         return self.shared.clean
 
-    def scrub(self, scrub: Scrub) -> None:
-        """Do the request hygiene. Raises Refusal."""
-        self._index, forwarded = scrub(self.scope)
-        self._indexed = self.scope["headers"]
-        shared = self.shared
-        shared.clean = True
+    def scrubbed(self, index: dict[bytes, bytes], forwarded: RawHeaders) -> None:
+        """Note that request hygiene has been done: an index of the headers, and the lines it set aside."""
+        self._index, self._indexed = index, self.scope["headers"]
+        self.shared.clean = True
         if forwarded:
-            shared.forwarded = forwarded
+            self.shared.forwarded = forwarded
 
     # What the request says
 
@@ -138,16 +135,15 @@ class Exchange:
             self._reindex()
         return self._index.get(name)
 
+    def index(self) -> Mapping[bytes, bytes]:
+        """The first value of every request header as they are now, under their lower-case names."""
+        if self.scope["headers"] is not self._indexed:
+            self._reindex()
+        return self._index
+
     def _reindex(self) -> None:
         self._indexed = self.scope["headers"]
         self._index = dict(reversed(self._indexed))
-
-    @property
-    def header_names(self) -> Set[bytes]:
-        """The lower-case names of the request headers as they are now."""
-        if self.scope["headers"] is not self._indexed:
-            self._reindex()
-        return self._index.keys()
 
     def headers(self, name: bytes) -> list[bytes]:
         """Every value of a request header under its lower-case name, in order."""
@@ -157,41 +153,53 @@ class Exchange:
 
     def set_header(self, name: bytes | str, value: bytes | str) -> None:
         """Replace every line of a request header by one; ValueError when name or value break the grammar."""
-        name, value = header_name(name), header_value(value)
-        self.put_headers([*without(self.scope["headers"], name), (name, value)], name, value)
+        self.replace_line((header_name(name), header_value(value)))
 
     def add_header(self, name: bytes | str, value: bytes | str) -> None:
         """Add one more line of a request header; ValueError when name or value break the grammar."""
-        name, value = header_name(name), header_value(value)
-        self.put_headers([*self.scope["headers"], (name, value)], name, self.header(name) or value)
+        self.put_line((header_name(name), header_value(value)))
 
     def remove_header(self, name: bytes | str) -> None:
         """Take away every line of a request header."""
-        name = header_name(name)
-        self.put_headers(without(self.scope["headers"], name), name, None)
+        self.take_header(header_name(name))
 
     def take_header(self, name: bytes) -> list[bytes]:
         """Take away every line of a request header under its lower-case name, and give back their values."""
-        first, headers = self.header(name), self.scope["headers"]
+        headers = self.scope["headers"]
+        if headers is not self._indexed:
+            self._reindex()
+        first = self._index.pop(name, None)
         if first is None:
             return []
-        kept = [pair for pair in headers if pair[0] != name]
-        taken = [first] if len(headers) - len(kept) == 1 else self.headers(name)
-        self.put_headers(kept, name, None)
+        if len(self._index) == len(headers) - 1:  # every name stands on one line, as nearly always
+            kept, taken = headers.copy(), [first]
+            kept.remove((name, first))
+        else:
+            kept, taken = (
+                [line for line in headers if line[0] != name],
+                [line[1] for line in headers if line[0] == name],
+            )
+        self._indexed = self.scope["headers"] = kept
         return taken
 
-    def put_headers(self, headers: RawHeaders, name: bytes, first: bytes | None) -> None:
-        """Put another list in the scope, of checked lines, that differs only in those of one lower-case name.
+    def replace_line(self, line: tuple[bytes, bytes]) -> None:
+        """Put a checked line under its lower-case name in the place of those of its name."""
+        headers = self.scope["headers"]
+        if headers is not self._indexed:
+            self._reindex()
+        name, value = line
+        if name in self._index:
+            headers = [each for each in headers if each[0] != name]
+        self._index[name] = value
+        self._indexed = self.scope["headers"] = [*headers, line]
 
-        ``first`` is the first of their values now; so the index can change along instead of being made anew.
-        """
-        if self.scope["headers"] is self._indexed:
-            self._indexed = headers
-            if first is None:
-                self._index.pop(name, None)
-            else:
-                self._index[name] = first
-        self.scope["headers"] = headers
+    def put_line(self, line: tuple[bytes, bytes]) -> None:
+        """Add a checked line under its lower-case name to those of its name."""
+        headers = self.scope["headers"]
+        if headers is not self._indexed:
+            self._reindex()
+        self._index.setdefault(*line)
+        self._indexed = self.scope["headers"] = [*headers, line]
 
     # What policies keep and know
 
@@ -257,10 +265,7 @@ class Exchange:
     @property
     def attributes(self) -> dict[str, Any]:
         """Outcomes worth observing, named as span attributes are; ``Tracing`` records them."""
-        shared = self.shared
-        if shared.attributes is None:
-            shared.attributes = {}
-        return shared.attributes
+        return self.shared.attributes
 
     @property
     def forwarded(self) -> RawHeaders:

@@ -88,7 +88,7 @@ class Tally(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A correction of a hit that was counted: its key, its limit, and how many units more or (below 0) fewer it used."""
+    """A correction of a hit that was counted: how many units more, or below 0 fewer, it used under its key and limit."""
 
     key: str
     limit: Limit
@@ -136,7 +136,7 @@ class Permits(Protocol):
     """
 
     async def acquire(self, key: str, at_once: int, holder: str) -> tuple[bool, int]:
-        """Let this holder in if fewer than ``at_once`` are in; whether it is in, and how many are. Raises StoreError."""
+        """Let the holder in if fewer than ``at_once`` are; whether it is in, and how many are. Raises StoreError."""
         ...
 
     async def release(self, key: str, holder: str) -> None:
@@ -167,7 +167,10 @@ class UpstreamRequest:
     ``origin`` is ``scheme://host[:port]``, ``target`` the path and query exactly as they are to be sent.
     ``headers`` are complete but for the framing, which the transport writes itself from ``body``:
     nothing, bytes (``Content-Length``), or chunks (``Content-Length`` when ``length`` is known, else chunked).
-    ``connect`` and ``read`` are seconds: for the connection, and for each wait on the upstream's bytes.
+    ``connect`` and ``read`` are seconds: for the connection, and for each wait on the upstream's bytes. Where they are
+    given, ``tls`` is for the TLS handshake in the place of ``connect``, and in the place of ``read`` ``first_byte`` is
+    for the whole response head, once the request is sent, and ``write`` for each wait until the upstream takes more of
+    the body. None is no limit for the first two; infinity is for all.
     """
 
     method: str
@@ -178,6 +181,9 @@ class UpstreamRequest:
     length: int | None = None
     connect: float | None = 5.0
     read: float | None = 60.0
+    tls: float | None = None
+    first_byte: float | None = None
+    write: float | None = None
 
 
 class UpstreamResponse(Protocol):

@@ -1,8 +1,7 @@
 """What in a request may tell one caller from another, so that the response may be for that caller only."""
 
 import re
-from collections.abc import Set
-from functools import lru_cache
+from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
 Credential: TypeAlias = Literal["authorization", "cookie", "key", "principal", "subscription"]
@@ -22,24 +21,23 @@ _KEYS = re.compile(
     rb"|sessionid|signature|tokens?)(?:$|[-_.])|(?:api|access|auth|subscription|functions?|master)"
     rb"[-_.]?key"
 )
-_INNOCENT = frozenset(
-    b"accept accept-charset accept-encoding accept-language cache-control connection content-length content-type dnt "
-    b"host if-match if-modified-since if-none-match if-unmodified-since origin pragma range referer traceparent "
-    b"tracestate upgrade-insecure-requests user-agent via".split()
-)
-_NOTHING: frozenset[Credential] = frozenset()
+_REMEMBERED = 2048
 
 
-def carried_in(names: Set[bytes]) -> frozenset[Credential]:
-    """The credentials a request with these fields carries."""
-    others = names - _INNOCENT
-    return _carried_by(frozenset(others)) if others else _NOTHING
+class _Carried(dict[bytes, Credential | None]):
+    """What each field name carries, worked out when it is first met; bounded, for callers invent names."""
+
+    def __missing__(self, name: bytes) -> Credential | None:
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        carried = self[name] = CARRIERS.get(name) or ("key" if _KEYS.search(name) else None)
+        return carried
 
 
-@lru_cache(maxsize=256)
-def _carried_by(names: frozenset[bytes]) -> frozenset[Credential]:
-    return frozenset(found for name in names if (found := _carried_as(name)) is not None)
+CARRIED = _Carried()
+"""The credential that comes in the field of a name, if any does."""
 
 
-def _carried_as(name: bytes) -> Credential | None:
-    return CARRIERS.get(name) or ("key" if _KEYS.search(name) else None)
+def carried_in(lines: Iterable[tuple[bytes, bytes]]) -> frozenset[Credential]:
+    """The credentials a request with these header lines carries."""
+    return frozenset([carried for name, _ in lines if (carried := CARRIED[name]) is not None])

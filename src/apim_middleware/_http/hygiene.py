@@ -107,11 +107,16 @@ class Scrub:
         self._strip = frozenset(name.lower().encode("latin-1", "replace") for name in rules.strip)
         self._names = set(_KNOWN - self._strip)
         self._hosts: set[bytes] = set()
+        self._longest_plain = rules.max_target_bytes  # a plain path is as long in bytes as in characters
         self._keep_slashes = rules.encoded_slashes == "keep"
 
     def __call__(self, scope: Scope) -> tuple[dict[bytes, bytes], RawHeaders]:
         """Clean the scope in place; gives an index of its headers and the forwarding fields. Raises Refusal."""
-        self._target(scope)
+        path, raw, query = scope["path"], scope.get("raw_path"), scope.get("query_string")
+        if query or len(path) > self._longest_plain or not is_plain(path, raw):
+            self._target(scope)
+        if scope["type"] == "http" and (method := scope["method"]) not in _METHODS:
+            _method(method)
         headers = scope["headers"]
         index = dict(headers)
         forwarded: RawHeaders = []
@@ -133,8 +138,6 @@ class Scrub:
         return index, forwarded
 
     def _target(self, scope: Scope) -> None:
-        if scope["type"] == "http" and (method := scope["method"]) not in _METHODS:
-            _method(method)
         path, raw, query = scope["path"], scope.get("raw_path"), scope.get("query_string", b"")
         if len(path) + len(query) > self._rules.max_target_bytes or len(raw or b"") > self._rules.max_target_bytes:
             raise Refusal(414, "target-too-long", "The path and query are longer than allowed.")

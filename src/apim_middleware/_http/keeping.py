@@ -28,7 +28,7 @@ _NOT_KEPT = frozenset(
 )
 
 
-_TO_CACHES = frozenset(b"cache-control pragma expires date age vary set-cookie".split())
+TO_CACHES = frozenset(b"cache-control pragma expires date age vary set-cookie".split())
 """Fields without which a response says nothing about being kept, as most responses of APIs."""
 
 
@@ -61,11 +61,16 @@ def judge(
     """
     if status not in STATUSES:
         return "status"
-    lines = [line for line in headers if line[0] in _TO_CACHES]
-    said = _said_before(tuple(lines)) if _are_usual(lines) else _said(lines, received)
+    lines, kind = [], b""
+    for line in headers:
+        if line[0] in TO_CACHES:
+            lines.append(line)
+        elif line[0] == b"content-type":
+            kind = line[1]
+    said = _SILENCE if not lines else _said_before(tuple(lines)) if _are_usual(lines) else _said(lines, received)
     if said.reason is not None:
         return said.reason
-    if (get(headers, b"content-type") or b"")[:17].lower() == b"text/event-stream":
+    if kind[:17].lower() == b"text/event-stream":
         return "event-stream"
     if said.selecting is None:
         return "vary"
@@ -96,7 +101,7 @@ _TIMELESS = frozenset({b"cache-control", b"pragma", b"vary"})
 
 def _are_usual(lines: RawHeaders) -> bool:
     """Whether the lines mean the same at any time, and are short: who sends long ones chooses how much memory."""
-    return not lines or (
+    return (
         len(lines) <= 4
         and _TIMELESS.issuperset([name for name, _ in lines])
         and sum([len(value) for _, value in lines]) <= 128
@@ -113,6 +118,9 @@ def _said(lines: RawHeaders, received: float) -> _Said:
     selecting = selecting_fields(get_all(lines, b"vary"))
     lifetime = freshness_lifetime(directives, lines, received)
     return _Said(_told_not_to(lines, directives), directives, lifetime, selecting, shared_among(directives, selecting))
+
+
+_SILENCE = _Said(None, parse_directives([]), None, (), _NOBODY)
 
 
 def _told_not_to(lines: RawHeaders, directives: Directives) -> str | None:

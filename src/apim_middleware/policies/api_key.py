@@ -19,6 +19,8 @@ log = logging.getLogger("apim_middleware.api_key")
 
 _QUOTABLE = re.compile(r"[ !#-\[\]-~]+")
 _LONGEST_KEY = 256
+_REMEMBERED = 1024
+"""Of how many keys the digest is remembered: a good one comes often, and hashing it is half of the work."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +92,14 @@ class _Gate:
         kind, name = ("query", policy.query) if policy.header is None else ("header", policy.header)
         challenge = f'AzureApiManagementKey realm="{policy.realm}",name="{name}",type="{kind}"'
         self._challenge = {"www-authenticate": challenge}
+        self._digests: dict[bytes, bytes] = {}
 
-    def _digest(self, exchange: Exchange) -> bytes | None:
-        """The digest of the one key that came, if any did; the key itself is taken out of the request."""
-        found = [] if self._header is None else self._in_header(exchange, self._header)
+    def _key(self, exchange: Exchange) -> bytes | None:
+        """The one key that came, if any did; it is taken out of the request."""
+        if self._header is None:
+            found = []
+        else:
+            found = exchange.headers(self._header) if self._forward else exchange.take_header(self._header)
         if self._query is not None and exchange.scope.get("query_string"):
             found += self._in_query(exchange, self._query)
         if not found:
@@ -101,14 +107,9 @@ class _Gate:
                 return None
             detail = "A subscription key is required."
             raise Refusal(401, "subscription-key-missing", detail, headers=self._challenge)
-        if len(found[0]) > _LONGEST_KEY or found.count(found[0]) < len(found):
+        if len(found[0]) > _LONGEST_KEY or (len(found) > 1 and found.count(found[0]) < len(found)):
             raise self._invalid()
-        return key_digest(found[0])
-
-    def _in_header(self, exchange: Exchange, name: bytes) -> list[bytes]:
-        if self._forward:
-            return exchange.headers(name)
-        return exchange.take_header(name)
+        return found[0]
 
     def _in_query(self, exchange: Exchange, name: str) -> list[bytes]:
         query = exchange.scope["query_string"]
@@ -117,7 +118,7 @@ class _Gate:
             exchange.scope["query_string"] = queries.remove(query, name)
         return [key.encode() for key in found]
 
-    def _admit(self, exchange: Exchange, digest: bytes, record: object) -> None:
+    def _admit(self, exchange: Exchange, key: bytes, digest: bytes, record: object) -> None:
         """Let the subscription in; a store that compares less than the whole digest is not believed."""
         if record is None:
             raise self._invalid()
@@ -125,9 +126,14 @@ class _Gate:
             raise TypeError("a key store gave back what is no KeyRecord")
         if not hmac.compare_digest(record.digest, digest) or not record.active:
             raise self._invalid()
-        exchange.subscription = record.subscription
-        if exchange.principal is None:
+        shared = exchange.shared
+        shared.subscription = record.subscription
+        if shared.principal is None:
             exchange.principal = record.principal
+        if key not in self._digests:  # of good keys only: nobody can fill this with others
+            if len(self._digests) >= _REMEMBERED:
+                self._digests.clear()
+            self._digests[key] = digest
 
     def _invalid(self) -> Refusal:
         detail = "The subscription key is not that of an active subscription."
@@ -136,24 +142,26 @@ class _Gate:
 
 class _SyncGate(_Gate):
     def on_request(self, exchange: Exchange) -> None:
-        digest = self._digest(exchange)
-        if digest is not None:
+        key = self._key(exchange)
+        if key is not None:
+            digest = self._digests.get(key) or key_digest(key)
             try:
                 record = self._lookup(digest)
             except StoreError as error:
                 raise _unavailable(error) from error
-            self._admit(exchange, digest, record)
+            self._admit(exchange, key, digest, record)
 
 
 class _AsyncGate(_Gate):
     async def on_request(self, exchange: Exchange) -> None:
-        digest = self._digest(exchange)
-        if digest is not None:
+        key = self._key(exchange)
+        if key is not None:
+            digest = self._digests.get(key) or key_digest(key)
             try:
                 record = await self._lookup(digest)
             except StoreError as error:
                 raise _unavailable(error) from error
-            self._admit(exchange, digest, record)
+            self._admit(exchange, key, digest, record)
 
 
 def _unavailable(error: StoreError) -> Refusal:

@@ -1,20 +1,20 @@
 """The response cache: ``Cache``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from apim_middleware import by
 from apim_middleware._http.cache_control import ANYTHING, Wishes, wishes
 from apim_middleware._http.cache_status import answered, passed_on
-from apim_middleware._http.credentials import CREDENTIALS, Credential, carried_in
+from apim_middleware._http.credentials import CARRIED, CREDENTIALS, Credential, carried_in
 from apim_middleware._http.freshness import not_modified, not_modified_fields, unfit
-from apim_middleware._http.keeping import Keeping, judge, selection
+from apim_middleware._http.keeping import TO_CACHES, Keeping, judge, selection
 from apim_middleware._http.targets import SAFE, Resource, changed_with, resource_of
 from apim_middleware.by import Key
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError, Refusal, StoreError
-from apim_middleware.exchange import Exchange, ResponseHead
+from apim_middleware.exchange import Exchange, ResponseHead, Shared
 from apim_middleware.identity import Principal, Subscription
 from apim_middleware.policy import Policy, ring
 from apim_middleware.protocols import Entries
@@ -126,40 +126,31 @@ class _Passing:
 
 
 class _Asked:
-    """A request for a resource: what it asks, and once nothing was found, what is needed to keep the response.
+    """A request for a resource: what it asks, and what is needed to keep the response.
 
     Everything is as it was when the request passed here, for policies further in may change what it says.
     """
 
     __slots__ = (
-        "caller", "carried", "changes", "fwd", "generation", "guards", "headers", "key", "page",
-        "recording", "started", "user", "wished",
+        "changes", "fwd", "generation", "guards", "headers", "key", "page", "principal", "recording", "started",
+        "subscription", "user", "wished",
     )  # fmt: skip
 
-    fwd: str
-    caller: tuple[Principal | None, Subscription | None]
-    user: object  # whom another middleware may have named
-    guards: int  # met so far
-    headers: Headers
-    started: float
     page: Page | None  # what was found elsewhere, and the generation it was found under
     generation: bytes | None
 
-    recording: Recording | None
-
-    def __init__(
-        self, key: tuple[Resource, Owners], carried: frozenset[Credential], wished: Wishes, changes: int
-    ) -> None:
-        """What it takes to look for a response."""
-        self.key = key
-        self.carried = carried  # in its header fields
-        self.wished = wished
+    def __init__(self, exchange: Exchange, key: tuple[Resource, Owners], wished: Wishes, changes: int) -> None:
+        """What it takes to look for a response, and to judge one."""
+        shared, scope = exchange.shared, exchange.scope
+        self.key, self.wished = key, wished
         self.changes = changes  # how many there were, of whatever resources
-
-    def note_caller(self, exchange: Exchange) -> None:
-        """Remember whoever has been established."""
-        self.caller = exchange.principal, exchange.subscription
-        self.user = exchange.scope.get("user")
+        self.headers: Headers = tuple(scope["headers"])
+        self.principal, self.subscription = shared.principal, shared.subscription
+        self.user: object = scope.get("user")  # whom another middleware may have named
+        self.guards = shared.guards  # met so far
+        self.fwd = "uri-miss"
+        self.started = 0.0
+        self.recording: Recording | None = None
 
 
 _TELLING = frozenset(
@@ -168,15 +159,12 @@ _TELLING = frozenset(
 )
 """Fields without which a request asks nothing in particular of a cache."""
 
-_BEYOND_THE_KEY = (b"range", b"if-match", b"if-unmodified-since", b"transfer-encoding")
+_BEYOND_THE_KEY = frozenset((b"range", b"if-match", b"if-unmodified-since", b"transfer-encoding"))
 
 
-def _beyond_the_key(exchange: Exchange) -> bool:
+def _beyond_the_key(fields: Mapping[bytes, bytes]) -> bool:
     """Whether the answer depends on more than the key covers: a part of it, a precondition, a body."""
-    length = exchange.header(b"content-length")
-    return (length is not None and length.strip(b"0") != b"") or any(
-        exchange.header(name) is not None for name in _BEYOND_THE_KEY
-    )
+    return fields.get(b"content-length", b"").strip(b"0") != b"" or not _BEYOND_THE_KEY.isdisjoint(fields)
 
 
 # Whom a response belongs to
@@ -206,12 +194,13 @@ class _Ownership:
 
     def carried(self, asked: _Asked) -> frozenset[Credential]:
         """The credentials of the request that could make the response one for this caller only."""
-        found = asked.carried
-        (principal, subscription), user = asked.caller, asked.user
+        found = carried_in(asked.headers)
+        principal, subscription, user = asked.principal, asked.subscription, asked.user
         is_key = False
         if subscription is not None:
             found |= _SUBSCRIPTION
-            is_key = principal is not None and _is_key(principal, subscription)
+            # The caller may be nobody but the holder of the key.
+            is_key = principal is not None and principal.issuer == ISSUER and principal.subject == subscription.id
         if principal is not None and not is_key:
             found |= _PRINCIPAL
         for place, owner in enumerate(asked.key[1]):
@@ -222,6 +211,19 @@ class _Ownership:
                     found -= _COVERED["subscription"]
         found &= self._minded
         return found if user is None or user is principal else found | self.named(user)
+
+    def plain_reason(self, asked: _Asked, shared: Shared, head: ResponseHead) -> str | None:
+        """The credential that keeps a response from being kept, found at a glance; None when it takes a closer look."""
+        if self.keys or asked.principal is not shared.principal or asked.guards != shared.guards:
+            return None
+        for name, _ in head.headers:
+            if name in TO_CACHES:
+                return None
+        for name, _ in asked.headers:
+            credential = CARRIED[name]
+            if credential is not None and credential in self._minded:
+                return credential
+        return None
 
     def named(self, user: object) -> frozenset[Credential]:
         """The caller a middleware that is not ours has named, if any: ``private_to`` does not know of that."""
@@ -234,11 +236,6 @@ def _is_somebody(user: object) -> bool:
         return bool(user.is_authenticated)  # type: ignore[attr-defined]
     except (AttributeError, NotImplementedError):
         return True
-
-
-def _is_key(principal: Principal, subscription: Subscription) -> bool:
-    """Whether the caller is nobody but the holder of the key."""
-    return principal.issuer == ISSUER and principal.subject == subscription.id
 
 
 # The hooks
@@ -285,19 +282,20 @@ class _Keeper:
         scope = exchange.scope
         if scope["type"] != "http":
             return None
-        method, host = scope["method"], exchange.header(b"host")
+        fields = exchange.index()
+        method, host = scope["method"], fields.get(b"host")
         if method != "GET" and method != "HEAD":
             changes = None if host is None or method in SAFE else resource_of(scope, host)
             self._send_on(exchange, _Passing("method", changes=changes))
             return None
-        names, wished = exchange.header_names, ANYTHING
-        if not _TELLING.isdisjoint(names):
+        wished = ANYTHING
+        if not _TELLING.isdisjoint(fields):
             wished = wishes(exchange.headers(b"cache-control"), exchange.headers(b"pragma"))
-        if host is None or (wished is not ANYTHING and _beyond_the_key(exchange)):
+        if host is None or (wished is not ANYTHING and _beyond_the_key(fields)):
             self._bypass(exchange, wished)
             return None
         owners = self._ownership.owners(exchange) if self._owned else ()
-        return _Asked((resource_of(scope, host), owners), carried_in(names), wished, self._versions.changes)
+        return _Asked(exchange, (resource_of(scope, host), owners), wished, self._versions.changes)
 
     def _bypass(self, exchange: Exchange, wished: Wishes) -> None:
         if wished.only_if_cached:
@@ -306,28 +304,23 @@ class _Keeper:
 
     def _send_on(self, exchange: Exchange, asked: _Passing | _Asked) -> None:
         exchange.state[self] = asked
-        exchange.attributes[STATUS] = asked.fwd
+        exchange.shared.attributes[STATUS] = asked.fwd
 
-    def _answer(self, exchange: Exchange, asked: _Asked, page: Page | None, now: float) -> ASGIApp | None:
+    def _answer(self, exchange: Exchange, asked: _Asked, page: Page, now: float) -> ASGIApp | None:
         """The stored response if there is one that may be used; else the request goes on, and is remembered."""
-        fwd = "uri-miss"
-        if page is not None:
-            stored = page.choose(exchange.scope["headers"])
-            unusable = "vary-miss" if stored is None else self._unusable(exchange, asked, stored, now)
-            if stored is not None and unusable is None:
-                return self._stored_answer(exchange, asked, stored, now)
-            fwd = unusable or fwd
-        self._miss(exchange, asked, fwd)
+        stored = page.choose(exchange.scope["headers"])
+        unusable = "vary-miss" if stored is None else self._unusable(asked, stored, now)
+        if stored is not None and unusable is None:
+            return self._stored_answer(exchange, asked, stored, now)
+        self._miss(exchange, asked, unusable or "uri-miss")
         return None
 
-    def _unusable(self, exchange: Exchange, asked: _Asked, stored: Stored, now: float) -> str | None:
+    def _unusable(self, asked: _Asked, stored: Stored, now: float) -> str | None:
         """Why a stored response does not answer this request; None when it does."""
         if stored.version is not None and not stored.version.current:
             return "uri-miss"
-        if stored.open_to is not CREDENTIALS:
-            asked.note_caller(exchange)
-            if not self._ownership.carried(asked) <= stored.open_to:
-                return "request"
+        if stored.open_to is not CREDENTIALS and not self._ownership.carried(asked) <= stored.open_to:
+            return "request"
         return unfit(asked.wished, now - stored.born, stored.until - stored.born)
 
     def _stored_answer(self, exchange: Exchange, asked: _Asked, stored: Stored, now: float) -> ASGIApp:
@@ -348,23 +341,21 @@ class _Keeper:
         return not_modified(exchange.headers(b"if-none-match"), since, stored.headers, stored.received)
 
     def _miss(self, exchange: Exchange, asked: _Asked, fwd: str) -> None:
-        """Let the request go on, with all that is needed to keep the response if that may be kept."""
-        scope = exchange.scope
-        if asked.wished.only_if_cached:
+        """Let the request go on, remembered if its response may be kept."""
+        scope, wished = exchange.scope, asked.wished
+        if wished.only_if_cached:
             raise _not_in_cache()
+        going: _Passing | _Asked = asked
         if scope["method"] == "HEAD":
-            self._send_on(exchange, _Passing(fwd))
+            going = _Passing(fwd)
         elif scope.get("http_version", "1.1")[:1] > "1" and exchange.header(b"content-length") is None:
-            self._send_on(exchange, _Passing(fwd, detail="body-unknown"))  # HTTP/2 announces none (RFC 9113 §8.1)
-        elif asked.wished.no_store:
-            self._send_on(exchange, _Passing(fwd, detail="request-no-store"))
+            going = _Passing(fwd, detail="body-unknown")  # HTTP/2 announces none (RFC 9113 §8.1)
+        elif wished.no_store:
+            going = _Passing(fwd, detail="request-no-store")
         else:
-            asked.fwd, asked.recording = fwd, None
-            asked.guards = exchange.guards
-            asked.headers = tuple(scope["headers"])
-            asked.started = self._monotonic()
-            asked.note_caller(exchange)
-            self._send_on(exchange, asked)
+            asked.fwd, asked.started = fwd, self._monotonic()
+        exchange.state[self] = going
+        exchange.shared.attributes[STATUS] = fwd
 
     # on the way out
 
@@ -380,6 +371,10 @@ class _Keeper:
 
     def _record(self, exchange: Exchange, asked: _Asked, head: ResponseHead) -> Tap | None:
         """Copy the body of the response if it is to be kept, and say in the head why not if it is not."""
+        reason = self._ownership.plain_reason(asked, exchange.shared, head)
+        if reason is not None:  # as for most requests of callers who say who they are
+            head.headers.append((b"cache-status", passed_on(self._name, asked.fwd, reason)))
+            return None
         received = self._now()
         verdict = self._verdict(exchange, asked, head, received)
         if isinstance(verdict, str):
@@ -392,14 +387,14 @@ class _Keeper:
 
     def _verdict(self, exchange: Exchange, asked: _Asked, head: ResponseHead, received: float) -> Keeping | str:
         """How the response may be kept, or why not."""
-        principal = exchange.principal
-        if asked.caller != (principal, exchange.subscription):
+        shared = exchange.shared
+        if asked.principal is not shared.principal or asked.subscription is not shared.subscription:
             return "identified-behind"  # who may see it is decided behind the cache, which cannot stand in for that
-        if exchange.guards != asked.guards:
+        if asked.guards != shared.guards:
             return "guarded-behind"  # and so it is here
         carried = self._ownership.carried(asked)
         user = exchange.scope.get("user")
-        if user is not None and user is not principal:
+        if user is not None and user is not asked.principal:
             carried |= self._ownership.named(user)
         delay = self._monotonic() - asked.started
         verdict = judge(head.status, head.headers, carried=carried, ttl=self._ttl, received=received, delay=delay)
@@ -426,12 +421,6 @@ class _Keeper:
             return Variants(selecting, {said: stored})
         return page.joined_by(said, stored, most=self._policy.max_variants, max_bytes=max_bytes, now=self._time())
 
-    def on_end(self, exchange: Exchange) -> None:
-        """Whatever became of the response, nothing of it is on its way any more."""
-        asked = exchange.state.get(self)
-        if asked is not None and asked.recording is not None:
-            asked.recording.give_up()
-
 
 class _MemoryKeeper(_Keeper):
     """Keeps pages in memory, and never waits."""
@@ -445,11 +434,15 @@ class _MemoryKeeper(_Keeper):
         if asked is None:
             return None
         now = self._time()
-        return self._answer(exchange, asked, self._shelf.find(asked.key, now), now)
+        page = self._shelf.find(asked.key, now)
+        if page is not None:
+            return self._answer(exchange, asked, page, now)
+        self._miss(exchange, asked, "uri-miss")
+        return None
 
     def on_response(self, exchange: Exchange) -> Tap | None:
-        asked = exchange.state.get(self)
-        if asked is None or (head := exchange.response) is None:
+        asked, head = exchange.state.get(self), exchange.shared.response
+        if asked is None or head is None:
             return None
         if isinstance(asked, _Asked):
             return self._record(exchange, asked, head)
@@ -457,15 +450,18 @@ class _MemoryKeeper(_Keeper):
             self._shelf.drop((resource, ()))  # what has owners is told by its version: nobody can find it all
         return None
 
-    def on_sent(self, exchange: Exchange) -> None:
+    def on_end(self, exchange: Exchange) -> None:
+        """Keep what passed whole; nothing of it is on its way any more."""
         asked = exchange.state.get(self)
         if asked is None or asked.recording is None:
             return
-        stored = self._recorded(asked, asked.recording, versioned=self._owned)
-        if stored is not None:
-            now = self._time()
-            page = self._page_with(asked, stored, self._shelf.find(asked.key, now), self._policy.max_bytes)
-            self._shelf.keep(asked.key, page, now)
+        if exchange.shared.completed:
+            stored = self._recorded(asked, asked.recording, versioned=self._owned)
+            if stored is not None:
+                now = self._time()
+                page = self._page_with(asked, stored, self._shelf.find(asked.key, now), self._policy.max_bytes)
+                self._shelf.keep(asked.key, page, now)
+        asked.recording.give_up()
 
 
 class _RemoteKeeper(_Keeper):
@@ -486,11 +482,14 @@ class _RemoteKeeper(_Keeper):
                 raise Refusal(503, "cache-unavailable", "The response cache cannot be asked at the moment.") from error
             self._bypass(exchange, asked.wished)
             return None
-        return self._answer(exchange, asked, asked.page, self._time())
+        if asked.page is not None:
+            return self._answer(exchange, asked, asked.page, self._time())
+        self._miss(exchange, asked, "uri-miss")
+        return None
 
     async def on_response(self, exchange: Exchange) -> Tap | None:
-        asked = exchange.state.get(self)
-        if asked is None or (head := exchange.response) is None:
+        asked, head = exchange.state.get(self), exchange.shared.response
+        if asked is None or head is None:
             return None
         if isinstance(asked, _Asked):
             return self._record(exchange, asked, head)
@@ -508,3 +507,9 @@ class _RemoteKeeper(_Keeper):
             resource, owners = asked.key
             seconds = page.until - self._time()
             await self._pages.keep(resource, owners, asked.generation, page, seconds=seconds)
+
+    def on_end(self, exchange: Exchange) -> None:
+        """Whatever became of the response, nothing of it is on its way any more."""
+        asked = exchange.state.get(self)
+        if asked is not None and asked.recording is not None:
+            asked.recording.give_up()

@@ -7,7 +7,7 @@ from inspect import iscoroutinefunction
 from typing import Literal, TypeAlias
 
 from apim_middleware import by
-from apim_middleware._http.headers import header_name, header_value, without
+from apim_middleware._http.headers import header_name, header_value
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
@@ -30,7 +30,9 @@ _SINGLE = frozenset(
 )
 """Fields that stand alone: two of them would be read differently by different neighbours (RFC 9110 §5.3)."""
 
+_Exists: TypeAlias = Literal["override", "append", "skip"]
 _Function: TypeAlias = Callable[[Exchange], str | None]
+_Lines: TypeAlias = RawHeaders | Callable[[Exchange], RawHeaders]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,7 @@ class SetHeader(Policy):
     on: Literal["request", "response"]
     """Whose header it is."""
 
-    exists: Literal["override", "append", "skip"] = "override"
+    exists: _Exists = "override"
     """What happens to lines of this name: they give way (also to a function's None), stay beside it, or win over it."""
 
     @property
@@ -76,12 +78,14 @@ class SetHeader(Policy):
         if name in _SINGLE and (len(lines) > 1 or self.exists == "append"):
             raise self.mistake("name", "is a field that stands alone", 'Give one value and exists="override" or "skip"')
 
-    def bind(self, env: Env) -> "_OnRequest | _OnResponse":
+    def bind(self, env: Env) -> "_ReplaceOnRequest | _SetOnRequest | _SetOnResponse":
         """An object with the one hook that is needed."""
-        name, function = header_name(self.name), self.value if callable(self.value) else None
-        literal = [] if callable(self.value) else _lines(name, self.value)
-        hooks = _OnRequest if self.on == "request" else _OnResponse
-        return hooks(name, literal, self.exists, function)
+        name = header_name(self.name)
+        lines = _made_by(name, self.value) if callable(self.value) else _lines(name, self.value)
+        if self.on == "request" and self.exists == "override" and isinstance(lines, list) and len(lines) == 1:
+            return _ReplaceOnRequest(lines[0])
+        hooks = _SetOnRequest if self.on == "request" else _SetOnResponse
+        return hooks(name, lines, self.exists)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,10 +106,10 @@ class RemoveHeader(Policy):
         """The name must be free to take away."""
         _free_name(self)
 
-    def bind(self, env: Env) -> "_OnRequest | _OnResponse":
+    def bind(self, env: Env) -> "_RemoveFromRequest | _RemoveFromResponse":
         """An object with the one hook that is needed."""
-        hooks = _OnRequest if self.on == "request" else _OnResponse
-        return hooks(header_name(self.name), [])
+        hooks = _RemoveFromRequest if self.on == "request" else _RemoveFromResponse
+        return hooks(header_name(self.name))
 
 
 def _free_name(policy: SetHeader | RemoveHeader) -> bytes:
@@ -124,50 +128,84 @@ def _lines(name: bytes, value: str | tuple[str, ...]) -> RawHeaders:
     return [(name, header_value(each)) for each in ((value,) if isinstance(value, str) else value)]
 
 
-class _Edit:
-    """What becomes of one header field; taking it away is putting nothing in its place."""
+class _RemoveFromRequest:
+    """Has no ``on_response``, so that a ring in which nobody looks at responses need not either."""
 
-    def __init__(self, name: bytes, lines: RawHeaders, exists: str = "override", made: _Function | None = None) -> None:
+    def __init__(self, name: bytes) -> None:
         self._name = name
-        self._literal, self._made = lines, made
-        self._skips, self._appends = exists == "skip", exists == "append"
 
-    def _lines(self, exchange: Exchange) -> RawHeaders:
-        if self._made is None:
-            return self._literal
-        value = self._made(exchange)
+    def on_request(self, exchange: Exchange) -> None:
+        exchange.take_header(self._name)
+
+
+class _RemoveFromResponse:
+    def __init__(self, name: bytes) -> None:
+        self._name = name
+
+    def on_response(self, exchange: Exchange) -> None:
+        head = exchange.shared.response
+        if head is not None:
+            head.remove(self._name)
+
+
+class _SetOnRequest:
+    """Has no ``on_response`` either."""
+
+    def __init__(self, name: bytes, lines: _Lines, exists: _Exists) -> None:
+        self._name, self._lines, self._exists = name, lines, exists
+
+    def on_request(self, exchange: Exchange) -> None:
+        if self._exists == "skip" and exchange.header(self._name) is not None:
+            return
+        lines = self._lines(exchange) if callable(self._lines) else self._lines
+        if self._exists == "override":
+            exchange.take_header(self._name)
+        for line in lines:
+            exchange.put_line(line)
+
+
+class _ReplaceOnRequest:
+    """What ``_SetOnRequest`` does as a rule: one line that is known beforehand."""
+
+    def __init__(self, line: tuple[bytes, bytes]) -> None:
+        self._line = line
+
+    def on_request(self, exchange: Exchange) -> None:
+        exchange.replace_line(self._line)
+
+
+class _SetOnResponse:
+    def __init__(self, name: bytes, lines: _Lines, exists: _Exists) -> None:
+        self._name, self._lines, self._exists = name, lines, exists
+
+    def on_response(self, exchange: Exchange) -> None:
+        head = exchange.shared.response
+        if head is None:
+            return
+        there = False
+        for name, _ in head.headers:
+            if name == self._name:
+                there = True
+                break
+        if there and self._exists == "skip":
+            return
+        lines = self._lines(exchange) if callable(self._lines) else self._lines
+        if there and self._exists == "override":
+            head.remove(self._name)
+        head.headers += lines
+
+
+def _made_by(name: bytes, function: _Function) -> Callable[[Exchange], RawHeaders]:
+    """The line a function makes of an exchange, or none."""
+
+    def lines(exchange: Exchange) -> RawHeaders:
+        value = function(exchange)
         if value is None:
             return []
         try:
-            return _lines(self._name, (value,))
+            return _lines(name, (value,))
         except ValueError as error:
-            log.warning("no value for %s: %s", self._name.decode(), error)
+            log.warning("no value for %s: %s", name.decode(), error)
             raise Refusal(400, "bad-header-value", "A header made from this request cannot be sent.") from None
 
-
-class _OnRequest(_Edit):
-    """Has no ``on_response``, so that a ring in which nobody looks at responses need not either."""
-
-    def on_request(self, exchange: Exchange) -> None:
-        name, first = self._name, exchange.header(self._name)
-        if first is not None and self._skips:
-            return
-        headers, lines = exchange.scope["headers"], self._lines(exchange)
-        if first is None:
-            if lines:
-                exchange.put_headers([*headers, *lines], name, lines[0][1])
-        elif self._appends:
-            exchange.put_headers([*headers, *lines], name, first)
-        else:
-            exchange.put_headers([*without(headers, name), *lines], name, lines[0][1] if lines else None)
-
-
-class _OnResponse(_Edit):
-    def on_response(self, exchange: Exchange) -> None:
-        head = exchange.response
-        if head is None or (self._skips and head.get(self._name) is not None):
-            return
-        lines = self._lines(exchange)
-        if not self._appends:
-            head.remove(self._name)
-        head.headers += lines
+    return lines

@@ -1,4 +1,4 @@
-"""Subscription keys: the digests they are known by, and whose they are. No key is kept anywhere."""
+"""Subscription keys: the digests they are known by, and whose they are. No store keeps a key."""
 
 import hashlib
 import secrets
