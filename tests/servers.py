@@ -5,6 +5,8 @@ answer or have died.
 """
 
 import contextlib
+import os
+import signal
 import socket
 import subprocess
 import threading
@@ -107,6 +109,53 @@ def program(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+class RedisServer:
+    """A Redis server that keeps nothing; it can be killed, started again and stopped in its tracks."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.port = free_port()
+        self._log = folder / f"redis-{self.port}.log"
+        own = ("--port", str(self.port), "--bind", LOOPBACK, "--save", "", "--appendonly", "no", "--dir", str(folder))
+        self._command = ("redis-server", *own, "--enable-debug-command", "yes", *options)
+        self._running = contextlib.ExitStack()
+        self._process = 0
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"redis://{LOOPBACK}:{self.port}/0"
+
+    def start(self) -> None:
+        """Run, with nothing kept of an earlier run."""
+        self._process = self._running.enter_context(program(self._command, self.port, log=self._log)).process
+
+    def stop(self) -> None:
+        """Die at once."""
+        if self._process:
+            os.kill(self._process, signal.SIGKILL)
+        self._process = 0
+        self._running.close()
+
+    def freeze(self) -> None:
+        """Hear nothing and say nothing, with all connections open."""
+        os.kill(self._process, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Go on."""
+        os.kill(self._process, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def redis_server(folder: Path, *options: str) -> Iterator[RedisServer]:
+    """Run a Redis server with these options besides; kill it afterwards."""
+    server = RedisServer(folder, *options)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
 
 
 def _await_listener(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:

@@ -12,7 +12,7 @@ from apim_middleware import by, conditions
 from apim_middleware._http.hygiene import Hygiene
 from apim_middleware.conditions import Condition
 from apim_middleware.errors import ConfigError, Refusal
-from apim_middleware.exchange import Exchange
+from apim_middleware.exchange import Exchange, ResponseHead
 from apim_middleware.testing import http_scope, websocket_scope
 
 scrub = Hygiene().compiled()
@@ -21,7 +21,7 @@ scrub = Hygiene().compiled()
 def holds(condition: Condition, path: str = "/", **more: Any) -> bool:
     """What the condition says of a request with this encoded path, once hygiene has been done."""
     exchange = Exchange(http_scope(path=unquote(path), **{"raw_path": path.encode(), **more}))
-    exchange.scrub(scrub)
+    exchange.scrubbed(*scrub(exchange.scope))
     return conditions.holds(condition, exchange)
 
 
@@ -65,7 +65,7 @@ def test_whatever_is_sent_a_path_the_app_takes_for_the_guarded_one_is_found(sent
     """The app compares what hygiene leaves in the scope; the condition may not say no where that begins with /admin."""
     exchange = Exchange(http_scope(path=unquote(f"/{sent}", errors="replace"), raw_path=f"/{sent}".encode()))
     try:
-        exchange.scrub(scrub)
+        exchange.scrubbed(*scrub(exchange.scope))
     except Refusal:
         return
     routed = [segment for segment in exchange.path.split("/") if segment]
@@ -213,3 +213,55 @@ async def awaited(exchange: Exchange) -> bool:
 def test_a_condition_that_cannot_work_is_found_while_building(make: Callable[[], Condition], message: str):
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "status", "holds"),
+    [
+        ((404,), 404, True),
+        ((404,), 403, False),
+        (("404",), 404, True),
+        (("4xx",), 499, True),
+        (("4XX",), 400, True),
+        (("4xx",), 500, False),
+        ((200, "5xx"), 503, True),
+        ((200, "5xx"), None, False),
+    ],
+)
+def test_a_status_is_one_of_those_wanted(wanted: tuple[int | str, ...], status: int | None, holds: bool) -> None:
+    assert conditions.status(*wanted)(answered(status)) is holds
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "succeeded", "failed"),
+    [
+        (200, None, True, False),
+        (101, None, True, False),
+        (304, None, True, False),
+        (400, None, False, True),
+        (500, None, False, True),
+        (None, None, False, True),
+        (None, LookupError(), False, True),
+        (200, OSError("gone"), True, True),  # its status says one thing, its end another: neither is free
+    ],
+)
+def test_success_is_told_by_the_status_and_failure_also_by_the_end(
+    status: int | None, error: BaseException | None, succeeded: bool, failed: bool
+) -> None:
+    exchange = answered(status, error)
+    assert (conditions.succeeded(exchange), conditions.failed(exchange)) == (succeeded, failed)
+
+
+@pytest.mark.parametrize("wanted", [(), (99,), (600,), ("6xx",), ("40x",), ("",), (None,), (True,)])
+def test_what_is_no_status_is_a_mistake(wanted: tuple[Any, ...]) -> None:
+    with pytest.raises(ConfigError, match="names no statuses"):
+        conditions.status(*wanted)
+
+
+def answered(status: int | None, error: BaseException | None = None) -> Exchange:
+    exchange = Exchange(http_scope())
+    if status is not None:
+        exchange.response = ResponseHead(status, ())
+    if error is not None:
+        exchange.error = error
+    return exchange

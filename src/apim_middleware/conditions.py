@@ -1,10 +1,12 @@
-"""Conditions for ``When`` and ``Choose``: small questions about a request.
+"""Conditions for ``When`` and ``Choose``, and for what limits count: small questions about an exchange.
 
 A condition is any function of the exchange that gives true or false; these are the ones most often needed.
+``status``, ``succeeded`` and ``failed`` ask about the response, so they are for ``count_when`` of limits.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from inspect import isawaitable, iscoroutinefunction
+from re import fullmatch
 from typing import TypeAlias, TypeVar
 from urllib.parse import unquote
 
@@ -75,6 +77,33 @@ def header(name: str, value: str | None = None) -> Condition:
 def is_websocket(exchange: Exchange) -> bool:
     """Whether this is a WebSocket handshake."""
     return exchange.is_websocket
+
+
+def status(*wanted: int | str) -> Condition:
+    """Whether the response has one of these statuses: ``status(404, "5xx")``; false as long as there is no response."""
+    texts = [str(each).lower() for each in wanted]
+    if not texts or not all(fullmatch("[1-5](xx|[0-9]{2})", text) for text in texts):
+        raise _mistake("status", wanted, "names no statuses", 'Write status(404, "5xx")')
+    exact = {int(text) for text in texts if text.isdigit()}
+    classes = {int(text[0]) for text in texts if text.endswith("xx")}
+
+    def matches(exchange: Exchange) -> bool:
+        head = exchange.response
+        return head is not None and (head.status in exact or head.status // 100 in classes)
+
+    return _named(matches, "status", map(repr, wanted))
+
+
+def succeeded(exchange: Exchange) -> bool:
+    """Whether the response has a status below 400, whatever became of its body; true of an accepted WebSocket."""
+    head = exchange.response
+    return head is not None and head.status < 400
+
+
+def failed(exchange: Exchange) -> bool:
+    """Whether the status is 400 or more, no response came, or it broke off: the app raised, or the client left."""
+    head = exchange.response
+    return head is None or head.status >= 400 or exchange.error is not None
 
 
 def not_(condition: Condition) -> Condition:

@@ -4,12 +4,12 @@ import itertools
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from apim_middleware._http.hygiene import Hygiene
 from apim_middleware.errors import ConfigError
-from apim_middleware.protocols import Clock, Counters, Entries, Transport
+from apim_middleware.protocols import Clock, Counters, Entries, Permits, Transport
 
 if TYPE_CHECKING:
     from apim_middleware.policy import Policy
@@ -25,6 +25,14 @@ class SystemClock:
     monotonic = staticmethod(time.monotonic)
 
 
+class Listener(Protocol):
+    """Who is told of events that are counted, such as the outage of a store."""
+
+    def count(self, event: str, attributes: Mapping[str, str]) -> None:
+        """One more of this event, with these attributes."""
+        ...
+
+
 class Env:
     """Clock, stores and transport for the policies of a stack, and the place they stand at.
 
@@ -38,6 +46,7 @@ class Env:
         clock: Clock | None = None,
         counters: Counters | None = None,
         entries: Entries | None = None,
+        permits: Permits | None = None,
         transport: Transport | None = None,
         hygiene: Hygiene | None = None,
         place: str = "",
@@ -46,8 +55,11 @@ class Env:
         self.clock: Clock = clock or SystemClock()
         self.scrub = (hygiene or Hygiene()).compiled()
         self.place = place
-        self._given: dict[str, Any] = {"counters": counters, "entries": entries, "transport": transport}
+        self._given: dict[str, Any] = {
+            "counters": counters, "entries": entries, "permits": permits, "transport": transport,
+        }  # fmt: skip
         self._bound: list[_Seat] = []
+        self._listeners: list[Listener] = []
         self._begin()
 
     def _begin(self) -> None:
@@ -78,12 +90,30 @@ class Env:
         """The entries of this environment; made by ``default`` when none were given."""
         return self._resolve("entries", default)
 
+    def permits(self, default: Callable[[], Permits]) -> Permits:
+        """The permits of this environment; made by ``default`` when none were given."""
+        return self._resolve("permits", default)
+
     def transport(self, default: Callable[[], Transport]) -> Transport:
         """The transport of this environment; made by ``default`` when none was given."""
         return self._resolve("transport", default)
 
+    def kept(self, name: str, default: Callable[[], T]) -> T:
+        """What policies of this environment keep together under a name of theirs; made by ``default`` at first."""
+        return self._resolve(f"kept.{name}", default)
+
+    def count(self, event: str, attributes: Mapping[str, str]) -> None:
+        """Count one event for whoever listens; ``Tracing`` makes a metric of it. Both are few and known beforehand."""
+        for listener in self._listeners:
+            listener.count(event, attributes)
+
+    def listen(self, listener: Listener) -> None:
+        """Tell a listener of every event from now on, once however often it is said."""
+        if listener not in self._listeners:
+            self._listeners.append(listener)
+
     def _resolve(self, name: str, default: Callable[[], T]) -> T:
-        found: T | None = self._given[name]
+        found: T | None = self._given.get(name)
         if found is None:
             found = self._given[name] = default()
         return found

@@ -11,13 +11,17 @@ import os
 import random
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import process_time
 from typing import Any, NamedTuple
 
 Scopes = Callable[[], dict[str, Any]]
 """Makes the scope of one more request, as a server does."""
+
+Drive = Callable[[int], Awaitable[float]]
+"""Does one thing so many times, and says how many seconds that took."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +82,13 @@ class Wire:
 
 def microseconds(cases: Mapping[str, Case], effort: Effort) -> dict[str, float]:
     """The median time of one request for each case, at the machine's full speed."""
+    return timed({name: partial(_drive, case) for name, case in cases.items()}, effort)
+
+
+def timed(drives: Mapping[str, Drive], effort: Effort) -> dict[str, float]:
+    """The median time in microseconds of one of the things that are driven, at the machine's full speed."""
     with asyncio.Runner(loop_factory=fast_loop()) as runner:
-        samples = runner.run(_samples(cases, effort))
+        samples = runner.run(_samples(drives, effort))
     full_speed = _low(each.before for rows in samples.values() for each in rows)
     return {name: 1e6 * _median(rows, full_speed) for name, rows in samples.items()}
 
@@ -93,25 +102,25 @@ def fast_loop() -> Callable[[], asyncio.AbstractEventLoop]:
     return new_event_loop
 
 
-async def _samples(cases: Mapping[str, Case], effort: Effort) -> dict[str, list[Sample]]:
+async def _samples(drives: Mapping[str, Drive], effort: Effort) -> dict[str, list[Sample]]:
     order = random.Random(1)
-    sizes = {name: await _size(case, effort.sample) for name, case in cases.items()}
-    samples: dict[str, list[Sample]] = {name: [] for name in cases}
+    sizes = {name: await _size(drive, effort.sample) for name, drive in drives.items()}
+    samples: dict[str, list[Sample]] = {name: [] for name in drives}
     gc.collect()
     gc.freeze()
     for _ in range(effort.rounds):
-        for name in order.sample(list(cases), len(cases)):
+        for name in order.sample(list(drives), len(drives)):
             before = _fixed_work()
-            took = await _drive(cases[name], sizes[name])
+            took = await drives[name](sizes[name])
             samples[name].append(Sample(took / sizes[name], before, _fixed_work()))
     gc.unfreeze()
     return samples
 
 
-async def _size(case: Case, sample: float) -> int:
-    """How many requests fill a sample, found when caches are warm."""
-    await _drive(case, 20)
-    return max(1, int(sample / (await _drive(case, 20) / 20)))
+async def _size(drive: Drive, sample: float) -> int:
+    """How many times fill a sample, found when caches are warm."""
+    await drive(20)
+    return max(1, int(sample / (await drive(20) / 20)))
 
 
 async def _drive(case: Case, times: int) -> float:

@@ -1,21 +1,35 @@
-"""Run the benchmarks:  bash tests/benchmarks/install && .venvs/bench/bin/python tests/benchmarks/run.py [layers|stack]
+"""Run the benchmarks:  bash tests/benchmarks/install && .venvs/bench/bin/python tests/benchmarks/run.py [TABLE]
 
 ``--smoke`` only shows that they run. What is not installed here is left out of the tables, and said.
 """
 
 import argparse
 
+import durable
+import exact
 import harness
 import layers
+import limiters
+import shared
 import stack
 
-TABLES = {"layers": layers.run, "stack": stack.run}
+import proxy
+
+TABLES = {
+    "layers": layers.run,
+    "stack": stack.run,
+    "limits": limiters.run,
+    "sqlite": durable.run,
+    "exactness": exact.run,
+    "redis": shared.run,
+    "proxy": proxy.run,
+}
 
 
 def main() -> None:
     """Run one table, or all."""
     parser = argparse.ArgumentParser(description="Benchmarks of apim_middleware.")
-    parser.add_argument("table", nargs="?", choices=TABLES, help="which one; both when not given")
+    parser.add_argument("table", nargs="?", choices=TABLES, help="which one; all when not given")
     parser.add_argument("--smoke", action="store_true", help="a second or two, no usable numbers")
     given = parser.parse_args()
     harness.heading()

@@ -1,5 +1,6 @@
 """Measures apps behind uvicorn: all servers are up at once and loaded in turn, ratios are taken within a round."""
 
+import math
 import os
 import random
 import re
@@ -14,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import IO
+from typing import IO, NamedTuple
 
 from harness import Effort
 from visit import PATH, headers
@@ -22,6 +23,8 @@ from visit import PATH, headers
 HERE = Path(__file__).parent
 CONNECTIONS = 64
 _RUNNING_ON = re.compile(rb"running on http://127\.0\.0\.1:(\d+)")
+_TAIL = re.compile(r"^ +99% +([\d.]+)(us|ms|s)$", re.M)
+_UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
 _REQUESTS = re.compile(r"^Requests/sec: +([\d.]+)$", re.M)
 
 
@@ -37,11 +40,11 @@ class Server:
 
     def stress(self, seconds: int) -> None:
         """Put it under load and keep what it did."""
-        before = _cpu_seconds(self.process.pid)
+        before = cpu_seconds(self.process.pid)
         rate = load(self.port, seconds)
         self.rates.append(rate)
-        self.costs.append(1e6 * (_cpu_seconds(self.process.pid) - before) / (rate * seconds))
-        self.memory = _memory(self.process.pid)
+        self.costs.append(1e6 * (cpu_seconds(self.process.pid) - before) / (rate * seconds))
+        self.memory = memory(self.process.pid)
 
     def times(self, other: "Server") -> float:
         """How many times the other's rate its own is, in the middle of all rounds."""
@@ -67,7 +70,7 @@ def serving(app: str) -> Iterator[Server]:
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen([*command, *options], stdout=said, stderr=said)
         try:
-            _pin(process.pid, 0)
+            pin(process.pid, 0)
             yield Server(process, _port(process, said))
         finally:
             process.send_signal(signal.SIGINT)
@@ -86,29 +89,40 @@ def _port(process: subprocess.Popen[bytes], said: IO[bytes]) -> int:
 
 def load(port: int, seconds: int) -> float:
     """Requests per second from 64 connections, every answer a 200."""
-    url = f"http://127.0.0.1:{port}{PATH}"
+    return measured(f"http://127.0.0.1:{port}{PATH}", CONNECTIONS, seconds).rate
+
+
+class Load(NamedTuple):
+    """What came of a load: requests per second, and the milliseconds that 99 % of them took at most."""
+
+    rate: float
+    p99: float
+
+
+def measured(url: str, connections: int, seconds: int) -> Load:
+    """The benchmark's request over so many connections, every answer a 200; the tail only where there is wrk."""
     lines = [f"{name}: {value}" for name, value in headers().items()]
     if tool := shutil.which("wrk"):
         given = [part for line in lines for part in ("-H", line)]
-        command = [tool, "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", *given, url]
+        command = [tool, "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", *given, url]
     else:
-        command = [sys.executable, str(HERE / "load.py"), str(CONNECTIONS), str(seconds), url, *lines]
+        command = [sys.executable, str(HERE / "load.py"), str(connections), str(seconds), url, *lines]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        _pin(process.pid, 1)
+        pin(process.pid, 1)
         said, _ = process.communicate()
-    found = _REQUESTS.search(said)
+    found, tail = _REQUESTS.search(said), _TAIL.search(said)
     if found is None or "Non-2xx" in said:
         raise RuntimeError(said)
-    return float(found[1])
+    return Load(float(found[1]), float(tail[1]) * _UNITS[tail[2]] if tail else math.nan)
 
 
-def _pin(pid: int, core: int) -> None:
+def pin(pid: int, core: int) -> None:
     """Servers on one core and the load on another, where there are two and the system can."""
     if hasattr(os, "sched_setaffinity") and core in os.sched_getaffinity(0) and len(os.sched_getaffinity(0)) > 1:
         os.sched_setaffinity(pid, {core})
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     """The CPU time a process has used; not known without /proc."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -117,7 +131,7 @@ def _cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _memory(pid: int) -> float:
+def memory(pid: int) -> float:
     """The resident memory of a process in MiB; not known without /proc."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -43,6 +43,77 @@ def stack() -> str:
     return printed("stack")
 
 
+@pytest.mark.parametrize("count", ["1 limit", "3 limits"])
+def test_counters_in_redis_are_compared(redis: str, count: str) -> None:
+    assert f"| {count} " in redis
+    assert "| RedisCounters, sliding " in redis
+
+
+@pytest.fixture(scope="module")
+def redis() -> str:
+    return printed("redis")
+
+
+@pytest.mark.parametrize("algorithm", ["fixed", "sliding", "log", "bucket", "calendar"])
+def test_counters_in_a_file_are_compared(algorithm: str, sqlite: str) -> None:
+    assert f"| SQLiteCounters, {algorithm} " in sqlite
+
+
+@pytest.fixture(scope="module")
+def sqlite() -> str:
+    return printed("sqlite")
+
+
+@pytest.mark.parametrize("title", ["1,000 units may pass", "The busiest stretch"])
+def test_what_passes_is_compared(exactness: str, title: str) -> None:
+    assert f"\n{title}" in exactness
+
+
+@pytest.mark.parametrize("counted", ["SQLiteCounters, fixed", "RedisCounters, fixed", "LimitsCounters on Redis, fixed"])
+def test_processes_at_once_let_pass_exactly_the_limit(exactness: str, counted: str) -> None:
+    [line] = [line for line in exactness.partition("The busiest")[0].splitlines() if line.startswith(f"| {counted} ")]
+    assert [cell.strip() for cell in line.split("|")[2:4]] == ["1,000", "+0"]
+
+
+@pytest.fixture(scope="module")
+def exactness() -> str:
+    return printed("exactness")
+
+
+@pytest.mark.parametrize("title", ["A limit hit in memory", "The longest hit"])
+def test_the_limiters_are_compared(limits: str, title: str) -> None:
+    assert f"\n{title}" in limits
+
+
+@pytest.mark.parametrize(
+    "limiter", ["a bare dict", "MemoryCounters, fixed", "MemoryCounters, log", "limits FixedWindow"]
+)
+def test_every_limiter_bears_the_fewest_keys(limits: str, limiter: str) -> None:
+    row = next(line for line in limits.splitlines() if line.startswith(f"| {limiter}"))
+    assert float(row.split("|")[2]) > 0
+
+
+@pytest.fixture(scope="module")
+def limits() -> str:
+    return printed("limits")
+
+
+@pytest.mark.parametrize("title", ["Proxies, one core each", "Proxies as connections grow", "Proxies, bodies"])
+def test_the_proxies_are_compared(proxy: str, title: str) -> None:
+    assert f"\n{title}" in proxy
+
+
+@pytest.mark.parametrize("server", ["nginx", "Apache httpd", "Caddy", "Proxy on uvicorn", "... behind seven policies"])
+def test_every_proxy_answers(proxy: str, server: str) -> None:
+    row = next(line for line in proxy.splitlines() if line.startswith(f"| {server} "))
+    assert float(row.split("|")[2].replace(",", "")) > 0
+
+
+@pytest.fixture(scope="module")
+def proxy() -> str:
+    return printed("proxy")
+
+
 def test_rates_are_counted_without_wrk(capsys: pytest.CaptureFixture[str]) -> None:
     main = runpy.run_path(str(RUN.with_name("load.py")))["main"]
 

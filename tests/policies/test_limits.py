@@ -4,9 +4,10 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import anyio
 import anyio.lowlevel
@@ -19,42 +20,24 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
-from apim_middleware import by
-from apim_middleware._http.fields import GREATEST_INTEGER, parse_list
+from apim_middleware import by, conditions
+from apim_middleware._http.fields import GREATEST_INTEGER
+from apim_middleware._limits.asking import uses_of
+from apim_middleware._limits.meters import Meter
+from apim_middleware._limits.overrides import Overrides
 from apim_middleware.env import Env
-from apim_middleware.errors import ConfigError, Refusal, StoreError
+from apim_middleware.errors import ConfigError, Refusal
 from apim_middleware.exchange import Exchange
 from apim_middleware.identity import Principal, Subscription
 from apim_middleware.policies.limits import Quota, RateLimit
 from apim_middleware.policy import Policy, Stack
-from apim_middleware.protocols import Hit, Tally
 from apim_middleware.stores.memory import MemoryCounters
-from apim_middleware.testing import Answer, FakeClock, call, connect, http_scope
+from apim_middleware.testing import FakeClock, call, connect, http_scope
 from apim_middleware.types import ASGIApp, Receive, Scope, Send
 
+from .counting import AWAY, Counting, SlowCounters, from_address, statuses, told
+
 pytestmark = pytest.mark.anyio
-
-
-class SlowCounters:
-    """A store that awaits, and fails when told to."""
-
-    def __init__(self, clock: FakeClock) -> None:
-        self.kept = MemoryCounters(clock)
-        self.failure: Exception | None = None
-        self.asked: list[Hit] = []
-
-    async def hit(self, hits: Sequence[Hit]) -> list[Tally]:
-        await anyio.lowlevel.checkpoint()
-        self.asked += hits
-        if self.failure is not None:
-            raise self.failure
-        return await self.kept.hit(hits)
-
-    async def peek(self, hits: Sequence[Hit]) -> list[Tally]:
-        return await self.kept.peek(hits)
-
-    async def reset(self, hits: Sequence[Hit]) -> None:
-        await self.kept.reset(hits)
 
 
 @pytest.fixture
@@ -73,46 +56,15 @@ def env(request: pytest.FixtureRequest, clock: FakeClock, slow: SlowCounters) ->
     return Env(clock=clock, counters=MemoryCounters(clock) if request.param == "memory" else slow)
 
 
-@dataclass
-class Counting:
-    """An app that counts what reaches it."""
-
-    asked: int = 0
-    headers: Sequence[tuple[bytes, bytes]] = ()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.asked += 1
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.accept", "headers": list(self.headers)})
-            await send({"type": "websocket.close"})
-            return
-        await send({"type": "http.response.start", "status": 200, "headers": list(self.headers)})
-        await send({"type": "http.response.body", "body": b"hello"})
-
-
 @pytest.fixture
 def app() -> Counting:
     return Counting()
 
 
-def from_address(address: str) -> dict[str, Any]:
-    return {"client": (address, 50_000)}
-
-
-def told(answer: Answer, name: bytes) -> list[Any]:
-    """The members of a structured field; there is one line of it."""
-    [line] = answer.all(name)
-    return parse_list(line.decode())
-
-
-async def statuses(app: ASGIApp, number: int, **more: Any) -> list[int]:
-    return [(await call(app, **more)).status for _ in range(number)]
-
-
 # Let through and refused
 
 
-@pytest.mark.parametrize("window", ["sliding", "fixed"])
+@pytest.mark.parametrize("window", ["sliding", "fixed", "log", "bucket"])
 async def test_as_many_calls_as_allowed_pass_and_the_next_is_refused(env: Env, app: Counting, window: Any) -> None:
     guarded = Stack(RateLimit(calls=3, per=60, window=window), env=env)(app)
     assert await statuses(guarded, 5) == [200, 200, 200, 429, 429]
@@ -131,7 +83,7 @@ async def test_a_refused_caller_is_told_what_and_when(env: Env, clock: FakeClock
     assert told(answer, b"ratelimit") == [("default", {"r": 0, "t": 43})]
 
 
-@pytest.mark.parametrize("window", ["sliding", "fixed"])
+@pytest.mark.parametrize("window", ["sliding", "fixed", "log", "bucket"])
 async def test_retry_after_is_never_too_early(env: Env, clock: FakeClock, app: Counting, window: Any) -> None:
     guarded = Stack(RateLimit(calls=3, per=60, window=window), env=env)(app)
     for step in (0.1, 31.7, 59.9, 12.0, 0.0):
@@ -142,6 +94,29 @@ async def test_retry_after_is_never_too_early(env: Env, clock: FakeClock, app: C
         assert wait == told(answer, b"ratelimit")[0][1]["t"]
         clock.advance(wait)
         assert (await call(guarded)).status == 200
+
+
+async def test_a_bucket_gives_a_burst_at_once_and_then_evenly(env: Env, clock: FakeClock, app: Counting) -> None:
+    guarded = Stack(RateLimit(calls=40, per=60, window="bucket", burst=3), env=env)(app)
+    answers = [await call(guarded) for _ in range(4)]
+    assert [answer.status for answer in answers] == [200, 200, 200, 429]
+    assert answers[3].header(b"retry-after") == b"2"
+    assert told(answers[0], b"ratelimit-policy") == [("default", {"q": 40, "w": 60})]
+    assert [told(answer)[0][1]["r"] for answer in answers] == [2, 1, 0, 0]
+    for _ in range(5):
+        clock.advance(1.500002)
+        assert await statuses(guarded, 2) == [200, 429]
+
+
+async def test_a_log_is_exact_whatever_the_rhythm(env: Env, clock: FakeClock, app: Counting) -> None:
+    guarded = Stack(RateLimit(calls=3, per=60, window="log"), env=env)(app)
+    passed = []
+    for second in range(0, 300, 7):
+        if (await call(guarded)).status == 200:
+            passed.append(second)
+        clock.advance(7)
+    assert all(later - sooner >= 60 for sooner, later in zip(passed, passed[3:], strict=False))
+    assert len(passed) == 15
 
 
 async def test_a_window_of_less_than_a_second_asks_for_a_whole_one_and_says_no_window(env: Env, app: Counting) -> None:
@@ -178,6 +153,13 @@ async def test_of_a_sliding_window_the_whole_is_told_and_when_the_next_can_pass_
     assert (await call(guarded)).status == 429
     clock.advance(0.25)
     assert (await call(guarded)).status == 200
+
+
+async def test_who_used_up_the_last_is_told_when_the_next_can_pass(env: Env, clock: FakeClock, app: Counting) -> None:
+    guarded = Stack(RateLimit(calls=2, per=60), env=env)(app)
+    await call(guarded)
+    clock.advance(19.5)
+    assert told(await call(guarded)) == [("default", {"r": 0, "t": 41})]
 
 
 async def test_what_a_large_request_left_can_be_used_by_small_ones(env: Env, clock: FakeClock, app: Counting) -> None:
@@ -363,8 +345,8 @@ async def test_hostile_keys_are_keys_like_any_other(env: Env, slow: SlowCounters
 @given(st.lists(st.text(max_size=200), min_size=2, max_size=6, unique=True))
 def test_different_keys_are_different_counts(keys: list[str]) -> None:
     asked = iter(keys)
-    hooks = Env().bind(RateLimit(calls=1, per=60, by=lambda exchange: next(asked)))
-    uses = [hooks.uses(Exchange(http_scope())) for _ in keys]
+    meter = Meter(RateLimit(calls=1, per=60, by=lambda exchange: next(asked)), "", MemoryCounters())
+    uses = [uses_of([meter.ask(Exchange(http_scope()))]) for _ in keys]
     assert len({use for [use] in uses}) == len(keys)
     assert all(key.isascii() and len(key) <= 128 for [(key, _, _)] in uses)
 
@@ -393,6 +375,37 @@ async def test_policies_that_differ_never_share_a_count(clock: FakeClock, app: C
     headers = [(b"x-a", b"1"), (b"x-b", b"1")]
     assert (await call(guarded, headers=headers)).status == 200
     assert (await call(guarded, headers=headers)).status == 429
+
+
+def plan(exchange: Exchange) -> str:
+    return "gold"
+
+
+def two(exchange: Exchange) -> int:
+    return 2
+
+
+def test_no_two_policies_at_one_place_are_one_counter() -> None:
+    """Whatever a policy counts differently, it counts elsewhere."""
+    fields: list[dict[str, Any]] = [
+        {}, {"cost": 2}, {"cost": two}, {"units": "bytes"}, {"units": "request-bytes"}, {"used": two}, {"shadow": True},
+        {"count_when": conditions.failed}, {"count_when": conditions.status(404)}, {"increment": "afterwards"},
+        {"count_when": conditions.status("5xx")}, {"tier": plan, "tiers": {"gold": 5}}, {"overrides": Overrides()},
+        {"name": "other"}, {"by": by.everyone}, {"by": by.both(by.client, by.header("x-a"))}, {"calls": 3}, {"per": 61},
+    ]  # fmt: skip
+    rates = [{"window": window} for window in ("fixed", "log", "bucket")] + [{"window": "bucket", "burst": 2}]
+    policies = [
+        *(RateLimit(**{"calls": 2, "per": 60, **each}) for each in [*fields, *rates]),
+        *(Quota(calls=2, period=period, by=by.client) for period in ("hour", "day", "lifetime")),
+        Quota(calls=2, period="day", zone="Europe/Berlin", by=by.client),
+        Quota(calls=2, per=86_400, by=by.client),
+        Quota(calls=2, per=86_400, by=by.client, starts=datetime(2027, 1, 1, 5, tzinfo=UTC)),
+    ]
+    meters = [Meter(policy, "orders", MemoryCounters()) for policy in policies]
+    limits = [limit for meter in meters for limit in meter.terms.limits]
+    assert len(set(limits)) == len(limits) == len(policies)
+    assert all(limit.place.isascii() and limit.place.isprintable() for limit in limits)
+    assert not any("0x" in limit.place for limit in limits)  # the same in every process
 
 
 async def test_equal_policies_count_apart_at_two_places_and_together_after_a_reload(env: Env, app: Counting) -> None:
@@ -466,7 +479,7 @@ async def test_a_cost_that_is_none_closes_the_door(
     assert "RateLimit.cost" in caplog.text
 
 
-@pytest.mark.parametrize("window", ["sliding", "fixed"])
+@pytest.mark.parametrize("window", ["sliding", "fixed", "log", "bucket"])
 async def test_of_a_thousand_requests_at_once_exactly_a_hundred_pass(env: Env, app: Counting, window: Any) -> None:
     guarded = Stack(RateLimit(calls=100, per=60, window=window), env=env)(app)
     seen: list[int] = []
@@ -539,7 +552,7 @@ async def test_other_traffic_passes_uncounted(env: Env) -> None:
 
 
 def guarded_by_failing(slow: SlowCounters, clock: FakeClock, app: ASGIApp, policy: Policy) -> ASGIApp:
-    slow.failure = StoreError("the counters are away")
+    slow.failure = AWAY
     return Stack(policy, env=Env(clock=clock, counters=slow))(app)
 
 
@@ -574,8 +587,9 @@ async def test_an_outage_is_logged_once_and_so_is_its_end(
 ) -> None:
     caplog.set_level(logging.INFO)
     guarded = guarded_by_failing(slow, clock, app, RateLimit(calls=9, per=60, name="burst"))
-    for failure in (slow.failure, None, slow.failure, None):
+    for failure in (AWAY, None, AWAY, None):
         slow.failure = failure
+        clock.advance(1)  # it is left alone for a while after a failure
         assert await statuses(guarded, 2) == ([503] * 2 if failure else [200] * 2)
     assert [record.getMessage() for record in caplog.records] == [
         "RateLimit(name='burst') cannot count (the counters are away): requests are refused",
@@ -646,7 +660,98 @@ async def test_a_quota_can_be_of_a_principal(env: Env, app: Counting) -> None:
     assert [(await call(guarded, headers=[(b"x-user", user)])).status for user in users] == [200, 200, 403, 200]
 
 
+def at(*moment: int, zone: str = "UTC") -> float:
+    """A moment of the wall clock, as seconds."""
+    return datetime(*moment, tzinfo=ZoneInfo(zone)).timestamp()  # type: ignore[arg-type, misc]
+
+
+@pytest.mark.parametrize(
+    ("period", "zone", "now", "ends"),
+    [
+        ("hour", "UTC", (2027, 3, 5, 10, 30), (2027, 3, 5, 11)),
+        ("day", "Europe/Berlin", (2027, 3, 28, 0, 30), (2027, 3, 29)),  # clocks go forward: 23 hours
+        ("week", "UTC", (2027, 3, 5), (2027, 3, 8)),  # a Friday, and the Monday after it
+        ("month", "America/New_York", (2027, 1, 31, 23), (2027, 2, 1)),
+        ("year", "Asia/Tokyo", (2027, 3, 5), (2028, 1, 1)),
+    ],
+)
+async def test_a_quota_of_a_period_begins_anew_when_the_calendar_does(
+    clock: FakeClock, env: Env, app: Counting, period: Any, zone: str, now: Any, ends: Any
+) -> None:
+    begun, over = at(*now, zone=zone), at(*ends, zone=zone)
+    clock.advance(begun - clock.now())
+    guarded = Stack(Quota(calls=2, period=period, zone=zone, by=by.client), env=env)(app)
+    assert await statuses(guarded, 2) == [200, 200]
+    refused = await call(guarded)
+    assert (refused.status, int(refused.header(b"retry-after") or b"")) == (403, over - begun)
+    assert told(refused) == [("quota", {"r": 0, "t": over - begun})]
+    assert told(refused, b"ratelimit-policy") == [("quota", {"q": 2})]
+    clock.advance(over - begun - 1)
+    assert (await call(guarded)).status == 403
+    clock.advance(1)
+    assert await statuses(guarded, 3) == [200, 200, 403]
+
+
+async def test_the_windows_of_a_quota_can_begin_when_a_subscription_did(
+    clock: FakeClock, env: Env, app: Counting
+) -> None:
+    starts = datetime(2027, 1, 10, 12, 30, tzinfo=UTC)
+    clock.advance(starts.timestamp() + 30 * 86_400 - 100 - clock.now())
+    guarded = Stack(Quota(calls=1, per=30 * 86_400, starts=starts, by=by.client), env=env)(app)
+    assert await statuses(guarded, 2) == [200, 403]
+    assert (await call(guarded)).header(b"retry-after") == b"100"
+    clock.advance(100)
+    assert await statuses(guarded, 2) == [200, 403]
+
+
+async def test_a_lifetime_never_begins_anew(clock: FakeClock, env: Env, app: Counting) -> None:
+    guarded = Stack(Quota(calls=2, period="lifetime", by=by.client), env=env)(app)
+    assert await statuses(guarded, 2) == [200, 200]
+    clock.advance(50 * 366 * 86_400)
+    answer = await call(guarded)
+    assert (answer.status, answer.header(b"retry-after"), told(answer)) == (403, None, [("quota", {"r": 0})])
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"calls": 5, "period": "fortnight"}, "period"),
+        ({"calls": 5, "period": "day", "per": 60}, "per"),
+        ({"rate": "5/day", "period": "day"}, "rate"),
+        ({"period": "day"}, "calls"),
+        ({"calls": 0, "period": "day"}, "calls"),
+        ({"calls": 5, "period": "day", "zone": "Europe/Atlantis"}, "zone"),
+        ({"calls": 5, "period": "day", "zone": ""}, "zone"),
+        ({"calls": 5, "period": "day", "zone": "../etc/passwd"}, "zone"),
+        ({"calls": 5, "per": 60, "zone": "Europe/Berlin"}, "zone"),
+        ({"calls": 5, "per": 60, "starts": datetime(2027, 1, 1)}, "starts"),  # noqa: DTZ001 - the mistake
+        ({"calls": 5, "per": 60, "starts": "2027-01-01"}, "starts"),
+        ({"calls": 5, "period": "day", "starts": datetime(2027, 1, 1, tzinfo=UTC)}, "starts"),
+    ],
+)
+def test_a_mistake_about_the_period_of_a_quota_names_its_field(given: dict[str, Any], field: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        Quota(**given)
+    assert (error.value.policy, error.value.field) == ("Quota", field)
+    assert error.value.cure
+
+
 # Configuration
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"burst": 5}, "burst"),
+        ({"burst": 5, "window": "fixed"}, "burst"),
+        ({"burst": 0, "window": "bucket"}, "burst"),
+        ({"burst": 2, "window": "bucket", "cost": 3}, "cost"),
+    ],
+)
+def test_a_mistake_about_a_burst_names_its_field(given: dict[str, Any], field: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        RateLimit(calls=10, per=60, **given)
+    assert error.value.field == field
 
 
 @pytest.mark.parametrize(
@@ -688,7 +793,7 @@ async def test_a_quota_can_be_of_a_principal(env: Env, app: Counting) -> None:
         ({"calls": 5, "per": 60, "name": "n" * 65}, "name"),
         ({"calls": 5, "per": 60, "by": "client"}, "by"),
         ({"calls": 5, "per": 60, "when_unknown": "allow"}, "when_unknown"),
-        ({"calls": 5, "per": 60, "when_store_fails": "local"}, "when_store_fails"),
+        ({"calls": 5, "per": 60, "when_store_fails": "ignore"}, "when_store_fails"),
         ({"calls": 5, "per": 60, "headers": "yes"}, "headers"),
         ({"call": 5, "per": 60}, "call"),
     ],
@@ -715,12 +820,11 @@ def test_a_function_that_awaits_is_a_mistake(field: str) -> None:
         RateLimit(calls=1, per=1, **{field: later})  # type: ignore[arg-type]
 
 
-def test_any_name_that_can_be_said_is_said(env: Env) -> None:
+async def test_any_name_that_can_be_said_is_said(env: Env, app: Counting) -> None:
     name = '100% "burst" \\ %d'
-    hooks = env.bind(RateLimit(calls=7, per=60, name=name))
-    _, standing = hooks.standing([Tally(True, 3, 60.0, 0.0)])
-    assert parse_list(standing.decode()) == [(name, {"r": 3, "t": 60})]
-    assert parse_list(hooks.policy_line[1].decode()) == [(name, {"q": 7, "w": 60})]
+    answer = await call(Stack(RateLimit(calls=7, per=60, name=name), env=env)(app))
+    assert told(answer, b"ratelimit") == [(name, {"r": 6, "t": 60})]
+    assert told(answer, b"ratelimit-policy") == [(name, {"q": 7, "w": 60})]
 
 
 def test_the_key_must_be_known_before_it_is_counted() -> None:

@@ -1,0 +1,47 @@
+"""Many header lines looked at in one go: what is done for every message must cost little."""
+
+from collections.abc import Collection, Iterable
+
+from apim_middleware._http.headers import header_name, header_value
+from apim_middleware.types import RawHeaders
+
+_VALUE = bytes(code for code in range(256) if code == 9 or (code >= 32 and code != 127))
+_REMEMBERED = 2048
+_LONGEST = 256
+_names: set[bytes] = set()
+
+
+def checked(lines: RawHeaders) -> RawHeaders:
+    """The lines, names in lower case; ValueError when a name is no token or a value holds a control character.
+
+    The list that was given is given back when there was nothing to change.
+    """
+    if not _names.issuperset([name for name, _ in lines]):
+        lines = [(_checked_name(name), value) for name, value in lines]
+    check_values([value for _, value in lines])
+    return lines
+
+
+def are_names(names: Collection[bytes]) -> bool:
+    """Whether all of these are names as ASGI carries them: tokens in lower case."""
+    if _names.issuperset(names):
+        return True
+    try:
+        return all(_checked_name(name) == name for name in names)
+    except ValueError:
+        return False
+
+
+def check_values(values: Iterable[bytes]) -> None:
+    """See to it that no value holds a control character; else ValueError."""
+    if b"".join(values).translate(None, _VALUE):
+        for value in values:
+            header_value(value)
+
+
+def _checked_name(name: bytes) -> bytes:
+    """The name in lower case; those written so are remembered, up to a bound."""
+    lower = header_name(name)
+    if lower == name and len(name) <= _LONGEST and len(_names) < _REMEMBERED:
+        _names.add(name)
+    return lower

@@ -1,0 +1,1 @@
+"""What rate limits, quotas and several of them together share."""

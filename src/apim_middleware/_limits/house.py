@@ -1,0 +1,113 @@
+"""The counters of an environment and what belongs to them: the circuit, the stand-in, and what is left to settle."""
+
+import logging
+from collections.abc import Sequence
+
+import anyio
+
+from apim_middleware._limits.corrections import NOW, Left, dated, peeks_of, settle_now
+from apim_middleware._limits.meters import Use
+from apim_middleware._limits.stand_in import StandIn
+from apim_middleware.errors import StoreError
+from apim_middleware.protocols import Change, Clock, Counters, Hit, Tally
+from apim_middleware.stores.errands import Errand
+from apim_middleware.stores.outage import Circuit
+
+log = logging.getLogger("apim_middleware")
+
+_BATCH = 500
+"""Corrections in one call of the store."""
+
+
+class House:
+    """Counts in a store that may be slow and may be away. One for all limits of an environment."""
+
+    def __init__(self, store: Counters, clock: Clock) -> None:
+        self.store = store
+        self.circuit = Circuit(clock, self._back)
+        self._clock = clock
+        self._stand_in: StandIn | None = None
+        self._left = Left()
+        self._errand = Errand(self._settle)
+        self._better: anyio.Event | None = None  # set when it is worth trying again
+        self._under_way: anyio.Event | None = None  # set when the batch is made, or not
+
+    async def hit(self, uses: Sequence[Use]) -> list[Tally]:
+        """Count all if every limit allows it. Raises StoreError, at once while the store is known to be away."""
+        return await self.circuit.run(self.store.hit, [Hit(*use) for use in uses])
+
+    async def peek(self, uses: Sequence[Use]) -> list[Tally]:
+        """What each would be told, counting nothing. Raises StoreError."""
+        return await self.circuit.run(self.store.peek, [Hit(*use) for use in uses])
+
+    def stand_in(self) -> StandIn:
+        """What counts in this process until the store is back."""
+        if self._stand_in is None:
+            self._stand_in = StandIn(self._clock)
+        return self._stand_in
+
+    def settle(self, changes: Sequence[Change], stand_in: StandIn | None = None) -> None:
+        """Correct hits soon; those that a stand-in counted, where they stand by now."""
+        if stand_in is not None:
+            if stand_in is self._stand_in:
+                settle_now(stand_in.counters, changes)
+                return
+            changes = [change._replace(counted=NOW) for change in changes]
+        self._left.add(changes)
+        self._errand.wake()
+
+    async def settled(self) -> None:
+        """Correct all that is to be corrected, now. Raises StoreError."""
+        while self._under_way is not None:
+            await self._under_way.wait()
+        while batch := self._left.take(_BATCH):
+            await self._settle_batch(batch)
+
+    def _back(self) -> None:
+        stand_in, self._stand_in = self._stand_in, None
+        if stand_in is not None:
+            self._left.follow(stand_in.counted())
+        if self._better is not None:
+            self._better.set()
+        self._errand.wake()
+
+    async def _settle(self, *, last: bool) -> None:
+        while batch := self._left.take(_BATCH):
+            try:
+                await self._settle_batch(batch)
+            except StoreError:
+                if last:
+                    return
+                await self._pause()
+
+    async def _pause(self) -> None:
+        """Wait until the store may be asked again, or somebody else found it back."""
+        self._better = anyio.Event()
+        try:
+            with anyio.move_on_after(max(self.circuit.wait, 0.1)):
+                await self._better.wait()
+        finally:
+            self._better = None
+
+    async def _settle_batch(self, batch: list[Change]) -> None:
+        asked, over = False, anyio.Event()
+        self._under_way = over
+        try:
+            changes = batch
+            if self.circuit.opened or any(change.counted == NOW for change in batch):
+                changes = dated(batch, await self.peek(peeks_of(batch)))  # may be asked twice, unlike what follows
+            asked = True
+            await self.circuit.run(self.store.settle, changes)
+        except StoreError:
+            self._left.put_back(batch)
+            raise
+        except BaseException:
+            if asked:  # to be made twice would be worse
+                log.error("it is not known whether %d corrections of counts were made", len(batch))
+            else:
+                self._left.put_back(batch)
+            raise
+        finally:
+            over.set()
+            if self._under_way is over:
+                self._under_way = None

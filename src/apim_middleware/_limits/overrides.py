@@ -1,0 +1,79 @@
+"""Rates of single keys, changed while requests come in."""
+
+from apim_middleware._config import shown
+from apim_middleware._http.fields import GREATEST_INTEGER
+from apim_middleware._limits.rates import Rate, parsed
+from apim_middleware.errors import ConfigError
+
+SHORTEST, LONGEST = 0.001, 10 * 366 * 86_400.0
+"""The windows that can be kept, in seconds."""
+
+
+class Overrides:
+    """Other rates for single keys of the limits it is given to; a change holds from the next request on.
+
+    ``overrides.set("acme", 5_000)`` gives another number for the policy's own window (of several the first),
+    ``overrides.set("acme", "100/second; 5000/hour")`` other limits altogether. The key is the text that ``by`` gives.
+    Another rate is another count: what was used under the one before is forgotten for as long as it lasts.
+    """
+
+    def __init__(self, *, max_keys: int = 10_000) -> None:
+        """Begin without any; more than ``max_keys`` are not accepted."""
+        if max_keys < 1:
+            raise ConfigError("Overrides", "max_keys", f"{max_keys} is not at least 1", "Give a positive number")
+        self._max_keys = max_keys
+        self._rates: dict[str, tuple[Rate, ...]] = {}
+
+    def __len__(self) -> int:
+        """How many keys have rates of their own."""
+        return len(self._rates)
+
+    def __repr__(self) -> str:
+        """How many, but not whose."""
+        return f"<Overrides of {len(self)} keys>"
+
+    def __str__(self) -> str:
+        """The same for all: what tells policies apart may not change with what is in here."""
+        return "overrides"
+
+    def set(self, key: str, rate: int | str) -> None:
+        """Give a key a rate of its own. Raises ConfigError for what is no rate, and when there is no room."""
+        rates = rates_of(rate)
+        if isinstance(rates, str):
+            raise ConfigError("Overrides", "rate", f"{shown(rate)} {rates}", 'Give 500 or "500/minute"')
+        if key not in self._rates and len(self) >= self._max_keys:
+            problem = f"there is room for {self._max_keys} keys only"
+            raise ConfigError("Overrides", "max_keys", problem, "Remove others, or make room with max_keys=...")
+        self._rates[key] = rates
+
+    def remove(self, key: str) -> None:
+        """Let the policy's own rates hold for a key again."""
+        self._rates.pop(key, None)
+
+    def rates(self, key: str) -> tuple[Rate, ...] | None:
+        """The rates of a key; None when it has none of its own."""
+        return self._rates.get(key)
+
+
+def rates_of(given: int | str) -> tuple[Rate, ...] | str:
+    """The rates that were meant, or what is wrong with them."""
+    if isinstance(given, str):
+        try:
+            rates = parsed(given)
+        except ValueError:
+            return "cannot be read as a rate"
+    elif isinstance(given, int) and not isinstance(given, bool):
+        rates = ((given, None),)
+    else:
+        return "is neither a number nor text"
+    return wrong_with(rates) or rates
+
+
+def wrong_with(rates: tuple[Rate, ...]) -> str:
+    """What keeps these rates from being kept or told, if anything does."""
+    windows = [window for _, window in rates if window is not None]
+    if not all(1 <= units <= GREATEST_INTEGER for units, _ in rates):
+        return "is no number of calls to count to"
+    if not all(SHORTEST <= window <= LONGEST for window in windows):
+        return "is no window"
+    return "has two limits for the same window" if len(set(windows)) < len(windows) else ""

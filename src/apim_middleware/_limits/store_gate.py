@@ -1,0 +1,91 @@
+"""The gate of counters in a store that is awaited, and that may be away."""
+
+import logging
+from collections.abc import Sequence
+
+from anyio import CancelScope
+
+from apim_middleware._limits.asking import ask_now, at_once, tell, uses_of
+from apim_middleware._limits.gates import Gate
+from apim_middleware._limits.house import House
+from apim_middleware._limits.meters import Asked, Meter
+from apim_middleware._limits.stand_in import StandIn
+from apim_middleware.env import Env
+from apim_middleware.errors import Refusal, StoreError
+from apim_middleware.exchange import Exchange
+from apim_middleware.protocols import Change
+
+log = logging.getLogger("apim_middleware")
+
+
+class GateAtStore(Gate):
+    """Counts in a store that is awaited, and that may be away."""
+
+    def __init__(self, meters: Sequence[Meter], env: Env, house: House) -> None:
+        super().__init__(meters, env)
+        self.house = house
+        self.when_store_fails = strictest([meter.policy.when_store_fails for meter in meters])
+        self.failing = False
+
+    async def on_request(self, exchange: Exchange) -> None:
+        """Let the request in, or refuse it."""
+        asked = self.ask(exchange)
+        try:
+            if self.settles:  # what was counted must be known, or it could not be settled when the client leaves now
+                with CancelScope(shield=True):
+                    await self._ask_store(asked)
+            else:
+                tell(asked, await self.house.hit(uses_of(asked)))
+        except StoreError as error:
+            self._failed(exchange, asked, error)
+            return
+        if self.failing:
+            self.failing = False
+            log.warning("%s counts again", self)
+        self.judge(exchange, asked)
+
+    async def try_out(self, exchange: Exchange) -> None:
+        """Do what ``on_request`` does, and let the request in whatever comes out."""
+        try:
+            await self.on_request(exchange)
+        except Exception as error:
+            self.failed_unfelt(exchange, error)
+
+    async def _ask_store(self, asked: list[Asked]) -> None:
+        now = asked
+        if self.peeks:
+            tell(asked, await self.house.peek(uses_of(asked)))
+            now = at_once(asked)
+        if now:
+            tell(now, await self.house.hit(uses_of(now)))
+
+    def correct(self, changes: list[Change], stand_in: StandIn | None) -> None:
+        """Bring the counts in order soon."""
+        self.house.settle(changes, stand_in)
+
+    def _failed(self, exchange: Exchange, asked: list[Asked], error: StoreError) -> None:
+        self._tell_of_outage(exchange, asked, error)
+        if self.when_store_fails == "local":
+            stand_in = self.house.stand_in()
+            ask_now(asked, stand_in, peeks=self.peeks)
+            self.judge(exchange, asked, stand_in)
+        elif self.when_store_fails == "refuse" and not self.shadow:
+            raise Refusal(503, "limit-store-unavailable", "The request could not be counted. Try again later.")
+
+    def _tell_of_outage(self, exchange: Exchange, asked: list[Asked], error: StoreError) -> None:
+        outcome = "allow" if self.shadow and self.when_store_fails == "refuse" else self.when_store_fails
+        for each in asked:
+            exchange.attributes[f"{each.meter.policy.topic}.store"] = "unavailable"
+            told = {"apim.limits.policy": each.meter.policy.name, "apim.limits.outcome": outcome}
+            self.env.count("apim.limits.uncounted", told)
+        if not self.failing:
+            self.failing = True
+            log.error("%s cannot count (%s): requests are %s", self, error, _DOING[outcome])
+
+
+_DOING = {"refuse": "refused", "allow": "let in uncounted", "local": "counted in this process"}
+
+
+def strictest(choices: Sequence[str]) -> str:
+    """What becomes of a request that several policies cannot count."""
+    return next(choice for choice in ("refuse", "local", "allow") if choice in choices)

@@ -1,0 +1,1 @@
+"""How counters in memory count: a book for each limit, and the room that all books share."""

@@ -1,0 +1,154 @@
+"""Logs: so many units in the last ``window`` seconds, exactly.
+
+A log is bytes: records of a moment and of all units used until then, oldest first. The first record is the last one
+that no longer counts; units are what the totals since then add up to. Totals may pass 2**64: only differences matter.
+"""
+
+import math
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
+from struct import Struct
+
+from apim_middleware.protocols import Limit, Tally
+from apim_middleware.stores.counts.aging import Aging
+from apim_middleware.stores.counts.book import GRAIN, new
+from apim_middleware.stores.counts.room import Room
+
+_RECORD, _MOMENT, _TOTAL = Struct("=dQ"), Struct("=d"), Struct("=Q")
+_SIZE = _RECORD.size
+_TOTALS = 2**64 - 1
+_MOST = 2**62
+"""Units a log can hold, whatever it is told."""
+
+_EXACT = 1_000
+"""So many records are kept exactly. From there on, hits that are nearer than this part of a window share the later
+moment, so that there are never more than three times as many."""
+
+_ENTRY = 256
+"""Bytes of a log that take as much room as one entry."""
+
+EMPTY = _RECORD.pack(-math.inf, 0)
+
+
+def still_counting(log: bytes, until: float) -> bytes:
+    """The log without the records of moments up to ``until``."""
+    if len(log) == _SIZE or _MOMENT.unpack_from(log, _SIZE)[0] > until:
+        return log
+    return log[_SIZE * bisect_right(_moments(log), until) :]
+
+
+def units_of(log: bytes) -> int:
+    """How many units a log holds."""
+    last: int = _TOTAL.unpack_from(log, len(log) - 8)[0]
+    return last - _TOTAL.unpack_from(log, 8)[0] & _TOTALS  # type: ignore[no-any-return]
+
+
+def with_units(log: bytes, units: int, now: float, nearest: float) -> bytes:
+    """The log with units used now; they join the last record if that is of the same moment, or one in a crowd."""
+    last, total = _RECORD.unpack_from(log, len(log) - _SIZE)
+    moment = max(now, last)
+    crowd = len(log) > _SIZE * _EXACT and moment - _MOMENT.unpack_from(log, len(log) - 2 * _SIZE)[0] < nearest
+    if crowd or (moment == last and len(log) > _SIZE):
+        log = log[:-_SIZE]
+    return log + _RECORD.pack(moment, total + units & _TOTALS)
+
+
+def corrected(log: bytes, units: int, counted: float) -> bytes:
+    """The log with more units, or (below 0) fewer, used at a moment; never fewer than none."""
+    position = bisect_left(_moments(log), counted)
+    records = array("Q", log)
+    if 2 * position + 2 == len(records):  # nothing was used then or since: it was forgotten
+        return with_units(log, min(units, _MOST), counted, 0.0) if units > 0 else log
+    here = records[2 * position + 3] - records[2 * position + 1] & _TOTALS
+    units = min(max(units, -here), _MOST - units_of(log))
+    for each in range(2 * position + 3, len(records), 2):
+        records[each] = records[each] + units & _TOTALS
+    if here + units == 0:
+        del records[2 * position + 2 : 2 * position + 4]
+    return records.tobytes()
+
+
+def back_at(log: bytes, units: int) -> float:
+    """The moment of the record with which so many units have come back, counted from the oldest."""
+    begin = _TOTAL.unpack_from(log, 8)[0]
+    totals = memoryview(log).cast("Q")[3::2]
+    position = bisect_left(totals, units, key=lambda total: total - begin & _TOTALS)
+    moment: float = _MOMENT.unpack_from(log, _SIZE * (position + 1))[0]
+    return moment
+
+
+def _moments(log: bytes) -> "memoryview[float]":
+    return memoryview(log).cast("d")[2::2]
+
+
+class Log(Aging[bytes]):
+    """Keeps a log for each key."""
+
+    __slots__ = ("nearest",)
+
+    def __init__(self, limit: Limit, room: Room) -> None:
+        """Open the book."""
+        super().__init__(limit, room, limit.window)
+        self.nearest = limit.window / _EXACT
+
+    def take(self, key: str, cost: int, now: float) -> Tally:
+        """Count the hit if there is room for it."""
+        log = self._log(key, now)
+        remaining = self.quota - units_of(log) - cost
+        if remaining < 0 or not cost:
+            return self._tally(log, cost, now, allowed=remaining >= 0)
+        log = with_units(log, cost, now, self.nearest)
+        self.put(key, log, now)
+        if remaining < cost:
+            return self._tally(log, cost, now, allowed=True)
+        return new(Tally, (True, remaining, self.window, 0.0, now))
+
+    def look(self, key: str, cost: int, now: float) -> Tally:
+        """What ``take`` would say, counting nothing."""
+        log = self._log(key, now)
+        return self._tally(log, cost, now, allowed=units_of(log) + cost <= self.quota)
+
+    def settle(self, key: str, units: int, counted: float, now: float) -> None:
+        """Correct what was counted at a moment that still counts."""
+        if counted > now - self.window + GRAIN:
+            self._keep(key, corrected(self._log(key, now), units, counted), now)
+
+    def assign(self, key: str, units: int, now: float) -> None:
+        """Count so many units used now, and nothing else."""
+        self._keep(key, with_units(EMPTY, min(units, _MOST), now, 0.0) if units else EMPTY, now)
+
+    def put(self, key: str, mark: bytes, now: float) -> None:
+        """Keep a log; a long one takes the room of several entries."""
+        super().put(key, mark, now)
+        if not len(mark) % _ENTRY:
+            self.room.admit(hash(key) % self.shards, now)
+
+    def held(self, shard: int) -> int:
+        """How much room a shard takes, in entries."""
+        return sum(1 + len(log) // _ENTRY for counts in self.all() for log in counts[shard].values())
+
+    def shares(self, marks: Iterable[bytes], now: float) -> list[float]:
+        """The share of the quota that each log holds, as far as it was looked at."""
+        return [units_of(log) / self.quota for log in marks]
+
+    def _log(self, key: str, now: float) -> bytes:
+        return still_counting(self.mark(key, now) or EMPTY, now - self.window + GRAIN)
+
+    def _keep(self, key: str, log: bytes, now: float) -> None:
+        if len(log) > _SIZE:
+            self.put(key, log, now)
+        else:
+            self.forget(key)
+
+    def _tally(self, log: bytes, cost: int, now: float, *, allowed: bool) -> Tally:
+        used = units_of(log)
+        left = self.quota - used
+        reset = self._until(_MOMENT.unpack_from(log, len(log) - _SIZE)[0], now) if used else 0.0
+        wait = 0.0 if cost <= left else math.inf
+        if left < cost <= self.quota:
+            wait = self._until(back_at(log, cost - left), now)
+        return Tally(allowed, max(left, 0), reset, wait, now)
+
+    def _until(self, moment: float, now: float) -> float:
+        return moment + self.window - now

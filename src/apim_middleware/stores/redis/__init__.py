@@ -1,0 +1,6 @@
+"""Counters and permits in Redis or Valkey, for many processes and machines; needs the extra ``redis``."""
+
+from apim_middleware.stores.redis.counters import RedisCounters
+from apim_middleware.stores.redis.permits import RedisPermits
+
+__all__ = ["RedisCounters", "RedisPermits"]

@@ -1,0 +1,147 @@
+"""What the script of counters is told and what it answers: keys as text, everything else as doubles in one string."""
+
+import math
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from struct import pack
+from typing import Any, NamedTuple, TypeAlias
+from urllib.parse import quote
+
+from apim_middleware.errors import StoreError
+from apim_middleware.protocols import Limit, Tally
+from apim_middleware.stores.calendars import period_of
+
+Item: TypeAlias = tuple[bytes, Limit, float, float]
+"""The whole name of a key, its limit, units that a double can hold, and when they were counted (of a correction)."""
+
+_ALGORITHMS = {"fixed": 0, "sliding": 1, "log": 2, "bucket": 3, "calendar": 4}
+_ANSWERS = 5  # numbers the script says of one item of a hit
+_MOST = 2**52  # units: what a double counts exactly, with room to add
+_REMEMBERED = 4096  # limits
+
+_new = tuple.__new__
+"""Makes a named tuple in half the time that its class takes."""
+
+
+class Operation(IntEnum):
+    """What can be done with counters."""
+
+    HIT = 0
+    PEEK = 1
+    SETTLE = 2
+    ASSIGN = 3
+
+
+class Call(NamedTuple):
+    """One operation on some counters."""
+
+    operation: Operation
+    items: Sequence[Item]
+
+
+class Wording:
+    """Puts calls into the words of the script; what is said of a limit is found once."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        """``now`` is this machine's idea of the time: the script is told of the periods around it."""
+        self._now = now
+        self._names: dict[Limit, bytes] = {}
+        self._numbers: dict[Limit, bytes] = {}
+
+    def items(self, space: bytes, uses: Sequence[tuple[str, Limit, int]], counted: float = 0.0) -> list[Item]:
+        """Uses of limits ready to be sent. Raises ValueError for a calendar nobody knows."""
+        items: list[Item] = []
+        names = self._names
+        for key, limit, units in uses:
+            name = names.get(limit) or self._learn(limit)
+            fit = units if -_MOST < units < _MOST else math.copysign(_MOST, units)
+            items.append((space + name + key.encode("utf-8", "surrogatepass"), limit, fit, counted))
+        return items
+
+    def _learn(self, limit: Limit) -> bytes:
+        if len(self._names) >= _REMEMBERED:
+            self._names.clear()
+            self._numbers.clear()
+        told = numbers_of(limit, self._now())
+        if limit.algorithm != "calendar":  # what is said of a calendar changes with the time
+            self._numbers[limit] = told
+        name = self._names[limit] = name_of(limit)
+        return name
+
+    def packed(self, calls: Sequence[Call]) -> tuple[list[bytes], bytes, bytes]:
+        """The keys, the limits and the calls, in the words of the script."""
+        keys: list[bytes] = []
+        limits: dict[Limit, int] = {}
+        numbers: list[float] = []
+        for operation, items in calls:
+            numbers += operation, len(items)
+            for key, limit, units, counted in items:
+                keys.append(key)
+                numbers += limits.setdefault(limit, len(limits) + 1), units, counted
+        told = b"".join([self._numbers.get(limit) or numbers_of(limit, self._now()) for limit in limits])
+        return keys, told, pack(f"<{len(numbers)}d", *numbers)
+
+
+def name_of(limit: Limit) -> bytes:
+    """What all keys of a limit begin with, and those of no other limit; the key itself comes last."""
+    span, start = (repr(float(seconds)).removesuffix(".0") for seconds in (limit.window, limit.start))
+    more = [str(limit.burst or ""), start if limit.start else "", quote(limit.calendar, "/+")]
+    return "|".join([quote(limit.place, "/~#?:"), limit.algorithm, f"{limit.quota}/{span}", *more, ""]).encode()
+
+
+def numbers_of(limit: Limit, now: float) -> bytes:
+    """A limit as the script reads it; moments and spans in whole microseconds."""
+    more: list[float] = [0.0] * 4
+    if limit.algorithm == "calendar":
+        more = periods_around(limit.calendar, now)
+    elif limit.algorithm == "bucket":
+        more[0] = limit.burst or limit.quota
+    else:
+        more[0] = microseconds(limit.start)
+    return pack("<7d", _ALGORITHMS[limit.algorithm], limit.quota, microseconds(limit.window), *more)
+
+
+def periods_around(calendar: str, now: float) -> list[float]:
+    """When the last period began, this one, the next, and when that ends: the server's clock says which runs."""
+    begin, end = period_of(calendar, now)
+    before, _ = period_of(calendar, begin - 1.0)
+    _, after = period_of(calendar, end)
+    return [microseconds(moment) for moment in (before, begin, end, after)]
+
+
+def microseconds(seconds: float) -> float:
+    """Whole ones, or endlessly many."""
+    return float(round(seconds * 1e6)) if seconds < math.inf else seconds
+
+
+def answers(reply: Sequence[Any], calls: Sequence[Call]) -> list[list[Tally] | StoreError]:
+    """What the script says of each call."""
+    told: list[list[Tally] | StoreError] = []
+    at = 0
+    for operation, items in calls:
+        if not isinstance(reply[at], int):
+            told.append(failure(reply[at]))
+            at += 1
+        elif operation > Operation.PEEK:
+            told.append([])
+            at += 1
+        else:
+            tallies = []
+            for _ in items:
+                allowed, remaining, reset, wait, counted = reply[at : at + _ANSWERS]
+                tallies.append(_new(Tally, (allowed == 1, remaining, seconds(reset), seconds(wait), counted / 1e6)))
+                at += _ANSWERS
+            told.append(tallies)
+    return told
+
+
+def seconds(told: int) -> float:
+    """A span: endless when below zero, else a microsecond longer, so that waiting in floats is enough."""
+    return (told + 1) / 1e6 if told > 0 else 0.0 if told == 0 else math.inf
+
+
+def failure(told: bytes | str) -> StoreError:
+    """Of what the server says of one call, the kind only."""
+    text = told.decode("utf-8", "replace") if isinstance(told, bytes) else told
+    kind = text.partition(" ")[0]
+    return StoreError(f"the store could not count this ({kind if kind.isupper() else 'script error'})")

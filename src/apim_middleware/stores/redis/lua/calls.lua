@@ -1,0 +1,175 @@
+local ALGORITHMS = { [0] = windows(of_clock), sliding, log, bucket, windows(of_calendar) }
+local BUCKET = 3
+
+-- The limits, and the records at hand.
+
+local limits = {}
+for at = 1, #ARGV[2], 56 do
+  local algorithm, quota, window, a, b, c, d = unpack('<ddddddd', ARGV[2], at)
+  local most = algorithm == BUCKET and a or quota
+  limits[#limits + 1] = { rules = ALGORITHMS[algorithm], quota = quota, most = most, window = window, a, b, c, d }
+end
+
+local records, read = {}, {}
+
+local function record_of(key, limit)
+  local record = records[key]
+  if not record then
+    record = limit.rules.read(key, limit)
+    records[key], read[#read + 1] = record, key
+  end
+  return record
+end
+
+local answers, said = {}, 0
+
+local function say(word)
+  said = said + 1
+  answers[said] = word
+end
+
+-- One call at a time: the items of the one at hand, and what is done with them.
+
+local keys, bound, units, moments, found = {}, {}, {}, {}, {}
+
+local function left_of(i)
+  return bound[i].rules.left(found[i], bound[i])
+end
+
+local function add(i)
+  if units[i] > 0 then
+    bound[i].rules.add(found[i], bound[i], units[i])
+    found[i].dirty = true
+  end
+end
+
+local function answer(i, allowed, left)
+  local record, limit, cost, wait = found[i], bound[i], units[i], 0
+  local reset = limit.rules.reset(record, limit)
+  if cost > left then
+    wait = cost > limit.most and huge or limit.rules.wait(record, limit, cost)
+  end
+  answers[said + 1] = allowed and 1 or 0
+  answers[said + 2] = left > 0 and left or 0
+  answers[said + 3] = reset < huge and reset or -1
+  answers[said + 4] = wait < huge and wait or -1
+  answers[said + 5] = record.now or now
+  said = said + 5
+end
+
+-- Of a counter that stands twice in one call, the second use sees the first; so nobody knows before the end.
+local function hit_in_turn(count)
+  local before, allowed, begin, all = {}, {}, said, true
+  for i = 1, count do
+    before[i] = {}
+    for name, value in pairs(found[i]) do
+      before[i][name] = value
+    end
+    allowed[i] = units[i] <= left_of(i)
+    if allowed[i] then
+      add(i)
+    end
+    all = all and allowed[i]
+    answer(i, allowed[i], left_of(i))
+  end
+  if all then
+    return
+  end
+  for i = count, 1, -1 do
+    for name, value in pairs(before[i]) do
+      found[i][name] = value
+    end
+  end
+  for i = 1, count do
+    if allowed[i] then
+      said = begin + 5 * (i - 1)
+      answer(i, true, left_of(i))
+    end
+  end
+  said = begin + 5 * count
+end
+
+local lefts = {}
+
+local function hit(count)
+  local all = true
+  for i = 1, count do
+    for j = 1, i - 1 do
+      if found[i] == found[j] then
+        return hit_in_turn(count)
+      end
+    end
+    lefts[i] = left_of(i)
+    all = all and units[i] <= lefts[i]
+  end
+  for i = 1, count do
+    if all then
+      add(i)
+      answer(i, true, lefts[i] - units[i])
+    else
+      answer(i, units[i] <= lefts[i], lefts[i])
+    end
+  end
+end
+
+local function peek(count)
+  for i = 1, count do
+    local left = left_of(i)
+    answer(i, units[i] <= left, left)
+  end
+end
+
+local function settle(count)
+  for i = 1, count do
+    bound[i].rules.change(found[i], bound[i], units[i], moments[i])
+    found[i].dirty = true
+  end
+  say(1)
+end
+
+local function assign(count) -- of no units: forget
+  for i = 1, count do
+    call('DEL', keys[i])
+    records[keys[i]] = nil
+    if units[i] > 0 then
+      found[i] = record_of(keys[i], bound[i])
+      add(i)
+    end
+  end
+  say(1)
+end
+
+local OPERATIONS = { [0] = hit, peek, settle, assign }
+
+local function look_up(count)
+  for i = 1, count do
+    found[i] = record_of(keys[i], bound[i])
+  end
+end
+
+local at, number = 1, 0
+while at <= #ARGV[3] do
+  local operation, count
+  operation, count, at = unpack('<dd', ARGV[3], at)
+  for i = 1, count do
+    local limit
+    limit, units[i], moments[i], at = unpack('<ddd', ARGV[3], at)
+    keys[i], bound[i] = KEYS[number + i], limits[limit]
+  end
+  number = number + count
+  local fine, problem = pcall(look_up, count)
+  if fine then
+    OPERATIONS[operation](count)
+  else -- this call only
+    say(type(problem) == 'table' and problem.err or problem)
+  end
+end
+
+for _, key in ipairs(read) do
+  local record = records[key]
+  if record and record.dirty then
+    record.dirty = false
+    record.limit.rules.write(record, key, record.limit)
+  end
+end
+return answers

@@ -1,0 +1,131 @@
+-- Logs: a head of five doubles (units that count, entries that are over, entries, when the last was made, how far the
+-- clock was set back in all), then the entries, two doubles each: when, and how many units. `fresh` are to be added.
+
+local log = {}
+local HEAD, ENTRY, CHUNK = 40, 16, 64
+
+local function entries(record, key, from)
+  local chunk, at, index = '', 1, from - 1
+  return function()
+    index = index + 1
+    if index >= record.entries then
+      return nil
+    end
+    if at > #chunk then
+      local begin = HEAD + ENTRY * index
+      chunk, at = call('GETRANGE', key, begin, begin + ENTRY * CHUNK - 1), 1
+    end
+    local moment, units
+    moment, units, at = unpack('<dd', chunk, at)
+    return index, moment, units
+  end
+end
+
+function log.read(key, limit)
+  local record = {
+    key = key, used = 0, over = 0, entries = 0, last = 0, back = 0, fresh = 0, now = now, limit = limit, dirty = false,
+  }
+  local head = call('GETRANGE', key, 0, HEAD - 1)
+  if head == '' then
+    return record
+  end
+  record.used, record.over, record.entries, record.last, record.back = unpack('<ddddd', head)
+  if now + record.back < record.last then -- the clock was set back: go on as if no time had passed
+    record.back, record.dirty = record.last - now, true
+  end
+  record.now = now + record.back
+  local over = record.over
+  for index, moment, units in entries(record, key, record.over) do
+    if moment + limit.window > record.now then
+      break
+    end
+    record.used, record.over = record.used - units, index + 1
+  end
+  record.dirty = record.dirty or record.over - over >= CHUNK -- not to be walked by each hit that is refused
+  return record
+end
+
+local function compacted(record, key)
+  local live = call('GETRANGE', key, HEAD + ENTRY * record.over, -1)
+  record.entries, record.over = record.entries - record.over, 0
+  call('SET', key, string.rep('\0', HEAD) .. live)
+end
+
+local function appended(record, key)
+  local last = record.entries - 1
+  if last >= record.over and record.last == record.now then
+    local place = HEAD + ENTRY * last
+    local units = unpack('<d', call('GETRANGE', key, place + 8, place + 15))
+    call('SETRANGE', key, place + 8, pack('<d', units + record.fresh))
+  else
+    call('SETRANGE', key, HEAD + ENTRY * record.entries, pack('<dd', record.now, record.fresh))
+    record.entries, record.last = record.entries + 1, record.now
+  end
+end
+
+function log.write(record, key, limit)
+  if record.used <= 0 then
+    call('DEL', key)
+    return
+  end
+  if record.over >= CHUNK and record.over * 2 >= record.entries then
+    compacted(record, key)
+  end
+  if record.fresh > 0 then
+    appended(record, key)
+  end
+  call('SETRANGE', key, 0, pack('<ddddd', record.used, record.over, record.entries, record.last, record.back))
+  call('PEXPIRE', key, expiry(record.last + limit.window - record.back))
+end
+
+function log.left(record, limit)
+  return limit.quota - record.used
+end
+
+function log.reset(record, limit)
+  if record.used <= 0 then
+    return 0
+  end
+  return (record.fresh > 0 and record.now or record.last) + limit.window - record.now
+end
+
+function log.wait(record, limit, cost)
+  local short = record.used + cost - limit.quota
+  for _, moment, units in entries(record, record.key, record.over) do
+    short = short - units
+    if short <= 0 then
+      return moment + limit.window - record.now
+    end
+  end
+  return limit.window
+end
+
+function log.add(record, _, units)
+  record.used, record.fresh = record.used + units, record.fresh + units
+end
+
+-- The entry made at a moment, found by halving; nothing when it is over or was never made.
+local function entry_at(record, moment)
+  local low, high = record.over, record.entries - 1
+  while low <= high do
+    local middle = floor((low + high) / 2)
+    local place = HEAD + ENTRY * middle
+    local found, units = unpack('<dd', call('GETRANGE', record.key, place, place + ENTRY - 1))
+    if found == moment then
+      return place, units
+    elseif found < moment then
+      low = middle + 1
+    else
+      high = middle - 1
+    end
+  end
+end
+
+function log.change(record, _, units, counted)
+  local place, had = entry_at(record, counted)
+  if place then
+    local has = max(had + units, 0)
+    call('SETRANGE', record.key, place + 8, pack('<d', has))
+    record.used = record.used + has - had
+  end
+end

@@ -1,0 +1,38 @@
+"""A ready client of redis-py: a cluster, a master that sentinels know, whatever it leads to."""
+
+import asyncio
+from typing import Any, TypeAlias
+
+import redis.asyncio
+import redis.exceptions
+
+from apim_middleware.errors import StoreError
+from apim_middleware.stores.redis.link import Rejected, Silence
+
+Client: TypeAlias = "redis.asyncio.Redis | redis.asyncio.RedisCluster"
+
+
+class ReadyLink:
+    """A way through a client that somebody else made and closes; it should not send anything again by itself."""
+
+    def __init__(self, client: Client, patience: float) -> None:
+        """``patience`` is seconds for a connection and an answer together: the client may have no limit of its own."""
+        self._client: Any = client
+        self._patience = patience
+        self.address = type(client).__name__
+
+    async def say(self, *words: bytes) -> Any:  # noqa: ANN401
+        """The reply to a command. Raises StoreError."""
+        name, *rest = words
+        try:
+            async with asyncio.timeout(self._patience):
+                return await self._client.execute_command(name.decode(), *rest)
+        except (TimeoutError, redis.exceptions.TimeoutError) as error:
+            raise Silence(f"the store on {self.address} did not answer in time") from error
+        except redis.exceptions.NoScriptError as error:
+            raise Rejected(self.address, "NOSCRIPT") from error
+        except Exception as error:
+            raise StoreError(f"the store on {self.address} failed ({type(error).__name__})") from error
+
+    async def aclose(self) -> None:
+        """Leave it as it is."""

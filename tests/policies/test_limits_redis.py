@@ -1,0 +1,82 @@
+"""Limits on a real Redis: settled, away, and back."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.servers import RedisServer, redis_server
+
+from apim_middleware import conditions
+from apim_middleware._limits.standings import Standings
+from apim_middleware.env import Env
+from apim_middleware.policies.limits import Limits, RateLimit
+from apim_middleware.policy import Stack
+from apim_middleware.stores.redis import RedisCounters
+from apim_middleware.testing import FakeClock, call
+
+from .counting import Counting, left
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The driver is asyncio's."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    folder: Path = tmp_path_factory.mktemp("redis")
+    with redis_server(folder) as running:
+        yield running
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """What pauses between attempts go by; counts go by the clock of the server."""
+    return FakeClock()
+
+
+@pytest.fixture
+async def env(server: RedisServer, clock: FakeClock) -> Any:
+    counters = RedisCounters(server.url)
+    yield Env(clock=clock, counters=counters)
+    await counters.aclose()
+
+
+async def test_what_is_known_at_the_end_is_settled_there(env: Env) -> None:
+    app = Counting(chunks=[b"x" * 40])
+    policies = Limits(
+        RateLimit(calls=3, per=3_600, name="failures", window="log", count_when=conditions.failed),
+        RateLimit(calls=100, per=3_600, name="bytes", units="response-bytes"),
+        RateLimit(calls=9, per=3_600, name="late", window="bucket", increment="afterwards"),
+    )
+    guarded = Stack(policies, env=env, place="settled")(app)
+    found = []
+    for _ in range(3):
+        found.append(left(await call(guarded)))
+        await Standings(env).settled()
+    assert found == [[2, 99, 9], [2, 59, 8], [2, 19, 7]]
+    assert (await call(guarded)).status == 429
+
+
+async def test_what_was_counted_here_is_told_to_it_when_it_is_back(
+    env: Env, server: RedisServer, clock: FakeClock
+) -> None:
+    policy = RateLimit(calls=10, per=3_600, name="local", when_store_fails="local")
+    guarded = Stack(policy, env=env, place="away")(Counting())
+    assert left(await call(guarded)) == [9]
+    server.stop()
+    try:
+        assert [left(await call(guarded)) for _ in range(3)] == [[9], [8], [7]]
+    finally:
+        server.start()
+    here = 3
+    clock.advance(20)
+    while left(await call(guarded)) != [9]:  # the server has forgotten all it knew
+        here += 1
+        clock.advance(20)
+    await Standings(env).settled()
+    assert left(await call(guarded)) == [10 - 1 - here - 1]

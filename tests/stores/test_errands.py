@@ -1,0 +1,104 @@
+"""Errands: work that hooks which never await leave to the background."""
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from apim_middleware.stores.errands import Errand
+
+
+class Pile:
+    """Some work, and who did how much of it."""
+
+    def __init__(self) -> None:
+        self.left = 0
+        self.done: list[bool] = []
+        self.opened: anyio.Event | None = None
+        self.failure: Exception | None = None
+        self.errand = Errand(self.work)
+
+    async def work(self, *, last: bool) -> None:
+        while self.left:
+            await anyio.lowlevel.checkpoint()
+            if self.failure is not None:
+                raise self.failure
+            if self.opened is not None and not last:
+                await self.opened.wait()
+            self.left -= 1
+            self.done.append(last)
+
+    def add(self, number: int = 1) -> None:
+        self.left += number
+        self.errand.wake()
+
+
+@pytest.fixture
+def pile() -> Pile:
+    return Pile()
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.anyio
+async def test_work_is_done_soon_and_once(pile: Pile) -> None:
+    for _ in range(3):
+        pile.add()
+    await pile.errand.over()
+    pile.add(2)
+    await pile.errand.over()
+    await pile.errand.over()
+    assert pile.done == [False] * 5
+
+
+@pytest.mark.anyio
+async def test_it_outlives_the_request_that_woke_it(pile: Pile) -> None:
+    async def request() -> None:
+        pile.add()
+        await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(request)
+        await anyio.lowlevel.checkpoint()
+        group.cancel_scope.cancel()
+    await pile.errand.over()
+    assert pile.done == [False]
+
+
+@pytest.mark.anyio
+async def test_an_error_is_logged_and_the_next_begins_anew(pile: Pile, caplog: pytest.LogCaptureFixture) -> None:
+    pile.failure = LookupError("oops")
+    pile.add()
+    await pile.errand.over()
+    assert "what was left to do for a store failed" in caplog.text
+    pile.failure = None
+    pile.errand.wake()
+    await pile.errand.over()
+    assert pile.done == [False]
+
+
+def test_an_event_loop_that_ends_is_waited_for_once_more(pile: Pile, backend: str) -> None:
+    async def main() -> None:
+        pile.opened = anyio.Event()
+        pile.add(3)
+        for _ in range(5):
+            await anyio.lowlevel.checkpoint()
+        assert pile.done == []
+
+    anyio.run(main, backend=backend)
+    assert pile.done == [True] * 3
+
+
+def test_another_event_loop_goes_on_with_it(pile: Pile, backend: str) -> None:
+    pile.add()  # no event loop runs: nothing happens yet
+    assert pile.done == []
+
+    async def main() -> None:
+        pile.add()
+        await pile.errand.over()
+
+    anyio.run(main, backend=backend)
+    anyio.run(main, backend=backend)
+    assert pile.done == [False] * 3

@@ -1,0 +1,254 @@
+"""Counters in memory when there is no room: who goes first, and that the bound holds."""
+
+import math
+from itertools import pairwise
+
+import pytest
+
+from apim_middleware.protocols import Hit, Limit
+from apim_middleware.stores.counts.room import NOTHING
+from apim_middleware.stores.memory import MemoryCounters
+from apim_middleware.testing import FakeClock
+
+ALGORITHMS = {
+    "fixed": Limit(5, 3_600.0, "fixed"),
+    "lifetime": Limit(5, math.inf, "fixed"),
+    "sliding": Limit(5, 3_600.0, "sliding"),
+    "log": Limit(5, 3_600.0, "log"),
+    "bucket": Limit(5, 3_600.0, "bucket"),
+    "calendar": Limit(5, 86_400.0, "calendar", calendar="day UTC"),
+}
+ALL = pytest.mark.parametrize("limit", ALGORITHMS.values(), ids=ALGORITHMS)
+EACH = pytest.mark.parametrize("limit", [ALGORITHMS[name] for name in ALGORITHMS if name != "lifetime"])
+
+
+def assert_books_are_right(counters: MemoryCounters) -> None:
+    room = counters._room
+    for shard in range(room.shards):
+        assert room.held(shard) <= room._admitted[shard] <= room._size
+    assert len(room.books) <= room._most_books
+    assert not NOTHING
+
+
+@ALL
+@pytest.mark.parametrize("max_keys", [1, 2, 3, 10, 999, 5_000])
+def test_invented_keys_never_take_more_room_than_allowed(limit: Limit, max_keys: int) -> None:
+    clock = FakeClock()
+    counters = MemoryCounters(clock, max_keys=max_keys)
+    for number in range(8_000):
+        assert counters.hit_now([Hit(f"invented-{number}", limit)])[0].allowed
+        if number % 1_000 == 0:
+            clock.advance(7)
+            assert len(counters) <= max_keys
+    assert_books_are_right(counters)
+
+
+@pytest.mark.parametrize("max_keys", [1, 10, 2_000])
+def test_invented_limits_take_no_more_room_either(max_keys: int) -> None:
+    counters = MemoryCounters(FakeClock(), max_keys=max_keys)
+    for number in range(3_000):
+        limit = Limit(5, 60.0, "fixed", f"place-{number}")
+        counters.hit_now([Hit("a", limit, number % 7)])
+    assert_books_are_right(counters)
+    for number in range(3_000):
+        counters.peek_now([Hit("b", Limit(5, 60.0, "fixed", f"elsewhere-{number}"))])
+    assert_books_are_right(counters)
+
+
+@ALL
+@pytest.mark.parametrize("quota", [1, 2, 100])
+def test_invented_keys_do_not_free_blocked_ones(limit: Limit, quota: int) -> None:
+    counters = MemoryCounters(FakeClock(), max_keys=2_000)
+    limit = limit._replace(quota=quota)
+    blocked = [f"blocked-{number}" for number in range(200)]
+    for key in blocked:
+        counters.hit_now([Hit(key, limit, quota)])
+    for number in range(12_000):
+        counters.hit_now([Hit(f"invented-{number}", limit)])
+    assert counters.evicted > 10_000
+    assert not any(counters.hit_now([Hit(key, limit)])[0].allowed for key in blocked)
+
+
+def test_blocked_keys_stay_blocked_while_there_is_anything_else_to_forget() -> None:
+    counters = MemoryCounters(FakeClock(), max_keys=100)
+    strict, wide = Limit(1, 3_600.0, "fixed", "strict"), Limit(100, 3_600.0, "fixed", "wide")
+    blocked = [Hit(f"blocked-{number}", strict) for number in range(95)]
+    for hit in blocked:
+        counters.hit_now([hit])
+    for number in range(1_000):
+        counters.hit_now([Hit(f"invented-{number}", wide)])
+    assert not any(tally.allowed for tally in counters.peek_now(blocked))
+
+
+def test_invented_keys_of_one_limit_do_not_reset_what_another_counted() -> None:
+    counters = MemoryCounters(FakeClock(), max_keys=5_000)
+    by_subscription, by_header = Limit(10, 3_600.0, "fixed", "a"), Limit(100, 3_600.0, "fixed", "b")
+    for number in range(500):
+        counters.hit_now([Hit(f"subscription-{number}", by_subscription, 4)])
+    for number in range(50_000):
+        counters.hit_now([Hit(f"invented-{number}", by_header)])
+    left = counters.peek_now([Hit(f"subscription-{number}", by_subscription) for number in range(500)])
+    assert {tally.remaining for tally in left} == {6}
+
+
+@EACH
+def test_what_counts_no_more_makes_room_first(limit: Limit) -> None:
+    clock = FakeClock()
+    counters = MemoryCounters(clock, max_keys=1_000)
+    old, new = limit._replace(place="old"), limit._replace(place="new")
+    for number in range(1_000):
+        counters.hit_now([Hit(f"old-{number}", old)])
+    clock.advance(2 * limit.window + 1)
+    for number in range(1_000):
+        counters.hit_now([Hit(f"new-{number}", new)])
+    assert (len(counters), counters.evicted) == (1_000, 0)
+
+
+def test_what_has_nearly_faded_makes_room_before_what_was_used_just_now() -> None:
+    clock = FakeClock()
+    counters = MemoryCounters(clock, max_keys=100)
+    limit = Limit(10, 60.0, "sliding")
+    for step in (0, 59):
+        clock.advance(step)
+        for number in range(50):
+            counters.hit_now([Hit(f"old-{number}", limit, 2)])
+    clock.advance(54)
+    now = [Hit(f"now-{number}", limit) for number in range(50)]
+    for hit in now:
+        counters.hit_now([hit])
+    for number in range(20):
+        counters.hit_now([Hit(f"invented-{number}", limit)])
+    assert {tally.remaining for tally in counters.peek_now(now)} == {9}
+
+
+def test_a_window_that_is_over_gives_its_room_back() -> None:
+    clock = FakeClock()
+    counters = MemoryCounters(clock, max_keys=1_000)
+    limit = Limit(1, 60.0, "fixed")
+    for _ in range(5):
+        for number in range(1_000):
+            assert counters.hit_now([Hit(f"key-{number}", limit)])[0].allowed
+        clock.advance(60)
+    assert (len(counters), counters.evicted) == (1_000, 0)
+
+
+def test_an_attempt_that_was_refused_leaves_nothing_behind() -> None:
+    counters = MemoryCounters(FakeClock())
+    full, wide = Limit(1, 60.0, "fixed", "full"), Limit(100, 60.0, "fixed", "wide")
+    counters.hit_now([Hit("a", full)])
+    for number in range(100):
+        counters.hit_now([Hit(f"invented-{number}", wide), Hit("a", full)])
+        counters.hit_now([Hit(f"invented-{number}", full, 2)])
+    assert len(counters) == 1
+
+
+@ALL
+def test_what_costs_nothing_takes_no_room(limit: Limit) -> None:
+    counters = MemoryCounters(FakeClock())
+    for number in range(100):
+        assert counters.hit_now([Hit(f"invented-{number}", limit, 0)])[0].allowed
+    assert len(counters) == 0
+
+
+@ALL
+@pytest.mark.parametrize("max_keys", [1, 2, 3])
+def test_a_refused_call_that_made_others_make_room_leaves_the_books_right(limit: Limit, max_keys: int) -> None:
+    counters = MemoryCounters(FakeClock(), max_keys=max_keys)
+    for key in "abcd":
+        counters.hit_now([Hit(key, limit)])
+        counters.hit_now([Hit(key, limit), Hit("e", limit), Hit("f", limit), Hit("g", limit, 6)])
+        assert_books_are_right(counters)
+    assert counters.peek_now([Hit("e", limit)])[0].remaining == 5
+
+
+@ALL
+def test_a_monotonic_clock_that_breaks_its_word_hands_out_nothing(limit: Limit) -> None:
+    clock = FakeClock()
+    counters = MemoryCounters(clock, max_keys=100)
+    clock.advance(30)
+    for key, cost in (("a", 5), ("b", 3)):
+        counters.hit_now([Hit(key, limit, cost)])
+    for back in (20, 20, 1_000):
+        clock.advance(-back)
+        left = [tally.remaining for tally in counters.peek_now([Hit("a", limit), Hit("b", limit)])]
+        assert left <= [0, 2]
+        assert [counters.hit_now([Hit(f"c-{back}", limit)])[0].remaining for _ in range(6)][-2:] == [0, 0]
+
+
+def test_no_dict_is_ever_large_enough_for_growing_or_dropping_it_to_be_a_stall() -> None:
+    counters = MemoryCounters(FakeClock())
+    limit = Limit(1, 60.0, "fixed")
+    for number in range(150_000):
+        counters.hit_now([Hit(f"key-{number}", limit)])
+    assert len(counters) == 150_000
+    held = [counters._room.held(shard) for shard in range(counters._room.shards)]
+    assert max(held) < 300  # 150 on average: hashes spread evenly
+    assert counters._room._size < 2_100
+
+
+def test_keys_of_one_shard_do_not_collide_in_its_dict() -> None:
+    counters = MemoryCounters(FakeClock(), max_keys=512_000)
+    assert counters._room.shards % 2 == 1
+
+
+def test_a_quota_for_a_lifetime_goes_after_everything_that_comes_back() -> None:
+    counters = MemoryCounters(FakeClock(), max_keys=100)
+    for number in range(50):
+        counters.hit_now([Hit(f"subscription-{number}", ALGORITHMS["lifetime"])])
+    for number in range(1_000):
+        counters.hit_now([Hit(f"invented-{number}", ALGORITHMS["fixed"], 5)])
+    left = counters.peek_now([Hit(f"subscription-{number}", ALGORITHMS["lifetime"]) for number in range(50)])
+    assert {tally.remaining for tally in left} == {4}
+
+
+@pytest.mark.parametrize("name", ["log", "bucket", "sliding"])
+def test_a_key_that_is_idle_for_long_is_forgotten(name: str) -> None:
+    clock, limit = FakeClock(), ALGORITHMS[name]
+    counters = MemoryCounters(clock)
+    for number in range(1_000):
+        counters.hit_now([Hit(f"idle-{number}", limit)])
+    for _ in range(3):
+        clock.advance(limit.window + 1)
+        counters.hit_now([Hit("busy", limit)])
+    assert len(counters) <= 2
+
+
+@pytest.mark.parametrize("name", ["log", "bucket"])
+def test_a_key_that_is_not_idle_is_kept_once(name: str) -> None:
+    clock, limit = FakeClock(), ALGORITHMS[name]
+    counters = MemoryCounters(clock)
+    for _ in range(30):
+        clock.advance(limit.window / 4)
+        assert counters.hit_now([Hit("busy", limit)])[0].allowed
+        assert len(counters) == 1
+
+
+@EACH
+def test_what_is_over_is_freed_little_by_little(limit: Limit) -> None:
+    clock = FakeClock()
+    counters = MemoryCounters(clock)
+    room = counters._room
+    for number in range(4_000):
+        counters.hit_now([Hit(f"old-{number}", limit)])
+    clock.advance(2 * limit.window + 3)
+    counters.hit_now([Hit("new", limit)])
+    assert len(counters) == 1
+    left = [sum(map(len, room._waste))]
+    for number in range(3_000):
+        counters.hit_now([Hit(f"new-{number}", limit)])
+        left.append(sum(map(len, room._waste)))
+    assert all(0 < before - after <= 32 for before, after in pairwise(left) if before)
+    assert room._waste == []
+
+
+def test_a_long_log_takes_the_room_of_several_keys() -> None:
+    clock = FakeClock()
+    counters = MemoryCounters(clock, max_keys=1_000)
+    many, few = Limit(500, 3_600.0, "log"), Limit(1, 3_600.0, "log")
+    for _ in range(500):
+        clock.advance(1)
+        counters.hit_now([Hit("busy", many)])
+    for number in range(1_000):
+        counters.hit_now([Hit(f"key-{number}", few)])
+        assert_books_are_right(counters)
+    assert 900 <= len(counters) + 500 * 16 // 256 <= 1_000

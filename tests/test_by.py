@@ -1,0 +1,142 @@
+"""Keys: whom a limit counts, whom a cached response belongs to."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apim_middleware import by, conditions
+from apim_middleware.errors import ConfigError
+from apim_middleware.exchange import Exchange
+from apim_middleware.identity import Principal, Subscription
+from apim_middleware.testing import http_scope
+
+NOBODY = Exchange(http_scope(client=None))
+
+
+def exchange(path: str = "/", **more: Any) -> Exchange:
+    return Exchange(http_scope(path=path, **more))
+
+
+def of_text(text: str | None) -> by.Key:
+    return lambda exchange: text
+
+
+@pytest.mark.parametrize(
+    ("address", "key"),
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        ("2001:db8::1", "2001:db8::/64"),
+        ("2001:db8::ffff:1", "2001:db8::/64"),
+        ("2001:db8:0:1::1", "2001:db8:0:1::/64"),
+        ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("testclient", "testclient"),
+    ],
+)
+def test_a_client_is_its_address_or_its_network(address: str, key: str) -> None:
+    assert by.client(exchange(client=(address, 1))) == key
+
+
+@pytest.mark.parametrize("client", [None, (), (None, 0)])
+def test_a_client_the_server_knows_nothing_of_is_unknown(client: Any) -> None:
+    assert by.client(exchange(client=client)) is None
+
+
+def test_a_product_is_that_of_the_subscription() -> None:
+    found = exchange()
+    assert by.product(found) is None
+    found.subscription = Subscription(id="one")
+    assert by.product(found) is None
+    found.subscription = Subscription(id="one", product="maps")
+    assert (by.product(found), by.needs(by.product)) == ("maps", {"subscription"})
+
+
+def test_an_attribute_is_what_another_policy_noted() -> None:
+    found = exchange()
+    key = by.attribute("app.tenant")
+    assert key(found) is None
+    found.attributes["app.tenant"] = 7
+    assert key(found) == "7"
+
+
+ROUTES = by.route(login=conditions.path("/login"), reports=conditions.path("/reports/*"))
+
+
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [("/login", "login"), ("/reports/1", "reports"), ("/reports", "reports"), ("/invented", ""), ("/login/x", "")],
+)
+def test_a_route_is_one_of_those_that_were_named(path: str, key: str) -> None:
+    assert ROUTES(exchange(path)) == key
+
+
+def test_several_keys_can_be_one() -> None:
+    key = by.both(by.client, by.header("x-tenant"), ROUTES)
+    found = key(exchange("/login", headers=[(b"x-tenant", b"a")]))
+    assert found == key(exchange("/login", headers=[(b"x-tenant", b"a")])) is not None
+    assert found != key(exchange("/other", headers=[(b"x-tenant", b"a")]))
+
+
+def test_several_keys_are_unknown_when_one_of_them_is() -> None:
+    assert by.both(by.client, by.header("x-tenant"))(exchange()) is None
+    assert by.both(by.header("x-tenant"), by.client)(exchange()) is None
+
+
+@given(st.lists(st.text(max_size=8), min_size=2, max_size=3), st.lists(st.text(max_size=8), min_size=2, max_size=3))
+def test_no_two_ways_to_cut_a_text_are_one_key(some: list[str], others: list[str]) -> None:
+    first, second = (by.both(*map(of_text, texts))(NOBODY) for texts in (some, others))
+    assert (first == second) == (some == others)
+
+
+def test_the_first_known_key_counts_and_each_counts_apart() -> None:
+    key = by.either(by.header("x-tenant"), by.client)
+    tenant, client = exchange(headers=[(b"x-tenant", b"203.0.113.7")]), exchange()
+    assert key(tenant) is not None
+    assert key(client) is not None
+    assert key(tenant) != key(client)
+    assert key(NOBODY) is None
+
+
+def test_a_key_of_several_relies_on_what_each_relies_on() -> None:
+    assert by.needs(by.both(by.client, by.claim("tid"))) == {"client", "principal"}
+    assert by.needs(by.either(by.subscription, by.client)) == {"client", "subscription"}
+    assert by.needs(ROUTES) == frozenset()
+
+
+def test_a_claim_is_the_callers() -> None:
+    found = exchange()
+    assert by.claim("tid")(found) is None
+    found.principal = Principal(subject="ada", claims={"tid": 7})
+    assert by.claim("tid")(found) == "7"
+
+
+NAMES = [
+    by.client, by.principal, by.everyone, by.product, by.header("x-a"), by.header("x-b"), by.claim("x-a"),
+    by.attribute("x-a"), ROUTES, by.route(login=conditions.path("/sign-in")), by.both(by.client, by.header("x-a")),
+    by.both(by.client, by.header("x-b")), by.either(by.client, by.header("x-a")), lambda exchange: "a",
+]  # fmt: skip
+
+
+def test_different_keys_have_different_names_in_every_process() -> None:
+    names = [by.name_of(key) for key in NAMES]
+    assert len(set(names)) == len(names)
+    assert not any(" at 0x" in name for name in names)
+
+
+async def later(exchange: Exchange) -> str:
+    return "a"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: by.both(by.client, "x-tenant"),  # type: ignore[arg-type]
+        lambda: by.either(by.client, later),  # type: ignore[arg-type]
+        lambda: by.route(),
+        lambda: by.route(login="/login"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_key_is_a_mistake(make: Any) -> None:
+    with pytest.raises(ConfigError, match=r"by\."):
+        make()
