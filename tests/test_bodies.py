@@ -1,10 +1,11 @@
 """Bodies seen whole, told again, and responses held back."""
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apim_middleware.bodies import Gathered, Held, Replay, read_body
+from apim_middleware.bodies import Ahead, Gathered, Held, Replay, read_body
 from apim_middleware.errors import ClientLeft, Refusal, ResponseOver
 
 GONE = {"type": "http.disconnect"}
@@ -268,3 +269,88 @@ async def test_a_response_not_whole_is_not_released():
     await gathered(body(b"half", more=True))
     await gathered.release()
     assert (out, gathered.whole) == ([], False)
+
+
+# Reading ahead
+
+
+def left(ahead, noted):
+    def note():
+        noted.append(ahead.left)
+
+    return note
+
+
+async def test_what_was_read_ahead_is_told_and_then_what_comes():
+    ahead = Ahead(telling(*request(b"a", b"b", b"c")), 2)
+    await ahead.watch(pytest.fail)
+    assert [await ahead.receive() for _ in range(4)] == [*request(b"a", b"b", b"c"), GONE]
+
+
+async def test_a_client_that_leaves_is_seen_behind_its_whole_body():
+    noted = []
+    ahead = Ahead(telling(*request(b"a", b"b")), 100)
+    await ahead.watch(left(ahead, noted))
+    assert noted == [True]
+    assert [await ahead.receive() for _ in range(5)] == [*request(b"a", b"b"), GONE, GONE, GONE]
+
+
+async def test_no_more_than_the_cap_is_read_ahead_but_for_the_rest_of_a_chunk():
+    asked = []
+
+    async def receive():
+        asked.append(1)
+        return {"type": "http.request", "body": b"xxxx", "more_body": True}
+
+    await Ahead(receive, 10).watch(pytest.fail)
+    assert len(asked) == 3
+
+
+async def test_a_read_under_way_when_the_waiting_is_over_belongs_to_the_app():
+    comes, reading = anyio.Event(), []
+
+    async def receive():
+        reading.append(1)
+        await comes.wait()
+        return request(b"late")[0]
+
+    ahead, told = Ahead(receive, 100), []
+
+    async def app():
+        told.append(await ahead.receive())
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ahead.watch, pytest.fail)
+        await anyio.wait_all_tasks_blocked()
+        ahead.stop()
+        tasks.start_soon(app)
+        await anyio.wait_all_tasks_blocked()
+        assert (told, reading) == ([], [1])
+        comes.set()
+    assert (told, reading) == (request(b"late"), [1])
+
+
+async def test_one_who_left_when_the_waiting_was_over_is_not_told_of():
+    comes = anyio.Event()
+
+    async def receive():
+        await comes.wait()
+        return GONE
+
+    ahead = Ahead(receive, 100)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ahead.watch, pytest.fail)
+        await anyio.wait_all_tasks_blocked()
+        ahead.stop()
+        comes.set()
+    assert await ahead.receive() == GONE
+
+
+async def test_an_error_while_reading_ahead_is_raised_where_it_is_asked_for():
+    async def receive():
+        raise OSError("the line is down")
+
+    ahead = Ahead(receive, 100)
+    await ahead.watch(pytest.fail)
+    with pytest.raises(OSError, match="the line is down"):
+        await ahead.receive()

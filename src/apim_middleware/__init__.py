@@ -10,9 +10,11 @@ from apim_middleware.policies.api_key import APIKeyAuth
 from apim_middleware.policies.branch import Choose, When
 from apim_middleware.policies.cache import Cache
 from apim_middleware.policies.client import IPFilter, TrustedProxies
+from apim_middleware.policies.concurrency import LimitConcurrency
 from apim_middleware.policies.headers import RemoveHeader, SetHeader
 from apim_middleware.policies.jwt import JWTAuth
-from apim_middleware.policies.limits import Quota, RateLimit
+from apim_middleware.policies.limits import Limits, Quota, RateLimit
+from apim_middleware.policies.load_shed import LoadShed
 from apim_middleware.policies.target import RemoveQuery, RewritePath, SetQuery
 from apim_middleware.policies.tracing import Tracing
 from apim_middleware.policy import Composable, Policy, Stack
@@ -34,6 +36,9 @@ __all__ = [
     "JWTAuth",
     "KeyRecord",
     "KeyStore",
+    "LimitConcurrency",
+    "Limits",
+    "LoadShed",
     "MemoryCounters",
     "MemoryKeys",
     "Policy",

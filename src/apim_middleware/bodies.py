@@ -1,10 +1,13 @@
 """Bodies for layers that must see one whole, tell it again, or hold a response back; all else lets bodies flow.
 
-Each names a cap, and what happens beyond it: ``read_body`` refuses, ``Replay`` can no longer repeat, ``Gathered`` lets
-go what it holds and the rest flows.
+Each names a cap, and what happens beyond it: ``read_body`` refuses, ``Replay`` can no longer repeat, ``Ahead`` sees no
+further, ``Gathered`` lets go what it holds and the rest flows.
 """
 
+from collections import deque
 from collections.abc import Callable
+
+from anyio import Event
 
 from apim_middleware._http.headers import get
 from apim_middleware.errors import ClientLeft, Refusal, ResponseOver
@@ -89,6 +92,60 @@ class Replay:
             self._kept.clear()
         elif chunk:
             self._kept.append(chunk)
+
+
+class Ahead:
+    """Reads a request ahead while its layer waits, to see when the client leaves; nothing that was read is lost.
+
+    Run ``watch`` in a task of its own, ``stop`` it when the waiting is over, and give the app ``receive``: that tells
+    what was read, and awaits the read under way, so that the request has one reader at any moment. ``cap`` bytes of the
+    body are read ahead; whether a client leaves that sends more is not seen.
+    """
+
+    def __init__(self, receive: Receive, cap: int) -> None:
+        """Nothing is read yet."""
+        self._receive = receive
+        self._room = cap
+        self._read: deque[Message] = deque()
+        self._reading: Event | None = None
+        self._failure: Exception | None = None
+        self._stopped = False
+        self.left = False
+        """Whether the client was seen leaving."""
+
+    async def watch(self, on_left: Callable[[], None]) -> None:
+        """Read until the client leaves, and say so; return when more must not be read."""
+        while self._room > 0 and not (self._stopped or self.left or self._failure):
+            self._reading = Event()
+            try:
+                self._keep(await self._receive())
+            except Exception as error:
+                self._failure = error
+            finally:
+                self._reading.set()
+                self._reading = None
+        if self.left and not self._stopped:
+            on_left()
+
+    def stop(self) -> None:
+        """Begin no further read."""
+        self._stopped = True
+
+    def _keep(self, message: Message) -> None:
+        self._read.append(message)
+        self._room -= len(message.get("body") or b"")
+        self.left = message["type"] in ("http.disconnect", "websocket.disconnect")
+
+    async def receive(self) -> Message:
+        """What the app is told: what was read ahead, then what comes."""
+        if self._reading is not None and not self._read:
+            await self._reading.wait()
+        if self._read:
+            leaving = self.left and len(self._read) == 1  # that is told whenever somebody asks
+            return self._read[0] if leaving else self._read.popleft()
+        if self._failure is not None:
+            raise self._failure
+        return await self._receive()
 
 
 class Held:

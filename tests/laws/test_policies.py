@@ -29,6 +29,9 @@ from apim_middleware import (
     conditions,
 )
 from apim_middleware.errors import ConfigError
+from apim_middleware.policies.concurrency import LimitConcurrency
+from apim_middleware.policies.limits import Limits
+from apim_middleware.policies.load_shed import LoadShed
 from apim_middleware.stores.keys import key_digest
 from apim_middleware.testing import Answer, FakeClock, call, connect
 from apim_middleware.types import ASGIApp, Layer, Receive, Scope, Send
@@ -52,6 +55,14 @@ MAKERS: tuple[Callable[[random.Random], Layer], ...] = (
     lambda rng: APIKeyAuth(keys=keys(), optional=rng.random() < 0.7),
     lambda rng: RateLimit(calls=rng.randint(1, 4), per=60, by=rng.choice((by.everyone, by.client)), window="fixed"),
     lambda rng: Quota(calls=rng.randint(1, 4), per=3600, by=by.everyone, name=f"q{rng.randint(1, 2)}"),
+    lambda rng: LimitConcurrency(at_once=1, queue=rng.randint(0, 1), by=rng.choice((by.everyone, by.client))),
+    lambda rng: LoadShed(initial_limit=2),
+    lambda rng: RateLimit(calls=rng.randint(5, 60), per=60, by=by.client, units=rng.choice(("bytes", "request-bytes"))),
+    lambda rng: RateLimit(calls=rng.randint(1, 3), per=60, by=by.everyone, name="f", count_when=conditions.failed),
+    lambda rng: Limits(
+        RateLimit(calls=rng.randint(1, 4), per=60, by=by.client, window=rng.choice(("bucket", "log"))),
+        Quota(calls=rng.randint(1, 4), period="day", by=by.everyone),
+    ),
     lambda rng: Cache(ttl=rng.choice((None, 60)), private_to=rng.choice((None, by.subscription))),
     lambda rng: SetHeader(name="x-a", value=str(rng.randint(1, 3)), on=rng.choice(("request", "response"))),
     lambda rng: SetHeader(name="x-path", value=lambda exchange: exchange.path, on="response", exists="append"),

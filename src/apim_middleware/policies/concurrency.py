@@ -1,0 +1,341 @@
+"""How many may be in the house at once: ``LimitConcurrency``.
+
+Requests are counted under a key from when they come in until the last byte of their response was handed on. Who is in
+stands in ``Env.permits``; who waits stands in a line of this process.
+"""
+
+import inspect
+import itertools
+import logging
+from collections import deque
+from dataclasses import dataclass
+from secrets import token_hex
+from typing import Literal
+from urllib.parse import quote
+
+from anyio import Event, create_task_group, move_on_after
+from anyio.abc import TaskGroup
+
+from apim_middleware._limits.places import LONGEST_KEY, digest_of
+from apim_middleware._ring import refusal_messages, refused
+from apim_middleware.bodies import Ahead
+from apim_middleware.by import Key, everyone, name_of
+from apim_middleware.by import needs as needs_of
+from apim_middleware.env import Env
+from apim_middleware.errors import Refusal, StoreError
+from apim_middleware.exchange import KEY, Exchange
+from apim_middleware.policy import Policy, ring
+from apim_middleware.protocols import Permits
+from apim_middleware.stores.lending import Lending
+from apim_middleware.stores.permits import MemoryPermits
+from apim_middleware.types import ASGIApp, Receive, Scope, Send
+
+log = logging.getLogger("apim_middleware")
+
+_VISIT = "apim_middleware.concurrency.visit"
+_RETRY = [(b"retry-after", b"1")]
+_ASK_AGAIN = 0.05  # seconds: who leaves another process tells nobody here
+_LONGEST_WAIT = 3600.0
+_AHEAD = 65_536
+_serial = itertools.count(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitConcurrency(Policy):
+    """Let at most ``at_once`` requests of the same key be at work at once.
+
+    A request is at work until the last byte of its response was handed on, it failed, or its client left; a WebSocket
+    until it is closed. What an app does after the last byte holds nothing.
+
+    Refused: 429 ``too-many-at-once`` with ``Retry-After``; 403 ``caller-unknown`` for a request without a key;
+    503 ``limit-store-unavailable`` when it cannot be counted.
+    Follows ``limit-concurrency`` of Azure API Management and RFC 6585 §4.
+    """
+
+    at_once: int
+    """How many may be at work at once, at least 1."""
+
+    by: Key = everyone
+    """Whom to count: a function of the exchange that gives the key. Default: all callers together."""
+
+    queue: int = 0
+    """How many more, of each key, may wait until one is done; they come in in the order they came. Default: none."""
+
+    wait: float = 1.0
+    """The longest wait in the queue in seconds, up to an hour; who waited that long is refused. Default: 1."""
+
+    name: str = "concurrency"
+    """What logs and traces call this policy; policies in one stack should have different names."""
+
+    when_unknown: Literal["refuse", "together"] = "refuse"
+    """What becomes of a request without a key: refused (the default), or counted together with all such requests."""
+
+    when_store_fails: Literal["refuse", "allow", "local"] = "refuse"
+    """What becomes of a request that cannot be counted: refused (the default), let in uncounted, or counted in this
+    process alone."""
+
+    shadow: bool = False
+    """Whether the limit is only tried out: counted and reported, but nobody waits or is refused. Default: no."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the key relies on."""
+        return needs_of(self.by)
+
+    def __post_init__(self) -> None:
+        """Check that somebody can come in, and nobody waits for ever."""
+        if self.at_once < 1:
+            raise self.mistake("at_once", "lets nobody in", "Give a number of at least 1")
+        if self.queue < 0:
+            raise self.mistake("queue", "is no number of requests", "Give 0 or more")
+        if not 0 < self.wait <= _LONGEST_WAIT:
+            raise self.mistake("wait", "is no time to wait", "Give seconds above 0, an hour at most")
+        if inspect.iscoroutinefunction(self.by):
+            raise self.mistake("by", "is async", "Give a plain function; look things up in a policy before it")
+        if not (self.name.isascii() and self.name.isprintable() and 1 <= len(self.name) <= 64):
+            raise self.mistake("name", "is not 1 to 64 printable ASCII characters", 'Give a name such as "reports"')
+
+    def bind(self, env: Env) -> "_InMemory | _AtStore":
+        """Count in the permits of the environment: without awaiting when they are in memory."""
+        permits = env.permits(MemoryPermits)
+        return _InMemory(self, env, permits) if isinstance(permits, MemoryPermits) else _AtStore(self, env, permits)
+
+    def build(self, app: ASGIApp, env: Env) -> ASGIApp:
+        """A ring of this policy, and behind it, if anybody may wait, the hall to wait in."""
+        door = env.bind(self)
+        return ring(self, door, _Hall(door, app) if self.queue else app, env)
+
+
+class _Visit:
+    """One request: under which key it counts, and how far it came."""
+
+    __slots__ = ("entered", "holder", "key", "source", "turn")
+
+    def __init__(self, key: str, holder: str) -> None:
+        self.key, self.holder = key, holder
+        self.entered = False
+        self.source: object = None  # whom it owes a permit
+        self.turn: Event | None = None  # of one that waits
+
+
+class _Door:
+    """Who may come in, of one policy at one place, and who waits."""
+
+    def __init__(self, policy: LimitConcurrency, env: Env) -> None:
+        self.policy, self.env = policy, env
+        self.by, self.at_once = policy.by, policy.at_once
+        self.place = "/".join((quote(env.place, "/~"), quote(policy.name, ""), quote(name_of(policy.by), "")))
+        self.lines: dict[str, deque[_Visit]] = {}  # of keys for which somebody waits, and no others
+        self._told: set[str] = set()
+
+    def key(self, exchange: Exchange) -> str:
+        """Under which key this request counts: of any length in any script, short ASCII."""
+        key = self.by(exchange)
+        if key is None:
+            return self._unknown()
+        if len(key) > LONGEST_KEY or not key.isascii():
+            return f"{self.place}#:{digest_of(key)}"
+        return f"{self.place}:{key}"
+
+    def _unknown(self) -> str:
+        if self.policy.when_unknown == "refuse":
+            self._tell_once(f"refuses requests of which {self.by!r} is not known")
+            raise Refusal(403, "caller-unknown", "The request does not say who is calling.")
+        return f"{self.place}?:"
+
+    def no_room(self, exchange: Exchange, visit: _Visit) -> None:
+        """There is no permit for this one: it waits, or is refused."""
+        if self.policy.shadow:
+            exchange.attributes["apim.concurrency.shadow"] = self.policy.name
+            self.env.count("apim.limits.shadow", {"apim.limits.policy": self.policy.name})
+            self._tell_once("would refuse requests")
+        elif len(self.lines.get(visit.key, ())) < self.policy.queue:
+            self.lines.setdefault(visit.key, deque()).append(visit)
+            visit.turn = Event()
+            exchange.state[self] = exchange.scope[_VISIT] = visit
+        else:
+            raise self.refusal(exchange)
+
+    def refusal(self, exchange: Exchange) -> Refusal:
+        """What one gets who cannot come in. A 429, as in Azure: a 503 would count against the health of the app."""
+        exchange.attributes["apim.concurrency.policy"] = self.policy.name
+        return Refusal(429, "too-many-at-once", "Too many requests are at work. Try again later.", headers=_RETRY)
+
+    async def wait(self, exchange: Exchange, visit: _Visit) -> None:
+        """Return when this one may come in."""
+        raise NotImplementedError
+
+    def step_out(self, visit: _Visit) -> None:
+        """This one waits no longer."""
+        line = self.lines.get(visit.key)
+        if line is not None and visit in line:
+            line.remove(visit)
+            if not line:
+                del self.lines[visit.key]
+
+    def _tell_once(self, what: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            log.warning("%r %s; this is told once", self.policy, what)
+
+
+class _InMemory(_Door):
+    """Hands each permit that comes back to the first in line, so that nobody overtakes."""
+
+    def __init__(self, policy: LimitConcurrency, env: Env, permits: MemoryPermits) -> None:
+        super().__init__(policy, env)
+        self._acquire, self._release = permits.acquire_now, permits.release_now
+
+    def on_request(self, exchange: Exchange) -> None:
+        visit = _Visit(self.key(exchange), f"{next(_serial)}")
+        if self.lines and visit.key in self.lines:
+            self._hand_on(visit.key)  # what came back elsewhere, as to who stood here before a reload
+        if self._acquire(visit.key, self.at_once, visit.holder)[0]:
+            visit.entered = True
+            exchange.state[self] = visit
+        else:
+            self.no_room(exchange, visit)
+
+    async def wait(self, exchange: Exchange, visit: _Visit) -> None:
+        if visit.turn is not None:
+            await visit.turn.wait()
+
+    def on_end(self, exchange: Exchange) -> None:
+        visit: _Visit | None = exchange.state.pop(self, None)
+        if visit is None:
+            return
+        if not visit.entered:
+            self.step_out(visit)
+            return
+        self._release(visit.key, visit.holder)
+        if visit.key in self.lines:
+            self._hand_on(visit.key)
+
+    def _hand_on(self, key: str) -> None:
+        line = self.lines[key]
+        while line and self._acquire(key, self.at_once, line[0].holder)[0]:
+            visit = line.popleft()
+            visit.entered = True
+            if visit.turn is not None:
+                visit.turn.set()
+        if not line:
+            del self.lines[key]
+
+
+class _AtStore(_Door):
+    """Asks a store that others ask too: the first in line asks again and again, the others wait for it."""
+
+    def __init__(self, policy: LimitConcurrency, env: Env, permits: Permits) -> None:
+        super().__init__(policy, env)
+        self._lending, self._stand_in = Lending(permits, self._call), MemoryPermits()
+        self._failing = False
+
+    async def on_request(self, exchange: Exchange) -> None:
+        visit = _Visit(self.key(exchange), token_hex(8))
+        if visit.key not in self.lines and await self._enters(exchange, visit):
+            exchange.state[self] = visit
+        else:
+            self.no_room(exchange, visit)
+
+    async def wait(self, exchange: Exchange, visit: _Visit) -> None:
+        while True:
+            visit.turn = Event()
+            if self.lines[visit.key][0] is not visit:
+                await visit.turn.wait()
+            elif await self._enters(exchange, visit):
+                self.step_out(visit)
+                return
+            else:
+                with move_on_after(_ASK_AGAIN):
+                    await visit.turn.wait()
+
+    def step_out(self, visit: _Visit) -> None:
+        super().step_out(visit)
+        self._call(visit.key)
+
+    def _call(self, key: str) -> None:
+        """The first in line may ask now."""
+        if (line := self.lines.get(key)) and line[0].turn is not None:
+            line[0].turn.set()
+
+    def on_end(self, exchange: Exchange) -> None:
+        visit: _Visit | None = exchange.state.pop(self, None)
+        if visit is None:
+            return
+        if not visit.entered:
+            self.step_out(visit)
+        elif visit.source is self._stand_in:
+            self._stand_in.release_now(visit.key, visit.holder)
+        elif visit.source is self._lending:
+            self._lending.release(visit.key, visit.holder)
+
+    async def _enters(self, exchange: Exchange, visit: _Visit) -> bool:
+        try:
+            visit.entered = await self._lending.acquire(visit.key, self.at_once, visit.holder)
+        except StoreError as error:
+            visit.entered = self._without_store(exchange, visit, error)
+            return visit.entered
+        visit.source = self._lending
+        if self._failing:
+            self._failing = False
+            log.warning("%r counts again", self.policy)
+        return visit.entered
+
+    def _without_store(self, exchange: Exchange, visit: _Visit, error: StoreError) -> bool:
+        outcome = "allow" if self.policy.shadow else self.policy.when_store_fails
+        exchange.attributes["apim.concurrency.store"] = "unavailable"
+        told = {"apim.limits.policy": self.policy.name, "apim.limits.outcome": outcome}
+        self.env.count("apim.limits.uncounted", told)
+        if not self._failing:
+            self._failing = True
+            log.error("%r cannot count (%s): requests are %s", self.policy, error, _DOING[outcome])
+        if outcome == "refuse":
+            raise Refusal(503, "limit-store-unavailable", "The request could not be counted. Try again later.")
+        visit.source = self._stand_in if outcome == "local" else None
+        return outcome == "allow" or self._stand_in.acquire_now(visit.key, self.at_once, visit.holder)[0]
+
+
+_DOING = {"refuse": "refused", "allow": "let in uncounted", "local": "counted in this process"}
+
+
+class _Hall:
+    """Where those wait who must: right behind the door, where it can be seen that a client leaves."""
+
+    def __init__(self, door: _Door, app: ASGIApp) -> None:
+        self.door, self.app = door, app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        visit: _Visit | None = scope.pop(_VISIT, None)
+        if visit is None:
+            await self.app(scope, receive, send)
+            return
+        ahead = Ahead(receive, _AHEAD)
+        failure: Exception | None = None
+        async with create_task_group() as tasks:  # until the end, for a read under way belongs to the app then
+            try:
+                refusal = await self._wait(scope[KEY], visit, ahead, tasks)
+                if visit.entered:
+                    await self.app(scope, ahead.receive, send)
+                elif refusal is not None:  # else there is nobody left to answer
+                    for message in refusal_messages(refusal, scope):
+                        await send(message)
+            except Exception as error:  # kept out of the group, which would wrap it
+                failure = error
+            tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _wait(self, exchange: Exchange, visit: _Visit, ahead: Ahead, tasks: TaskGroup) -> Refusal | None:
+        """Return when the request may come in, when it is refused, or without a refusal when its client left."""
+        failure: Exception | None = None
+        try:
+            with move_on_after(self.door.policy.wait) as patience:
+                if exchange.header(b"expect") is None:  # a read would tell the client to go on (RFC 9110 §10.1.1)
+                    tasks.start_soon(ahead.watch, patience.cancel)
+                await self.door.wait(exchange, visit)
+        except Exception as error:
+            failure = error
+        ahead.stop()
+        if visit.entered or ahead.left:
+            return None
+        return refused(exchange, failure or self.door.refusal(exchange))
