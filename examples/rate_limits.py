@@ -1,4 +1,4 @@
-"""Three limits in a row: on guessing, on bursts, and on what a customer bought.
+"""Limits on guessing, on bursts by plan, on bytes, and on what a customer bought; the last three are one decision.
 
     python examples/rate_limits.py
 
@@ -8,7 +8,18 @@ It prints two keys and the curl lines to try; look at ``ratelimit``, ``ratelimit
 import uvicorn
 from fastapi import FastAPI
 
-from apim_middleware import APIKeyAuth, Exchange, MemoryKeys, Quota, RateLimit, Stack, Subscription, by
+from apim_middleware import (
+    APIKeyAuth,
+    Exchange,
+    Limits,
+    MemoryKeys,
+    Quota,
+    RateLimit,
+    Stack,
+    Subscription,
+    by,
+    conditions,
+)
 
 keys = MemoryKeys()
 for name, plan in (("acme", "small"), ("globex", "large")):
@@ -24,10 +35,16 @@ def work(exchange: Exchange) -> int:
 app = FastAPI()
 app.add_middleware(
     Stack(
-        RateLimit(rate="20/second", name="guessing", by=by.client),  # before the key is looked at: guesses count too
+        RateLimit(rate="20/second", name="flood", by=by.client),  # before the key is looked at
+        RateLimit(rate="5/minute", name="guessing", by=by.client, count_when=conditions.status(401)),
         APIKeyAuth(keys=keys),
-        RateLimit(rate="10/minute", name="burst", by=by.subscription, cost=work),
-        Quota(rate="1000/day", by=by.subscription),
+        Limits(
+            RateLimit(
+                rate="10/minute", name="burst", by=by.subscription, cost=work, tier=by.product, tiers={"large": 100}
+            ),
+            RateLimit(calls=1_000_000, per=3_600, name="bytes", by=by.subscription, units="response-bytes"),
+            Quota(calls=1_000, period="month", zone="Europe/Berlin", by=by.subscription),
+        ),
     )
 )
 
@@ -46,8 +63,6 @@ if __name__ == "__main__":
     header = f'-H "Ocp-Apim-Subscription-Key: {acme_key}"'
     print(f"curl -i http://127.0.0.1:8000/orders/7 {header}       # 200, and where acme stands")
     print(f"curl -i http://127.0.0.1:8000/reports/2026 {header}   # 200 once: five units each; then 429")
-    print(f'curl -i http://127.0.0.1:8000/orders/7 -H "Ocp-Apim-Subscription-Key: {globex_key}"   # another count')
-    print(
-        "for i in $(seq 30); do curl -s -o /dev/null -w '%{http_code} ' http://127.0.0.1:8000/; done   # 401, then 429"
-    )
+    print(f'curl -i http://127.0.0.1:8000/orders/7 -H "Ocp-Apim-Subscription-Key: {globex_key}"   # a larger plan')
+    print("for i in $(seq 9); do curl -so /dev/null -w '%{http_code} ' http://127.0.0.1:8000/; done   # 401, then 429")
     uvicorn.run(app, host="127.0.0.1", port=8000, proxy_headers=False)

@@ -26,6 +26,7 @@ HOMES = {
     "redis": 1,
     "sqlite3": 1,
     "httpx": 1,
+    "httptools": 1,
     "opentelemetry": 1,
     "limits": 2,  # its notation of rates, and its storages
     "jwt": 2,

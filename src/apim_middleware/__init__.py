@@ -2,6 +2,9 @@
 
 from apim_middleware import by, conditions
 from apim_middleware._http.hygiene import Hygiene
+from apim_middleware._limits.headers import LimitHeaders
+from apim_middleware._limits.overrides import Overrides
+from apim_middleware._limits.standings import Standing, Standings
 from apim_middleware.env import Env
 from apim_middleware.errors import ApimError, ConfigError, Refusal, StoreError
 from apim_middleware.exchange import Exchange
@@ -21,6 +24,7 @@ from apim_middleware.policy import Composable, Policy, Stack
 from apim_middleware.proxy.app import Proxy
 from apim_middleware.stores.keys import KeyRecord, KeyStore, MemoryKeys, key_digest, new_key
 from apim_middleware.stores.memory import MemoryCounters
+from apim_middleware.stores.permits import MemoryPermits
 
 __all__ = [
     "APIKeyAuth",
@@ -37,10 +41,13 @@ __all__ = [
     "KeyRecord",
     "KeyStore",
     "LimitConcurrency",
+    "LimitHeaders",
     "Limits",
     "LoadShed",
     "MemoryCounters",
     "MemoryKeys",
+    "MemoryPermits",
+    "Overrides",
     "Policy",
     "Principal",
     "Proxy",
@@ -53,6 +60,8 @@ __all__ = [
     "SetHeader",
     "SetQuery",
     "Stack",
+    "Standing",
+    "Standings",
     "StoreError",
     "Subscription",
     "Tracing",

@@ -76,6 +76,16 @@ def ring(policy: Policy, hooks: Any, app: ASGIApp, env: Env, *, closed: bool = F
     return built
 
 
+def check_place(policy: Policy, env: Env) -> None:
+    """Refuse to keep things in a store that others see, or that outlives us, at a place without a name.
+
+    Such places are numbered as they are built: after the next change, or in another app, the number is somebody else's.
+    """
+    if not env.place:
+        problem = "stands at a place without a name, but its store is seen by others"
+        raise ConfigError(type(policy).__name__, "", problem, 'Write Stack(..., place="orders")')
+
+
 class Stack(Composable):
     """Several layers as one, in the order written: the first is the outermost.
 

@@ -24,7 +24,7 @@ from statistics import median
 from harness import Effort, table
 from proxy_servers import APACHE, APACHE_MODULES, CADDY, NGINX, UPSTREAM
 from served import HERE, cpu_seconds, measured, memory, pin
-from visit import credentials
+from visit import credentials, headers
 
 PATH_OF_SERVERS = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"
 CONNECTIONS = (1, 8, 64, 512)
@@ -37,6 +37,9 @@ class Front:
 
     process: int
     port: int
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """Of its requests, beside ``Host``: nothing for those who only pass them on, credentials for those who ask."""
+
     rates: list[float] = field(default_factory=list)
     costs: list[float] = field(default_factory=list)
     tails: list[float] = field(default_factory=list)
@@ -60,7 +63,7 @@ class Front:
     def stress(self, connections: int, seconds: int) -> None:
         """Put it under load and keep what it did."""
         before = self.cpu()
-        load = measured(f"http://127.0.0.1:{self.port}/1k", connections, seconds)
+        load = measured(f"http://127.0.0.1:{self.port}/1k", self.fields, connections, seconds)
         self.rates.append(load.rate)
         self.costs.append(1e6 * (self.cpu() - before) / (load.rate * seconds))
         self.tails.append(load.p99)
@@ -76,6 +79,9 @@ def run(effort: Effort) -> None:
             return
         upstream = stack.enter_context(upstreams(folder))
         fronts = {name: stack.enter_context(made) for name, made in servers(folder, upstream).items()}
+        for name in ASKING:
+            if name in fronts:
+                fronts[name].fields = headers()
         missing = [each for each in ("apache2", "caddy", "granian", "wrk") if found(each) is None]
         print(f"\nNot installed: {', '.join(missing)}." if missing else "")
         rounds(fronts, effort)
@@ -115,7 +121,7 @@ def growth(fronts: Mapping[str, Front], effort: Effort) -> None:
         for _ in range(min(3, effort.served_rounds)):
             for connections in steps:
                 url = f"http://127.0.0.1:{each.port}/1k"
-                rates[connections].append(measured(url, connections, effort.load).rate)
+                rates[connections].append(measured(url, {}, connections, effort.load).rate)
         rows.append([name, *(f"{median(rates[connections]):,.0f}" for connections in steps)])
     table("Proxies as connections grow", ["req/s", *(f"{each} at once" for each in steps)], rows)
 
@@ -160,6 +166,7 @@ def upload(port: int) -> float:
 # The servers
 
 OURS, GRANIAN = "Proxy on uvicorn", "Proxy on granian"
+ASKING = ("... behind seven policies", "... behind seven policies, granian")
 
 
 def found(program: str) -> str | None:
@@ -185,10 +192,10 @@ def servers(folder: Path, upstream: int) -> dict[str, AbstractContextManager[Fro
         command = [caddy, "run", "--adapter", "caddyfile", "--config", written(folder / "Caddyfile", text)]
         made["Caddy"] = running(command, port, 0, home)
     where = {"APIM_BENCHMARK_UPSTREAM": f"http://127.0.0.1:{upstream}"}
-    for name, app in ((OURS, "proxy"), ("... behind seven policies", "proxy_seven"), ("... on httpx", "proxy_httpx")):
+    for name, app in ((OURS, "proxy"), (ASKING[0], "proxy_seven"), ("... on httpx", "proxy_httpx")):
         made[name] = running(uvicorn(app, port := free_port()), port, 0, where)
     if found("granian"):
-        for name, app in ((GRANIAN, "proxy"), ("... behind seven policies, granian", "proxy_seven")):
+        for name, app in ((GRANIAN, "proxy"), (ASKING[1], "proxy_seven")):
             made[name] = running(granian(app, port := free_port()), port, 0, where)
     return made
 

@@ -89,7 +89,7 @@ def _port(process: subprocess.Popen[bytes], said: IO[bytes]) -> int:
 
 def load(port: int, seconds: int) -> float:
     """Requests per second from 64 connections, every answer a 200."""
-    return measured(f"http://127.0.0.1:{port}{PATH}", CONNECTIONS, seconds).rate
+    return measured(f"http://127.0.0.1:{port}{PATH}", headers(), CONNECTIONS, seconds).rate
 
 
 class Load(NamedTuple):
@@ -99,9 +99,9 @@ class Load(NamedTuple):
     p99: float
 
 
-def measured(url: str, connections: int, seconds: int) -> Load:
-    """The benchmark's request over so many connections, every answer a 200; the tail only where there is wrk."""
-    lines = [f"{name}: {value}" for name, value in headers().items()]
+def measured(url: str, fields: Mapping[str, str], connections: int, seconds: int) -> Load:
+    """A request over so many connections, every answer a 200; the tail only where there is wrk."""
+    lines = [f"{name}: {value}" for name, value in fields.items()]
     if tool := shutil.which("wrk"):
         given = [part for line in lines for part in ("-H", line)]
         command = [tool, "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", *given, url]

@@ -37,7 +37,7 @@ def permits(request: pytest.FixtureRequest) -> MemoryPermits | SlowPermits:
 
 @pytest.fixture
 def env(permits: MemoryPermits | SlowPermits) -> Env:
-    return Env(permits=permits)
+    return Env(place="here", permits=permits)
 
 
 # Let in and refused
@@ -310,7 +310,7 @@ def test_of_a_thousand_at_once_never_more_than_allowed_are_at_work(queue: int) -
         at_work -= 1
         await send({"type": "http.response.body", "body": b"k"})
 
-    guarded = Stack(LimitConcurrency(at_once=7, queue=queue, wait=60), env=Env(permits=permits))(app)
+    guarded = Stack(LimitConcurrency(at_once=7, queue=queue, wait=60), env=Env(place="here", permits=permits))(app)
     with serving(guarded, lifespan="off") as server:
         statuses = anyio.run(thousand, server.port)
     assert most == 7
@@ -346,7 +346,7 @@ def test_a_connection_that_breaks_gives_its_permit_back(queue: int) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
 
-    guarded = Stack(LimitConcurrency(at_once=3, queue=queue, wait=60), env=Env(permits=permits))(app)
+    guarded = Stack(LimitConcurrency(at_once=3, queue=queue, wait=60), env=Env(place="here", permits=permits))(app)
     with serving(guarded, lifespan="off") as server:
         connections = [server.connect() for _ in range(3 + queue)]
         for connection in connections:

@@ -34,7 +34,7 @@ def permits(request: pytest.FixtureRequest) -> MemoryPermits | SlowPermits:
 
 @pytest.fixture
 def env(permits: MemoryPermits | SlowPermits) -> Env:
-    return Env(permits=permits)
+    return Env(place="here", permits=permits)
 
 
 @pytest.fixture
@@ -369,7 +369,7 @@ def test_at_random_no_more_are_at_work_than_allowed_and_every_permit_comes_back(
 ) -> None:
     permits = make()
     policy = LimitConcurrency(at_once=at_once, queue=queue, wait=60, by=by.header("x"))
-    guarded: Any = Stack(policy, env=Env(permits=permits))(Visitor.serve)
+    guarded: Any = Stack(policy, env=Env(place="here", permits=permits))(Visitor.serve)
 
     async def run() -> None:
         visitors: list[Visitor] = []

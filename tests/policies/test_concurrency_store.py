@@ -14,7 +14,7 @@ import pytest
 from tests.servers import redis_server
 
 from apim_middleware.env import Env
-from apim_middleware.errors import StoreError
+from apim_middleware.errors import ConfigError, StoreError
 from apim_middleware.policies.concurrency import LimitConcurrency
 from apim_middleware.policy import Stack
 from apim_middleware.stores.redis import RedisPermits
@@ -34,7 +34,7 @@ def store() -> SlowPermits:
 
 async def test_what_others_hold_counts_and_their_going_is_noticed(store: SlowPermits) -> None:
     app = Working("nowhere")
-    guarded: Any = Stack(LimitConcurrency(at_once=1, queue=5, wait=60), env=Env(permits=store))(app)
+    guarded: Any = Stack(LimitConcurrency(at_once=1, queue=5, wait=60), env=Env(place="here", permits=store))(app)
     door = guarded.seats[0].hooks
     key = f"{door.place}:everyone"
     await store.acquire(key, 1, "another process")
@@ -47,7 +47,7 @@ async def test_what_others_hold_counts_and_their_going_is_noticed(store: SlowPer
 
 async def test_when_the_first_in_line_leaves_the_next_asks_the_store(store: SlowPermits) -> None:
     app = Working("nowhere")
-    guarded: Any = Stack(LimitConcurrency(at_once=1, queue=5, wait=60), env=Env(permits=store))(app)
+    guarded: Any = Stack(LimitConcurrency(at_once=1, queue=5, wait=60), env=Env(place="here", permits=store))(app)
     key = f"{guarded.seats[0].hooks.place}:everyone"
     await store.acquire(key, 1, "another process")
     async with callers(guarded) as many:
@@ -69,14 +69,14 @@ async def test_what_the_store_lends_when_the_time_to_wait_is_just_over_is_used()
             return self.kept.acquire_now(key, at_once, holder)
 
     thinking, app = Thinking(), Working("nowhere")
-    guarded = Stack(LimitConcurrency(at_once=1, queue=1, wait=0.001), env=Env(permits=thinking))(app)
+    guarded = Stack(LimitConcurrency(at_once=1, queue=1, wait=0.001), env=Env(place="here", permits=thinking))(app)
     assert (await call(guarded)).status == 200
     assert (thinking.asked, await inside(thinking)) == (2, 0)
 
 
 async def test_only_the_first_in_line_asks_the_store(store: SlowPermits) -> None:
     app = Working()
-    guarded = Stack(LimitConcurrency(at_once=1, queue=50, wait=60), env=Env(permits=store))(app)
+    guarded = Stack(LimitConcurrency(at_once=1, queue=50, wait=60), env=Env(place="here", permits=store))(app)
     async with callers(guarded) as many:
         await many.ask("a")
         await many.ask("b")
@@ -102,7 +102,7 @@ async def test_one_cancelled_while_the_store_thinks_leaves_no_permit_behind() ->
             return self.kept.acquire_now(key, at_once, holder)
 
     thinking = Thinking()
-    guarded = Stack(LimitConcurrency(at_once=1), env=Env(permits=thinking))(Working())
+    guarded = Stack(LimitConcurrency(at_once=1), env=Env(place="here", permits=thinking))(Working())
     async with callers(guarded) as many:
         await many.ask("a")
         assert thinking.asked == 1
@@ -123,7 +123,7 @@ async def test_a_task_cancelled_past_every_shield_leaves_no_permit_behind(anyio_
             raise AssertionError
 
     thinking = Thinking()
-    guarded = Stack(LimitConcurrency(at_once=1), env=Env(permits=thinking))(Working())
+    guarded = Stack(LimitConcurrency(at_once=1), env=Env(place="here", permits=thinking))(Working())
     task = asyncio.create_task(call(guarded))  # type: ignore[arg-type]
     await settled()
     task.cancel()
@@ -137,7 +137,7 @@ async def test_when_the_store_is_down_requests_are_refused(
     store: SlowPermits, queue: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = Working("nowhere")
-    guarded = Stack(LimitConcurrency(at_once=1, queue=queue), env=Env(permits=store))(app)
+    guarded = Stack(LimitConcurrency(at_once=1, queue=queue), env=Env(place="here", permits=store))(app)
     store.failure = StoreError("gone")
     answers = [await call(guarded) for _ in range(3)]
     assert {answer.status for answer in answers} == {503}
@@ -151,7 +151,7 @@ async def test_when_the_store_is_down_requests_can_be_let_in(store: SlowPermits)
     app = Working()
     policy = LimitConcurrency(at_once=1, when_store_fails="allow")
     store.failure = StoreError("gone")
-    async with callers(Stack(policy, env=Env(permits=store))(app)) as many:
+    async with callers(Stack(policy, env=Env(place="here", permits=store))(app)) as many:
         for path in "abc":
             await many.ask(path)
         assert app.at_work == 3
@@ -163,7 +163,7 @@ async def test_when_the_store_is_down_requests_can_be_counted_here(store: SlowPe
     app = Working()
     policy = LimitConcurrency(at_once=1, when_store_fails="local")
     store.failure = StoreError("gone")
-    guarded = Stack(policy, env=Env(permits=store))(app)
+    guarded = Stack(policy, env=Env(place="here", permits=store))(app)
     async with callers(guarded) as many:
         await many.ask("a")
         await many.ask("b")
@@ -176,7 +176,7 @@ async def test_when_the_store_is_down_requests_can_be_counted_here(store: SlowPe
 
 async def test_one_who_waits_when_the_store_goes_down_is_refused(store: SlowPermits) -> None:
     app = Working()
-    guarded = Stack(LimitConcurrency(at_once=1, queue=5, wait=60), env=Env(permits=store))(app)
+    guarded = Stack(LimitConcurrency(at_once=1, queue=5, wait=60), env=Env(place="here", permits=store))(app)
     async with callers(guarded) as many:
         await many.ask("a")
         await many.ask("b")
@@ -189,7 +189,7 @@ async def test_a_permit_that_could_not_be_given_back_is_given_back_when_the_stor
     store: SlowPermits,
 ) -> None:
     app = Working("within the body")
-    guarded: Any = Stack(LimitConcurrency(at_once=2), env=Env(permits=store))(app)
+    guarded: Any = Stack(LimitConcurrency(at_once=2), env=Env(place="here", permits=store))(app)
     async with callers(guarded) as many:
         await many.ask("a")
         store.failure = StoreError("gone")
@@ -215,7 +215,7 @@ async def test_permits_of_many_that_end_together_are_given_back_together() -> No
             self.at_once -= 1
 
     counting, app = Counting(), Working()
-    async with callers(Stack(LimitConcurrency(at_once=20), env=Env(permits=counting))(app)) as many:
+    async with callers(Stack(LimitConcurrency(at_once=20), env=Env(place="here", permits=counting))(app)) as many:
         for number in range(20):
             await many.ask(str(number))
         app.go_on.set()
@@ -227,7 +227,9 @@ async def shared_by_two(first: Any, second: Any) -> None:
     """Two processes with one store: who is at work in one counts in the other, and nobody stays in it."""
     app = Working("within the body")
     stacks = [
-        Stack(LimitConcurrency(at_once=2, queue=9, wait=60), env=Env(permits=permits), place="orders")(app)
+        Stack(LimitConcurrency(at_once=2, queue=9, wait=60), env=Env(place="here", permits=permits), place="orders")(
+            app
+        )
         for permits in (first, second)
     ]
     answers: list[Answer] = []
@@ -261,3 +263,8 @@ async def test_processes_that_share_a_redis_count_together(tmp_path: Path, anyio
         await shared_by_two(first, second)
         await first.aclose()
         await second.aclose()
+
+
+async def test_without_a_named_place_nobody_is_counted_in_a_store_that_others_see() -> None:
+    with pytest.raises(ConfigError, match="place without a name"):
+        Stack(LimitConcurrency(at_once=1), env=Env(permits=SlowPermits()))(Working("nowhere"))

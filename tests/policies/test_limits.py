@@ -53,7 +53,7 @@ def slow(clock: FakeClock) -> SlowCounters:
 @pytest.fixture(params=["memory", "slow"])
 def env(request: pytest.FixtureRequest, clock: FakeClock, slow: SlowCounters) -> Env:
     """Counters that need no awaiting, and counters that do: nobody can tell which."""
-    return Env(clock=clock, counters=MemoryCounters(clock) if request.param == "memory" else slow)
+    return Env(place="here", clock=clock, counters=MemoryCounters(clock) if request.param == "memory" else slow)
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ async def test_without_headers_nobody_looks_at_the_response() -> None:
 async def test_counters_in_memory_need_no_awaiting(clock: FakeClock, slow: SlowCounters) -> None:
     exchange = Exchange(http_scope())
     assert Env(clock=clock).bind(RateLimit(calls=1, per=60)).on_request(exchange) is None
-    await Env(clock=clock, counters=slow).bind(RateLimit(calls=1, per=60)).on_request(exchange)
+    await Env(place="here", clock=clock, counters=slow).bind(RateLimit(calls=1, per=60)).on_request(exchange)
 
 
 # Several limits
@@ -553,7 +553,7 @@ async def test_other_traffic_passes_uncounted(env: Env) -> None:
 
 def guarded_by_failing(slow: SlowCounters, clock: FakeClock, app: ASGIApp, policy: Policy) -> ASGIApp:
     slow.failure = AWAY
-    return Stack(policy, env=Env(clock=clock, counters=slow))(app)
+    return Stack(policy, env=Env(place="here", clock=clock, counters=slow))(app)
 
 
 @pytest.mark.parametrize("policy", [RateLimit(calls=1, per=60), Quota(calls=1, per=60, by=by.client)])

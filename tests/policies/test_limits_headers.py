@@ -25,7 +25,9 @@ def clock() -> FakeClock:
 
 @pytest.fixture(params=["memory", "slow"])
 def env(request: pytest.FixtureRequest, clock: FakeClock) -> Env:
-    return Env(clock=clock, counters=MemoryCounters(clock) if request.param == "memory" else SlowCounters(clock))
+    return Env(
+        place="here", clock=clock, counters=MemoryCounters(clock) if request.param == "memory" else SlowCounters(clock)
+    )
 
 
 @pytest.fixture
@@ -121,7 +123,8 @@ async def test_what_an_app_says_in_their_place_gives_way(env: Env) -> None:
 
 
 async def test_those_who_want_the_usual_fields_get_the_same_as_by_default(env: Env, app: Counting) -> None:
-    answers = [await call(Stack(limit(headers=headers), env=env)(app)) for headers in (True, LimitHeaders())]
+    usual, asked_for = limit(), limit(headers=LimitHeaders())
+    answers = [await call(Stack(each, env=env, place=place)(app)) for place, each in (("a", usual), ("b", asked_for))]
     assert answers[0].headers == answers[1].headers
 
 

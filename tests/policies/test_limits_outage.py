@@ -10,6 +10,7 @@ import pytest
 from apim_middleware import conditions
 from apim_middleware._limits import corrections, stand_in
 from apim_middleware.env import Env
+from apim_middleware.errors import ConfigError
 from apim_middleware.policies.limits import RateLimit
 from apim_middleware.policies.tracing import Tracing
 from apim_middleware.policy import Stack
@@ -32,7 +33,7 @@ def slow(clock: FakeClock) -> SlowCounters:
 
 @pytest.fixture
 def env(clock: FakeClock, slow: SlowCounters) -> Env:
-    return Env(clock=clock, counters=slow)
+    return Env(place="here", clock=clock, counters=slow)
 
 
 @pytest.fixture
@@ -274,3 +275,10 @@ async def test_tracing_makes_a_metric_of_it(env: Env, slow: SlowCounters, app: C
     outcome = {"apim.limits.policy": "burst", "apim.limits.outcome": "local"}
     assert points == {"apim.limits.uncounted": [(4, outcome)]}
     meters.shutdown()
+
+
+async def test_without_a_named_place_it_does_not_count_in_a_store_that_others_see(
+    clock: FakeClock, slow: SlowCounters
+) -> None:
+    with pytest.raises(ConfigError, match="place without a name"):
+        Stack(RateLimit(calls=1, per=60), env=Env(clock=clock, counters=slow))(Counting())

@@ -42,7 +42,7 @@ def clock() -> FakeClock:
 @pytest.fixture
 async def env(server: RedisServer, clock: FakeClock) -> Any:
     counters = RedisCounters(server.url)
-    yield Env(clock=clock, counters=counters)
+    yield Env(place="here", clock=clock, counters=counters)
     await counters.aclose()
 
 

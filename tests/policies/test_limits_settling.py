@@ -39,7 +39,7 @@ def slow(clock: FakeClock) -> SlowCounters:
 
 @pytest.fixture(params=["memory", "slow"])
 def env(request: pytest.FixtureRequest, clock: FakeClock, slow: SlowCounters) -> Env:
-    return Env(clock=clock, counters=MemoryCounters(clock) if request.param == "memory" else slow)
+    return Env(place="here", clock=clock, counters=MemoryCounters(clock) if request.param == "memory" else slow)
 
 
 @pytest.fixture
@@ -379,7 +379,7 @@ async def used_of(env: Env, guarded: ASGIApp) -> list[int]:
 
 async def test_what_was_settled_is_not_settled_again(slow: SlowCounters, clock: FakeClock, app: Counting) -> None:
     policy = RateLimit(calls=100, per=60, cost=3, used=lambda exchange: 1)
-    guarded = Stack(policy, env=Env(clock=clock, counters=slow))(app)
+    guarded = Stack(policy, env=Env(place="here", clock=clock, counters=slow))(app)
     for _ in range(5):
         await ended(guarded)
     assert [change.units for change in slow.changes] == [-2] * 5
@@ -387,13 +387,13 @@ async def test_what_was_settled_is_not_settled_again(slow: SlowCounters, clock: 
 
 async def test_what_was_used_as_held_needs_no_settling(slow: SlowCounters, clock: FakeClock, app: Counting) -> None:
     policy = RateLimit(calls=100, per=60, count_when=conditions.succeeded)
-    await ended(Stack(policy, env=Env(clock=clock, counters=slow))(app))
+    await ended(Stack(policy, env=Env(place="here", clock=clock, counters=slow))(app))
     assert slow.calls == ["hit"]
 
 
 async def test_what_ends_together_is_settled_together(slow: SlowCounters, clock: FakeClock, app: Counting) -> None:
     policy = RateLimit(calls=100, per=60, count_when=conditions.failed)
-    guarded = Stack(policy, env=Env(clock=clock, counters=slow))(app)
+    guarded = Stack(policy, env=Env(place="here", clock=clock, counters=slow))(app)
     async with anyio.create_task_group() as group:
         for _ in range(50):
             group.start_soon(call, guarded)
@@ -416,7 +416,7 @@ class Failing:
 
 async def test_corrections_wait_for_a_store_that_is_away(slow: SlowCounters, clock: FakeClock) -> None:
     policy = RateLimit(calls=100, per=60, window="fixed", cost=10, used=lambda exchange: 1)
-    guarded = Stack(policy, env=Env(clock=clock, counters=slow))(Failing(slow))
+    guarded = Stack(policy, env=Env(place="here", clock=clock, counters=slow))(Failing(slow))
     await ended(guarded)
     assert slow.changes == []
     slow.failure = None
@@ -433,7 +433,7 @@ def loop(request: pytest.FixtureRequest) -> str:
 
 def test_an_event_loop_that_ends_settles_what_it_can(loop: str, clock: FakeClock, slow: SlowCounters) -> None:
     policy = RateLimit(calls=100, per=60, count_when=conditions.failed)
-    guarded = Stack(policy, env=Env(clock=clock, counters=slow))(Failing(slow))
+    guarded = Stack(policy, env=Env(place="here", clock=clock, counters=slow))(Failing(slow))
 
     async def main() -> None:
         await ended(guarded)
@@ -447,7 +447,7 @@ def test_an_event_loop_that_ends_settles_what_it_can(loop: str, clock: FakeClock
 
 def test_another_event_loop_settles_what_one_could_not(loop: str, clock: FakeClock, slow: SlowCounters) -> None:
     policy = RateLimit(calls=100, per=60, count_when=conditions.failed)
-    guarded = Stack(policy, env=Env(clock=clock, counters=slow))(Failing(slow))
+    guarded = Stack(policy, env=Env(place="here", clock=clock, counters=slow))(Failing(slow))
     anyio.run(ended, guarded, backend=loop)
     slow.failure = None
     clock.advance(1)
@@ -459,7 +459,7 @@ def test_corrections_that_are_never_made_are_told_of(
     loop: str, clock: FakeClock, slow: SlowCounters, caplog: pytest.LogCaptureFixture
 ) -> None:
     policy = RateLimit(calls=100, per=60, count_when=conditions.failed)
-    anyio.run(ended, Stack(policy, env=Env(clock=clock, counters=slow))(Failing(slow)), backend=loop)
+    anyio.run(ended, Stack(policy, env=Env(place="here", clock=clock, counters=slow))(Failing(slow)), backend=loop)
     gc.collect()
     assert "1 corrections of counts were never made" in caplog.text
 
@@ -468,7 +468,7 @@ def test_corrections_that_are_never_made_are_told_of(
 def test_what_is_left_is_the_limit_without_what_was_used(requests: list[tuple[int, int, bool]], slowly: bool) -> None:
     """Whatever requests hold, use, and whether they count: a plain sum, and a refused one is not in it."""
     clock = FakeClock()
-    env = Env(clock=clock, counters=SlowCounters(clock) if slowly else MemoryCounters(clock))
+    env = Env(place="here", clock=clock, counters=SlowCounters(clock) if slowly else MemoryCounters(clock))
     limit, used = 20, 0
     policy = RateLimit(
         calls=limit, per=60, window="fixed",

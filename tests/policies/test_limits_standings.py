@@ -32,7 +32,7 @@ def slow(clock: FakeClock) -> SlowCounters:
 
 @pytest.fixture(params=["memory", "slow"])
 def env(request: pytest.FixtureRequest, clock: FakeClock, slow: SlowCounters) -> Env:
-    return Env(clock=clock, counters=MemoryCounters(clock) if request.param == "memory" else slow)
+    return Env(place="here", clock=clock, counters=MemoryCounters(clock) if request.param == "memory" else slow)
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ async def test_what_stands_nowhere_is_a_mistake(env: Env, app: Counting) -> None
 
 
 async def test_a_store_that_is_away_says_so(clock: FakeClock, slow: SlowCounters, app: Counting) -> None:
-    env = Env(clock=clock, counters=slow)
+    env = Env(place="here", clock=clock, counters=slow)
     guarded = Stack(POLICY, env=env)(app)
     await call(guarded, **ADA)
     slow.failure = AWAY
@@ -153,7 +153,7 @@ async def test_a_store_that_is_away_says_so(clock: FakeClock, slow: SlowCounters
 async def test_all_that_waits_can_be_settled_at_the_end_of_a_lifespan(
     clock: FakeClock, slow: SlowCounters, app: Counting
 ) -> None:
-    env = Env(clock=clock, counters=slow)
+    env = Env(place="here", clock=clock, counters=slow)
     guarded = Stack(RateLimit(calls=9, per=60, count_when=conditions.failed), env=env)(app)
     for _ in range(3):
         await call(guarded)
@@ -166,7 +166,7 @@ async def test_what_cannot_be_settled_is_kept_and_said(clock: FakeClock, slow: S
         slow.failure = AWAY
         await Counting()(scope, receive, send)
 
-    env = Env(clock=clock, counters=slow)
+    env = Env(place="here", clock=clock, counters=slow)
     guarded = Stack(RateLimit(calls=9, per=60, count_when=conditions.failed), env=env)(breaks)
     await call(guarded)
     with pytest.raises(StoreError):

@@ -38,7 +38,7 @@ def slow(clock: FakeClock) -> SlowCounters:
 
 @pytest.fixture(params=["memory", "slow"])
 def env(request: pytest.FixtureRequest, clock: FakeClock, slow: SlowCounters) -> Env:
-    return Env(clock=clock, counters=MemoryCounters(clock) if request.param == "memory" else slow)
+    return Env(place="here", clock=clock, counters=MemoryCounters(clock) if request.param == "memory" else slow)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ async def test_all_pass_or_nothing_is_counted(env: Env, clock: FakeClock, app: C
 
 
 async def test_they_are_one_question_to_the_store(slow: SlowCounters, clock: FakeClock, app: Counting) -> None:
-    guarded = Stack(BOTH, env=Env(clock=clock, counters=slow))(app)
+    guarded = Stack(BOTH, env=Env(place="here", clock=clock, counters=slow))(app)
     assert await statuses(guarded, 3, **ADA) == [200, 200, 429]
     assert (slow.calls, len(slow.asked)) == (["hit"] * 3, 6)
 
@@ -163,7 +163,7 @@ async def test_without_its_store_the_strictest_holds(
         RateLimit(calls=1, per=60, when_store_fails=first),
         RateLimit(calls=1, per=60, name="b", when_store_fails=second),
     )
-    guarded = Stack(policies, env=Env(clock=clock, counters=slow))(app)
+    guarded = Stack(policies, env=Env(place="here", clock=clock, counters=slow))(app)
     assert (await call(guarded)).status == status
     assert (await call(guarded)).status == (429 if "local" in choices and status == 200 else status)
 
@@ -400,7 +400,7 @@ async def test_a_shadow_of_bytes_counts_them_unseen(env: Env, app: Counting) -> 
 
 async def test_a_shadow_without_its_store_refuses_nobody(slow: SlowCounters, clock: FakeClock, app: Counting) -> None:
     slow.failure = AWAY
-    guarded = Stack(RateLimit(calls=1, per=60, shadow=True), env=Env(clock=clock, counters=slow))(app)
+    guarded = Stack(RateLimit(calls=1, per=60, shadow=True), env=Env(place="here", clock=clock, counters=slow))(app)
     assert await statuses(guarded, 3) == [200] * 3
 
 

@@ -11,8 +11,10 @@ import anyio
 import limits.aio.storage
 import limits.storage
 import pytest
+from starlette.responses import PlainTextResponse
 from tests.servers import RedisServer
 
+from apim_middleware import Env, RateLimit, Stack
 from apim_middleware.errors import ConfigError, StoreError
 from apim_middleware.protocols import Change, Hit, Limit
 from apim_middleware.stores.limits import LimitsCounters
@@ -353,3 +355,9 @@ async def test_a_server_that_is_not_there_is_an_error(kind: str, anyio_backend: 
             await each
         assert "secret" not in str(caught.value)
     await closed(storage)
+
+
+def test_a_policy_it_cannot_count_is_refused_while_building() -> None:
+    env = Env(place="here", counters=LimitsCounters("memory://"))
+    with pytest.raises(ConfigError, match="bucket"):
+        Stack(RateLimit(calls=1, per=1, window="bucket"), env=env)(PlainTextResponse("hello"))

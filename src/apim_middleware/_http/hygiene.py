@@ -112,11 +112,11 @@ class Scrub:
 
     def __call__(self, scope: Scope) -> tuple[dict[bytes, bytes], RawHeaders]:
         """Clean the scope in place; gives an index of its headers and the forwarding fields. Raises Refusal."""
+        if scope["type"] == "http" and (method := scope["method"]) not in _METHODS:
+            _method(method)
         path, raw, query = scope["path"], scope.get("raw_path"), scope.get("query_string")
         if query or len(path) > self._longest_plain or not is_plain(path, raw):
             self._target(scope)
-        if scope["type"] == "http" and (method := scope["method"]) not in _METHODS:
-            _method(method)
         headers = scope["headers"]
         index = dict(headers)
         forwarded: RawHeaders = []

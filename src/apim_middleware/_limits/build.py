@@ -12,7 +12,7 @@ from apim_middleware._limits.store_gate import GateAtStore
 from apim_middleware._limits.swift import SwiftGate, is_simple
 from apim_middleware._limits.transfer import Reading
 from apim_middleware.env import Env
-from apim_middleware.policy import Policy, ring
+from apim_middleware.policy import Policy, check_place, ring
 from apim_middleware.protocols import Counters
 from apim_middleware.stores.memory import MemoryCounters
 from apim_middleware.types import ASGIApp
@@ -37,6 +37,10 @@ def gate(policies: Sequence[Limiting], env: Env) -> Hooks:
     """The hooks that count for all these policies at once."""
     counters = counters_of(env)
     meters = [Meter(policy, env.place, counters) for policy in policies]
+    check = getattr(counters, "check", None)
+    if check is not None:  # a store that cannot keep every limit says so while we build
+        for limit in (limit for meter in meters for limit in meter.limits):
+            check(limit)
     meters_of(env).update(meters)
     return _gate(meters, env, counters).hooks()
 
@@ -51,4 +55,6 @@ def _gate(meters: Sequence[Meter], env: Env, counters: Counters) -> Gate | Swift
 
 def in_front(policy: Policy, app: ASGIApp, env: Env, *, reads: bool) -> ASGIApp:
     """The policy in front of an app, whose request bodies are counted where they are read when that is needed."""
+    if not isinstance(counters_of(env), MemoryCounters):
+        check_place(policy, env)
     return ring(policy, env.bind(policy), Reading(app) if reads else app, env)

@@ -95,6 +95,11 @@ class Meter:
         """What people call it in a log."""
         return f"{type(self.policy).__name__}(name={self.policy.name!r})"
 
+    @property
+    def limits(self) -> list[Limit]:
+        """Every limit it can keep, but for those of overrides, which nobody knows yet."""
+        return [limit for terms in (self.terms, *self._tiers.values()) for limit in terms.limits]
+
     def ask(self, exchange: Exchange) -> Asked:
         """What this request uses. Raises Refusal when nobody knows whose it is."""
         policy = self.policy

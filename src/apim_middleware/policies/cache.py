@@ -13,10 +13,9 @@ from apim_middleware._http.keeping import TO_CACHES, Keeping, judge, selection
 from apim_middleware._http.targets import SAFE, Resource, changed_with, resource_of
 from apim_middleware.by import Key
 from apim_middleware.env import Env
-from apim_middleware.errors import ConfigError, Refusal, StoreError
+from apim_middleware.errors import Refusal, StoreError
 from apim_middleware.exchange import Exchange, ResponseHead, Shared
-from apim_middleware.identity import Principal, Subscription
-from apim_middleware.policy import Policy, ring
+from apim_middleware.policy import Policy, check_place, ring
 from apim_middleware.protocols import Entries
 from apim_middleware.stores.entries import MemoryEntries, Shelf
 from apim_middleware.stores.keys import ISSUER
@@ -93,9 +92,7 @@ class Cache(Policy):
         """A memory of its own for each app it is put in front of: one app's answers are never given for another's."""
         if _elsewhere(env) is None:
             return ring(self, self.bind(env), app, env)
-        if not env.place:
-            problem = "stands at a place without a name, but its store is seen by others"
-            raise ConfigError("Cache", "", problem, 'Write Stack(..., place="orders")')
+        check_place(self, env)
         return ring(self, self.bind(env.within("Cache")), app, env)
 
 

@@ -24,7 +24,7 @@ from apim_middleware.by import needs as needs_of
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, StoreError
 from apim_middleware.exchange import KEY, Exchange
-from apim_middleware.policy import Policy, ring
+from apim_middleware.policy import Policy, check_place, ring
 from apim_middleware.protocols import Permits
 from apim_middleware.stores.lending import Lending
 from apim_middleware.stores.permits import MemoryPermits
@@ -102,6 +102,8 @@ class LimitConcurrency(Policy):
 
     def build(self, app: ASGIApp, env: Env) -> ASGIApp:
         """A ring of this policy, and behind it, if anybody may wait, the hall to wait in."""
+        if not isinstance(env.permits(MemoryPermits), MemoryPermits):
+            check_place(self, env)
         door = env.bind(self)
         return ring(self, door, _Hall(door, app) if self.queue else app, env)
 

@@ -22,6 +22,7 @@ from apim_middleware.types import ASGIApp, Message, RawHeaders, Receive, Scope, 
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
+    from opentelemetry.metrics import Counter, Meter
     from opentelemetry.trace import Link, Span
 
 log = logging.getLogger("apim_middleware")
@@ -161,6 +162,7 @@ class _Traced:
             description="Duration of HTTP server requests.",
             explicit_bucket_boundaries_advisory=_BUCKETS,
         )
+        env.listen(env.kept(f"tracing.{id(rule.meter_provider)}", lambda: _Events(rule.meter_provider, meter)))
         self._propagation = _Propagation(rule)
         self._attach, self._detach, self._context = context.attach, context.detach, context.get_current
         self._current_span, self._with_span = trace.get_current_span, trace.set_span_in_context
@@ -230,6 +232,20 @@ class _Traced:
         )
         watch.context = self._with_span(watch.span, parent)
         return watch
+
+
+class _Events:
+    """Makes a counter of each kind of event that policies count."""
+
+    def __init__(self, provider: MeterProvider | None, meter: "Meter") -> None:
+        self._provider = provider  # kept, so that no other one can have its id
+        self._meter = meter
+        self._counters: dict[str, Counter] = {}
+
+    def count(self, event: str, attributes: Mapping[str, str]) -> None:
+        if event not in self._counters:
+            self._counters[event] = self._meter.create_counter(event, unit="{request}")
+        self._counters[event].add(1, attributes)
 
 
 class _Notes:

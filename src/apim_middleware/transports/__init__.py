@@ -1,1 +1,1 @@
-"""Ways to an upstream: versions of the ``Transport`` protocol, one file for each client library."""
+"""Ways to an upstream: versions of the ``Transport`` protocol; files with an underscore are what they are made of."""

@@ -13,10 +13,9 @@ import ssl
 from collections import defaultdict, deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache, partial
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, Self, TypeAlias
-from urllib.parse import urlsplit
 
 import anyio
 import anyio.abc
@@ -24,9 +23,13 @@ import anyio.lowlevel
 import httpcore
 import httpx
 
-from apim_middleware._http.headers import get, get_all, list_members
-from apim_middleware.errors import ConfigError, ConnectFailed, UpstreamBroken, UpstreamTimeout
+from apim_middleware._http.headers import get
+from apim_middleware.errors import ConfigError, ConnectFailed, TransportError, UpstreamBroken, UpstreamTimeout
 from apim_middleware.protocols import UpstreamRequest
+from apim_middleware.transports._framing import framed
+from apim_middleware.transports._origins import parsed
+from apim_middleware.transports._requests import framing, repeatable
+from apim_middleware.transports._strictness import MAX_FIELDS, MAX_HEAD, check_breaks, check_lengths, check_text
 from apim_middleware.types import RawHeaders
 
 Reach: TypeAlias = Callable[[bytes], int]
@@ -35,14 +38,9 @@ Reach: TypeAlias = Callable[[bytes], int]
 Connection: TypeAlias = Callable[[httpcore.Origin, "_Wire"], httpcore.AsyncHTTPConnection]
 """A new connection to an origin, over this wire."""
 
-_MAX_HEAD = 65536  # bytes, interim responses included; h11 itself would take about as much
-_MAX_FIELDS = 256
 _READ = 65536
-_PORTS = {"http": 80, "https": 443}
-_REPEATABLE = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))  # RFC 9110 §9.2.2
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _INTERIM = re.compile(rb"HTTP/\d\.\d 1(?!01)\d\d[ \r\n]")
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r\n")
 
 
 class HttpxTransport:
@@ -93,7 +91,7 @@ class HttpxTransport:
         try:
             return await line.ask(request)
         except UpstreamBroken:
-            if not (line.was_dead and _repeatable(request)):
+            if not (line.was_dead and repeatable(request)):
                 raise
         return await (await pool.take(request, fresh=True)).ask(request)
 
@@ -111,24 +109,9 @@ class HttpxTransport:
         return pool
 
 
-@lru_cache(maxsize=1024)
 def _origin(text: str) -> httpcore.Origin:
-    try:
-        parts = urlsplit(text)
-        host = (parts.hostname or "").encode("ascii")
-        port = parts.port or _PORTS[parts.scheme]
-    except (ValueError, KeyError) as error:
-        raise ConnectFailed("this is no origin of http or https") from error
-    return httpcore.Origin(parts.scheme.encode(), host, port)
-
-
-def _authority(origin: httpcore.Origin) -> bytes:
-    host = b"[%b]" % origin.host if b":" in origin.host else origin.host
-    return host if origin.port == _PORTS[origin.scheme.decode()] else b"%b:%d" % (host, origin.port)
-
-
-def _repeatable(request: UpstreamRequest) -> bool:
-    return request.method in _REPEATABLE and not isinstance(request.body, AsyncIterable)
+    parts = parsed(text)
+    return httpcore.Origin(parts.scheme.encode(), parts.host.encode(), parts.port)
 
 
 @contextmanager
@@ -140,6 +123,8 @@ def _border() -> Iterator[None]:
         raise ConnectFailed(f"no connection to the upstream: {error or 'timed out'}") from error
     except httpcore.TimeoutException as error:
         raise UpstreamTimeout("the upstream took too long") from error
+    except httpcore.LocalProtocolError as error:
+        raise TransportError("the request cannot be written") from error
     except (httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError) as error:
         # not the error's own words: those of a parser hold what the upstream sent, cookies and all
         raise UpstreamBroken(f"the exchange with the upstream broke off: {type(error).__name__}") from error
@@ -222,7 +207,7 @@ class _Line:
     async def ask(self, request: UpstreamRequest) -> "_Answer":
         """Send the request and wait for the head. Whatever fails, the line is given back."""
         self._asked += 1
-        self.wire.begin()
+        self.wire.begin(request)
         try:
             with _border():
                 response = await self._exchange(request)
@@ -236,7 +221,8 @@ class _Line:
 
     async def _exchange(self, request: UpstreamRequest) -> httpcore.Response:
         if not isinstance(request.body, AsyncIterable):
-            return await self._connection.handle_async_request(_core_request(request, request.body))
+            whole = None if request.body is None else _Whole(request.body)
+            return await self._connection.handle_async_request(_core_request(request, whole))
         failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
             upload = _Upload(request.body, request.length, self.wire, tasks)
@@ -261,10 +247,11 @@ class _Line:
             await self.wire.aclose()
 
 
-def _core_request(request: UpstreamRequest, content: "bytes | _Upload | None") -> httpcore.Request:
+def _core_request(request: UpstreamRequest, content: "_Whole | _Upload | None") -> httpcore.Request:
     origin = _origin(request.origin)
     url = httpcore.URL(scheme=origin.scheme, host=origin.host, port=origin.port, target=request.target)
-    timeouts = {"connect": request.connect, "read": request.read, "write": request.read}
+    write = request.read if request.write is None else request.write
+    timeouts = {"connect": request.connect, "read": request.read, "write": write}
     return httpcore.Request(
         request.method, url, headers=_framed(request), content=content, extensions={"timeout": timeouts}
     )
@@ -272,16 +259,25 @@ def _core_request(request: UpstreamRequest, content: "bytes | _Upload | None") -
 
 def _framed(request: UpstreamRequest) -> RawHeaders:
     """The header lines as given, with a Host when there is none, and with the framing of the body."""
-    headers = list(request.headers)
+    headers = [*request.headers, *framing(request)]
     if get(headers, b"host") is None:
-        headers.insert(0, (b"host", _authority(_origin(request.origin))))
-    if isinstance(request.body, bytes):
-        headers.append((b"content-length", b"%d" % len(request.body)))
-    elif request.body is not None and request.length is not None:
-        headers.append((b"content-length", b"%d" % request.length))
-    elif request.body is not None:
-        headers.append((b"transfer-encoding", b"chunked"))
+        headers.insert(0, (b"host", parsed(request.origin).authority))
     return headers
+
+
+class _Whole:
+    """A request body that is there; the library's own would be a generator, which trio misses when it is forgotten."""
+
+    def __init__(self, body: bytes) -> None:
+        self._parts = [body] if body else []
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._parts:
+            raise StopAsyncIteration
+        return self._parts.pop()
 
 
 class _Upload:
@@ -302,14 +298,21 @@ class _Upload:
         return self
 
     async def __anext__(self) -> bytes:
-        chunk = b""
+        chunk: bytes | None = b""
         while not chunk:
             if self._left == 0:  # all is sent, so an answer is no reason to miss the end
-                return await anext(self._chunks)
-            with self._wire.unless_answered():
-                chunk = await anext(self._chunks)
+                chunk = await anext(self._chunks, None)
+            else:
+                with self._wire.unless_answered():
+                    chunk = await anext(self._chunks, None)
+            if chunk is None:
+                break
         if self._left is not None:
-            self._left -= len(chunk)
+            self._left -= len(chunk or b"")
+            if self._left < 0 or (self._left and chunk is None):
+                raise TransportError("the request body is not as long as announced")
+        if chunk is None:
+            raise StopAsyncIteration
         return chunk
 
 
@@ -325,10 +328,11 @@ class _Wire(httpcore.AsyncNetworkBackend, httpcore.AsyncNetworkStream):
     def __init__(self) -> None:
         self._net = httpcore.AnyIOBackend()  # runs on trio as well
         self._stream: httpcore.AsyncNetworkStream | None = None
-        self.begin()
+        self._kept, self._cut = b"", False
 
-    def begin(self) -> None:
+    def begin(self, request: UpstreamRequest) -> None:
         """A new exchange begins."""
+        self._tls, self._first_byte = request.tls, request.first_byte
         self.silent = True
         self._kept = b""
         self._head_end = 0
@@ -361,6 +365,8 @@ class _Wire(httpcore.AsyncNetworkBackend, httpcore.AsyncNetworkStream):
 
     async def start_tls(self, *args: Any, **options: Any) -> Self:  # noqa: ANN401
         """Go on encrypted."""
+        if self._tls is not None:
+            options["timeout"] = self._tls
         self._stream = await self._connected.start_tls(*args, **options)
         self.bare = self.get_extra_info("ssl_object").selected_alpn_protocol() == "h2"
         return self
@@ -428,7 +434,7 @@ class _Wire(httpcore.AsyncNetworkBackend, httpcore.AsyncNetworkStream):
         if self._reach is not None:
             return await self._read_body(self._reach, timeout)
         try:
-            with anyio.fail_after(timeout):
+            with anyio.fail_after(timeout if self._first_byte is None else self._first_byte):
                 await (self._gather_head() if self._listening is None else self._listening.wait())
         except TimeoutError as error:
             raise httpcore.ReadTimeout("no response head") from error
@@ -453,7 +459,7 @@ class _Wire(httpcore.AsyncNetworkBackend, httpcore.AsyncNetworkStream):
 
     async def _gather_head(self) -> None:
         """Read until the final head is whole, passing over interim ones (RFC 9110 §15.2), or the upstream hangs up."""
-        room, begin, searched = _MAX_HEAD, 0, 0
+        room, begin, searched = MAX_HEAD, 0, 0
         while True:
             blank = _BLANK_LINE.search(self._kept, max(begin, searched - 3))
             if (blank.end() if blank else len(self._kept)) > room:
@@ -469,6 +475,11 @@ class _Wire(httpcore.AsyncNetworkBackend, httpcore.AsyncNetworkStream):
                 continue
             self._kept = self._kept[begin:]
             self._head_end = blank.end() - begin if blank else len(self._kept)
+            if blank is not None:
+                raw = self._kept[: self._head_end]
+                check_breaks(raw)
+                check_text(raw)
+                check_lengths(raw)
             return
 
 
@@ -477,10 +488,11 @@ class _Answer:
 
     def __init__(self, line: _Line, response: httpcore.Response) -> None:
         self.status = response.status
+        self.latest = response.extensions.get("http_version") != b"HTTP/1.0"
         self.headers: RawHeaders = [(name.lower(), value) for name, value in response.headers]
         if not 200 <= self.status <= 599:
             raise UpstreamBroken(f"the upstream answered with status {self.status}")
-        if len(self.headers) > _MAX_FIELDS:
+        if len(self.headers) > MAX_FIELDS:  # of HTTP/2
             raise UpstreamBroken("the response head has more lines than allowed")
         self._line: _Line | None = line
         self._wire = line.wire
@@ -530,73 +542,5 @@ def _stream(response: httpcore.Response) -> AsyncIterable[bytes]:
 
 
 def _reach(method: str, answer: _Answer) -> Reach:
-    """How far the response reaches (RFC 9112 §6.3); two ways to read it are one too many."""
-    lengths, codings = get_all(answer.headers, b"content-length"), list_members(answer.headers, b"transfer-encoding")
-    if len(lengths) > 1 or (lengths and codings) or codings not in ([], [b"chunked"]):
-        raise UpstreamBroken("the framing of the response is ambiguous")
-    if method == "HEAD" or answer.status in (204, 304):
-        return _Length(0)
-    if codings:
-        return _Chunked()
-    if not lengths:
-        return len
-    if not (lengths[0].isdigit() and len(lengths[0]) <= 19):
-        raise UpstreamBroken("the length of the response is not a number")
-    return _Length(int(lengths[0]))
-
-
-class _Length:
-    """A body of so many bytes."""
-
-    def __init__(self, length: int) -> None:
-        self._left = length
-
-    def __call__(self, data: bytes) -> int:
-        count = min(self._left, len(data))
-        self._left -= count
-        return count
-
-
-class _Chunked:
-    """A body in chunks, with its last chunk and trailers (RFC 9112 §7.1)."""
-
-    def __init__(self) -> None:
-        self._left = 0  # bytes of the chunk and the line end after it
-        self._line = b""
-        self._next: Callable[[bytes], None] | None = self._chunk_line
-
-    def __call__(self, data: bytes) -> int:
-        at = 0
-        while at < len(data) and self._next is not None:
-            if self._left:
-                step = min(self._left, len(data) - at)
-                self._left -= step
-            else:
-                step = self._read_line(data, at, self._next)
-            at += step
-        return at
-
-    def _read_line(self, data: bytes, at: int, take: Callable[[bytes], None]) -> int:
-        end = data.find(b"\n", at) + 1
-        part = data[at : end or None]
-        self._line += part
-        if len(self._line) > _MAX_HEAD // 4:
-            raise httpcore.RemoteProtocolError("a chunk line is longer than allowed")
-        if end:
-            line, self._line = self._line, b""
-            take(line)
-        return len(part)
-
-    def _chunk_line(self, line: bytes) -> None:
-        match = _CHUNK_LINE.fullmatch(line)
-        if match is None:
-            raise httpcore.RemoteProtocolError("a chunk has no size")
-        size = int(match[1], 16)
-        if size:
-            self._left = size + 2
-        else:
-            self._next = self._trailer
-
-    def _trailer(self, line: bytes) -> None:
-        if line in (b"\r\n", b"\n"):
-            self._next = None
+    body = framed(method, answer.status, answer.headers, latest=answer.latest)
+    return lambda data: body.take(data, [])

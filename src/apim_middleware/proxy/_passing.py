@@ -1,0 +1,216 @@
+"""One exchange under way: its request goes up, its response comes down, and neither waits in memory for the other."""
+
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+
+import anyio
+
+from apim_middleware._http import hops
+from apim_middleware._http.headers import get_all, without
+from apim_middleware._http.lines import are_names, check_values, checked
+from apim_middleware._ring import refusal_messages
+from apim_middleware.errors import ClientLeft, ConnectFailed, Refusal, TransportError, UpstreamBroken, UpstreamTimeout
+from apim_middleware.exchange import Exchange
+from apim_middleware.protocols import Transport, UpstreamRequest, UpstreamResponse
+from apim_middleware.proxy._watching import Watch, watched
+from apim_middleware.types import Message, RawHeaders, Receive, Scope, Send
+
+log = logging.getLogger("apim_middleware")
+
+_NO_BODY: Message = {"type": "http.request", "body": b"", "more_body": False}
+_READS = ("GET", "HEAD")
+_NOMINATES_NOTHING = (None, b"keep-alive", b"close")
+
+
+async def refuse(refusal: Refusal, scope: Scope, send: Send) -> None:
+    """Answer with a refusal."""
+    for message in refusal_messages(refusal, scope):
+        await send(message)
+
+
+class Passing:
+    """One exchange: its request on the way up, its response on the way down."""
+
+    __slots__ = ("_first", "_index", "_receive", "_request", "_scope", "_send", "_transport", "_via")
+
+    def __init__(
+        self,
+        transport: Transport,
+        request: UpstreamRequest,
+        index: Mapping[bytes, bytes],
+        via: tuple[bytes, bytes],
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """``request.length`` and ``index`` are what the client said; ``via`` is the line a response is given."""
+        self._index = index
+        self._transport, self._request, self._via = transport, request, via
+        self._scope, self._receive, self._send = scope, receive, send
+        self._first: Message | None = None  # of the request's body
+
+    async def run(self) -> None:
+        """Pass the request up and the response down, until both are through or the client has left."""
+        if self._has_no_body():
+            self._first = _NO_BODY
+        elif not self._is_to_be_asked():
+            self._first = await self._receive()
+            if self._first["type"] == "http.disconnect":
+                return
+        await watched(self._receive, self._pass)
+
+    async def _pass(self, watch: Watch) -> None:
+        try:
+            self._decide_body(watch)
+            response = await self._transport.send(self._request)
+        except ClientLeft:
+            return
+        except (TransportError, Refusal) as error:
+            await self._fail(error)
+            return
+        watch.begin()
+        try:
+            await self._pass_down(response, watch)
+            await response.aclose()
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await response.aclose()
+            raise
+
+    # The request's body
+
+    def _has_no_body(self) -> bool:
+        """Whether that is certain at once (RFC 9112 §6.3).
+
+        HTTP/2 needs no header to tell of a body, and a layer in front may have made one where a body can be expected.
+        """
+        request = self._request
+        if request.length is not None or request.method not in _READS:
+            return request.length == 0
+        return b"transfer-encoding" not in self._index and self._scope.get("http_version") in ("1.1", "1.0")
+
+    def _is_to_be_asked(self) -> bool:
+        """Whether the client waits to be asked for its body (RFC 9110 §10.1.1): when the upstream is there to take it.
+
+        From others the first message is waited for, which mostly holds the whole body.
+        """
+        index = self._index
+        return b"expect" in index and (self._request.length is not None or b"transfer-encoding" in index)
+
+    def _decide_body(self, watch: Watch) -> None:
+        request, first, length = self._request, self._first, self._request.length
+        if first is None or first.get("more_body", False):
+            request.body = _Body(self._receive, first, length, watch.begin)
+            return
+        body = first.get("body", b"")
+        if length is not None and len(body) != length:
+            raise _wrong_length()
+        if body or length is not None or b"transfer-encoding" in self._index:
+            request.body = body
+        watch.begin()
+
+    # The response
+
+    async def _fail(self, error: TransportError | Refusal) -> None:
+        refusal = _failed(error) if isinstance(error, TransportError) else error
+        log.warning("%s: %s", refusal.code, error if isinstance(error, TransportError) else refusal.detail)
+        exchange = Exchange.of(self._scope)
+        if exchange is not None:
+            exchange.attributes["apim.upstream.error"] = refusal.code
+        await refuse(refusal, self._scope, self._send)
+
+    async def _pass_down(self, response: UpstreamResponse, watch: Watch) -> None:
+        """Each chunk goes down when it comes; the one that makes the announced length full goes with the end."""
+        try:
+            headers, left = _relayed(response, head_only=self._request.method == "HEAD")
+        except UpstreamBroken as error:
+            await self._fail(error)
+            return
+        headers.append(self._via)
+        send, last = self._send, b""
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        async for chunk in response:
+            if left is not None:
+                left -= len(chunk)
+                if left < 0:
+                    raise UpstreamBroken("the upstream sent more than it had announced")
+                if left == 0:
+                    last += chunk
+                    continue
+            if chunk:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        if left:
+            raise UpstreamBroken("the upstream sent less than it had announced")
+        watch.stop()
+        await send({"type": "http.response.body", "body": last, "more_body": False})
+
+
+def _failed(error: TransportError) -> Refusal:
+    if isinstance(error, ConnectFailed):
+        return Refusal(502, "upstream-unreachable", "The upstream could not be reached.")
+    if isinstance(error, UpstreamTimeout):
+        return Refusal(504, "upstream-timeout", "The upstream took too long.")
+    return Refusal(502, "upstream-broken", "The upstream did not give a proper response.")
+
+
+def _relayed(response: UpstreamResponse, *, head_only: bool) -> tuple[RawHeaders, int | None]:
+    """The header lines for the client, and how long the body has to be, when that is known. Raises UpstreamBroken."""
+    status, lines = response.status, response.headers
+    if not 200 <= status <= 599:
+        raise UpstreamBroken(f"the upstream answered with status {status}")
+    index = dict(lines)
+    try:
+        if not are_names(index.keys()):
+            lines = checked(lines)
+            index = dict(lines)
+        check_values([value for _, value in lines])
+    except ValueError as error:
+        raise UpstreamBroken(f"the upstream sent {error}") from None
+    if len(index) == len(lines) and index.get(b"connection") in _NOMINATES_NOTHING:
+        headers = [line for line in lines if line[0] not in hops.HOP_BY_HOP]
+    else:
+        headers = hops.end_to_end(lines, without=hops.nominated(lines))
+    if len(index) != len(lines) and len(get_all(headers, b"content-length")) > 1:
+        raise UpstreamBroken("the length of the response is said twice")
+    length = index.get(b"content-length")
+    if length is not None and not (length.isdigit() and len(length) <= 19):
+        raise UpstreamBroken("the length of the response is no number")
+    if status in (204, 304):  # some servers take the length for a promise they have to keep
+        return without(headers, b"content-length"), 0
+    return headers, 0 if head_only else None if length is None else int(length)
+
+
+def _wrong_length() -> Refusal:
+    return Refusal(400, "bad-framing", "The request body is not as long as announced.")
+
+
+class _Body:
+    """The client's body on its way up. It ends only when the client has ended it: half of one is never whole."""
+
+    __slots__ = ("_first", "_left", "_over", "_receive", "_then")
+
+    def __init__(self, receive: Receive, first: Message | None, length: int | None, then: Callable[[], None]) -> None:
+        """``then`` is called when ``receive`` has nothing more of the body."""
+        self._receive, self._first = receive, first
+        self._left = length
+        self._then = then
+        self._over = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._over:
+            raise StopAsyncIteration
+        message, self._first = self._first or await self._receive(), None
+        if message["type"] == "http.disconnect":
+            raise ClientLeft("the client left before its request was whole")
+        chunk: bytes = message.get("body", b"")
+        self._over = not message.get("more_body", False)
+        if self._left is not None:
+            self._left -= len(chunk)
+            if self._left < 0 or (self._over and self._left):
+                raise _wrong_length()
+        if self._over:
+            self._then()
+        return chunk

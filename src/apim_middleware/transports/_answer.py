@@ -1,0 +1,109 @@
+"""One exchange on a connection, seen by the task that made it: it waits, it is told, it reads the response.
+
+The connection and the exchange have to do with each other only while the response comes in. Once it is there to its
+end, the connection carries the next one, whether or not this one was read.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from apim_middleware.errors import TransportError
+from apim_middleware.types import RawHeaders
+
+
+class Line(Protocol):
+    """The connection, as the exchange on it sees it."""
+
+    def expect_within(self, seconds: float | None) -> asyncio.Future[None]:
+        """What to wait for; the exchange fails with UpstreamTimeout when it takes longer."""
+        ...
+
+    def go_on(self) -> None:
+        """What has come of the body was taken: there is room for more."""
+        ...
+
+    def abort(self) -> None:
+        """Close the connection now."""
+        ...
+
+
+class Answer:
+    """The response: the head is known, the body flows when iterated."""
+
+    __slots__ = (
+        "_error", "_line", "_waiter", "begun", "headers", "interrupted", "method", "parts", "read", "sent",
+        "status", "uploader",
+    )  # fmt: skip
+
+    def __init__(self, line: Line, method: str, read: float | None) -> None:
+        """An exchange begins; ``read`` is in seconds, for each wait on the body."""
+        self.status = 0
+        self.headers: RawHeaders = []
+        self.method = method
+        self.read = read
+        self.parts: list[bytes] = []
+        """What has come of the body and was not read."""
+        self.begun = False
+        """Whether the head is known."""
+        self.sent = False
+        """Whether the request was sent to its end."""
+        self.uploader: asyncio.Task[object] | None = None
+        """The task of the exchange, while it waits for more of the request's body."""
+        self.interrupted = False
+        """Whether that waiting was broken off."""
+        self._line: Line | None = line
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: TransportError | None = None
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self.parts:
+            if self._line is None:
+                error, self._error = self._error, None
+                raise error or StopAsyncIteration
+            try:
+                await self.news(self.read)
+            except BaseException:
+                await self.aclose()
+                raise
+        parts, self.parts = self.parts, []
+        if self._line is not None:
+            self._line.go_on()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def aclose(self) -> None:
+        """Close the connection, unless the exchange is over: then it has gone back already."""
+        line, self._line = self._line, None
+        self.parts, self._error = [], None
+        if line is not None:
+            line.abort()
+
+    # Between the connection and the task of the exchange
+
+    def news(self, seconds: float | None) -> "asyncio.Future[None]":
+        """Done when there is something new; the exchange fails with UpstreamTimeout when that takes longer."""
+        if self._line is None:
+            raise RuntimeError("nothing more will come")
+        self._waiter = self._line.expect_within(seconds)
+        return self._waiter
+
+    def check(self) -> None:
+        """Raise what went wrong, unless it did so after the head: then it comes after what there is of the body."""
+        if self._error is not None and not self.begun:
+            raise self._error
+
+    def wake(self) -> None:
+        """There is something new. The answer, or the end, breaks the waiting for the request's body off as well."""
+        if self.uploader is not None and (self.begun or self._line is None):
+            uploader, self.uploader, self.interrupted = self.uploader, None, True
+            uploader.cancel()
+        elif self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def end(self, error: TransportError | None = None) -> None:
+        """Nothing more will come, because all is there or because of an error: part with the connection."""
+        self._line, self._error = None, error
+        self.wake()

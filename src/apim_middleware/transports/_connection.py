@@ -1,0 +1,255 @@
+"""One connection to an upstream in the hands of one exchange at a time, as an asyncio protocol.
+
+Callbacks of the event loop take the bytes in. There is no task here, and one timer for each connection, however often
+it is waited on.
+"""
+
+import asyncio
+import contextvars
+import select
+from math import inf
+from typing import Protocol, cast
+
+from apim_middleware.errors import TransportError, UpstreamBroken, UpstreamTimeout
+from apim_middleware.transports._answer import Answer
+from apim_middleware.transports._framing import Body, UntilClose, framed
+from apim_middleware.transports._heads import Head, read_head
+from apim_middleware.transports._strictness import MAX_HEAD, check_beginning
+
+_AHEAD = 65536  # bytes of a response body beyond which its upstream has to wait for the reader
+_END_OF_HEAD = b"\r\n\r\n"
+_TICK = 0.001  # event loops keep time in milliseconds
+
+
+class Keeper(Protocol):
+    """Whoever keeps connections between exchanges."""
+
+    def give_back(self, connection: "Connection") -> None:
+        """An exchange has ended cleanly."""
+        ...
+
+    def forget(self, connection: "Connection") -> None:
+        """The connection is of no use any more; told once."""
+        ...
+
+
+class Connection(asyncio.Protocol):
+    """One connection to one origin.
+
+    It goes back to its keeper when a response has ended cleanly and its request was sent to the end. Whatever else
+    happens closes it: bytes that belong to no response, a broken one, a timeout, an exchange that is given up.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, keeper: Keeper, origin: str) -> None:
+        """Not connected yet."""
+        self.origin = origin
+        self.closed = False
+        """Whether it is of no use any more."""
+        self.gone: asyncio.Future[None] = loop.create_future()
+        """Done when the socket is closed."""
+        self.asked = 0
+        """How many exchanges it has carried, the one at hand included."""
+        self.silent = True
+        """Whether the upstream has said nothing at all in the last of them."""
+        self.idle_since = 0.0
+        """The event loop's time when the last exchange ended."""
+        self.writable = True
+        """Whether the upstream takes what is written."""
+        self._loop = loop
+        self._keeper = keeper
+        self._transport: asyncio.Transport | None = None
+        self._poll: select.poll | None = None
+        self._answer: Answer | None = None
+        self._head = b""  # what has come of a head that is not whole
+        self._interim = 0  # bytes of the interim heads of this exchange
+        self._body: Body = UntilClose()
+        self._keep = False
+        self._ahead = 0  # bytes of the body that wait for the reader
+        self._reading = True
+        self._deadline = self._timer_at = inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    # For those who use it
+
+    def reusable(self) -> bool:
+        """Whether nothing has come since the last exchange, not even what the event loop has not told yet."""
+        return not (self.closed or (self._poll is not None and self._poll.poll(0)))
+
+    def begin(self, method: str, read: float | None) -> Answer:
+        """Open an exchange."""
+        self.asked += 1
+        self.silent = True
+        self._head, self._interim, self._ahead = b"", 0, 0
+        self._answer = Answer(self, method, read)
+        return self._answer
+
+    def write(self, data: bytes) -> None:
+        """Send bytes; look at ``writable`` before sending many more."""
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def expect_within(self, seconds: float | None) -> "asyncio.Future[None]":
+        """What the exchange is to wait for, and for how long at most."""
+        if seconds is not None and seconds != inf:
+            self._deadline = self._loop.time() + seconds
+            if self._deadline < self._timer_at:
+                self._wind(self._deadline)
+        else:
+            self._deadline = inf
+        return self._loop.create_future()
+
+    def go_on(self) -> None:
+        """Let the upstream send more."""
+        self._ahead, self._deadline = 0, inf
+        if not self._reading and self._transport is not None:
+            self._reading = True
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Close it, with the goodbye that TLS has."""
+        if self._let_go() and self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close it now, whatever is under way."""
+        if self._let_go() and self._transport is not None:
+            self._transport.abort()
+
+    def _let_go(self) -> bool:
+        if self.closed:
+            return False
+        self.closed, self._answer, self._deadline = True, None, inf
+        if self._timer is not None:
+            self._timer.cancel()
+        self._keeper.forget(self)
+        return True
+
+    # What the event loop tells
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connected, and agreed on TLS where there is any."""
+        self._transport = cast("asyncio.Transport", transport)
+        if hasattr(select, "poll"):
+            self._poll = select.poll()
+            self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        if self.closed:
+            self._transport.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Closed, by whichever side."""
+        if not self.gone.done():
+            self.gone.set_result(None)
+        answer = self._answer
+        if answer is None:
+            self.abort()
+        elif error is None and answer.begun and isinstance(self._body, UntilClose):
+            self._part(answer)
+        else:
+            self._fail(UpstreamBroken("the upstream hung up before its response was whole"), error)
+
+    def pause_writing(self) -> None:
+        """The upstream takes no more for now."""
+        self.writable = False
+
+    def resume_writing(self) -> None:
+        """It takes more again."""
+        self.writable = True
+        if self._answer is not None:
+            self._wake(self._answer)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the response, or of nothing that was asked for."""
+        answer = self._answer
+        if answer is None:
+            self.abort()
+            return
+        self.silent = False
+        try:
+            if answer.begun:
+                self._take_body(answer, data)
+            else:
+                self._take_head(answer, self._head + data if self._head else data)
+        except TransportError as error:
+            self._fail(error)
+
+    # The response
+
+    def _take_head(self, answer: Answer, raw: bytes) -> None:
+        """Look for the end of the head, passing over interim ones (RFC 9110 §15.2)."""
+        searched = max(0, len(self._head) - len(_END_OF_HEAD))
+        while (found := raw.find(_END_OF_HEAD, searched)) >= 0:
+            end, searched = found + len(_END_OF_HEAD), 0
+            if self._interim + end > MAX_HEAD:
+                raise UpstreamBroken("the response head is larger than allowed")
+            head = read_head(raw[:end])
+            raw = raw[end:]
+            if head[0] >= 200:
+                self._begin_body(answer, head, raw)
+                return
+            self._interim += end
+        check_beginning(raw, MAX_HEAD - self._interim)
+        self._head = raw
+
+    def _begin_body(self, answer: Answer, head: Head, rest: bytes) -> None:
+        status, headers, latest, self._keep = head
+        self._body = framed(answer.method, status, headers, latest=latest)
+        answer.status, answer.headers, answer.begun = status, headers, True
+        if rest or self._body.over:
+            self._take_body(answer, rest)
+        else:
+            self._wake(answer)
+
+    def _take_body(self, answer: Answer, data: bytes) -> None:
+        used = self._body.take(data, answer.parts)
+        if self._body.over:
+            self._part(answer, clean=used == len(data))
+            return
+        self._wake(answer)
+        self._ahead += used
+        if self._ahead >= _AHEAD and self._reading and self._transport is not None:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def _wake(self, answer: Answer) -> None:
+        self._deadline = inf
+        answer.wake()
+
+    def _part(self, answer: Answer, *, clean: bool = False) -> None:
+        """The response is there to its end: keep the connection if it can carry another exchange."""
+        self._answer, self._deadline = None, inf
+        if not self._reading:
+            self.go_on()
+        if clean and answer.sent and self._keep and not self.closed:
+            self.idle_since = self._loop.time()
+            self._keeper.give_back(self)
+        elif clean and answer.sent:
+            self.close()
+        else:
+            self.abort()
+        answer.end()
+
+    def _fail(self, error: TransportError, cause: Exception | None = None) -> None:
+        """The response will never be whole."""
+        error.__cause__ = error.__cause__ or cause
+        answer = self._answer
+        self.abort()
+        if answer is not None:
+            answer.end(error)
+
+    # Time
+
+    def _wind(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_at(at, self._tick, context=contextvars.Context())
+
+    def _tick(self) -> None:
+        """It may have been moved since; most of the time there is nothing to wait for."""
+        self._timer, self._timer_at = None, inf
+        if self._deadline - self._loop.time() > _TICK:
+            if self._deadline != inf:
+                self._wind(self._deadline)
+        else:
+            self._fail(UpstreamTimeout("the upstream took too long"))

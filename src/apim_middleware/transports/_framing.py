@@ -1,0 +1,145 @@
+"""Where the body of a response ends (RFC 9112 §6.3 and §7.1), to the byte: what follows belongs to nobody."""
+
+import re
+from collections.abc import Callable
+from typing import Protocol
+
+from apim_middleware.errors import UpstreamBroken
+from apim_middleware.types import RawHeaders
+
+_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
+_BODILESS = frozenset((204, 304))
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t -~\x80-\xff]*)?")
+_TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*")
+_MAX_LINE = 4096  # of a chunk extension or a trailer
+_MAX_TRAILERS = 16384
+
+
+class Body(Protocol):
+    """A body on its way: told what comes, it says what of that is its own."""
+
+    over: bool
+    """Whether it has come to its end."""
+
+    def take(self, data: bytes, parts: list[bytes]) -> int:
+        """Add what these bytes hold of the body to ``parts``, and tell how many of them are the message's at all.
+
+        Raises UpstreamBroken.
+        """
+        ...
+
+
+def framed(method: str, status: int, headers: RawHeaders, *, latest: bool = True) -> Body:
+    """How the body of a response is framed, which in HTTP/1.0 is never by chunks (``latest`` is HTTP/1.1).
+
+    Raises UpstreamBroken when that can be read in two ways.
+    """
+    said = dict(headers)
+    length, coding = said.get(b"content-length"), said.get(b"transfer-encoding")
+    if len(said) != len(headers) and sum(name in _FRAMING for name, _ in headers) > 1:
+        raise UpstreamBroken("the framing of the response is said twice")
+    if coding is not None and not (coding.lower() == b"chunked" and latest and length is None):
+        raise UpstreamBroken("the framing of the response is ambiguous")
+    if length is not None and not (length.isdigit() and len(length) <= 18):
+        raise UpstreamBroken("the length of the response is not a number")
+    if method == "HEAD" or status in _BODILESS:
+        return Length(0)
+    if length is not None:
+        return Length(int(length))
+    return UntilClose() if coding is None else Chunked()
+
+
+class Length:
+    """A body of so many bytes."""
+
+    __slots__ = ("_left", "over")
+
+    def __init__(self, length: int) -> None:
+        self._left = length
+        self.over = not length
+
+    def take(self, data: bytes, parts: list[bytes]) -> int:
+        """Up to the length."""
+        part = data if len(data) <= self._left else data[: self._left]
+        if part:
+            parts.append(part)
+            self._left -= len(part)
+            self.over = not self._left
+        return len(part)
+
+
+class UntilClose:
+    """A body that ends with the connection."""
+
+    __slots__ = ("over",)
+
+    def __init__(self) -> None:
+        self.over = False
+
+    def take(self, data: bytes, parts: list[bytes]) -> int:
+        """All of it."""
+        parts.append(data)
+        return len(data)
+
+
+class Chunked:
+    """A body in chunks, with its last chunk and its trailers, which are read and dropped."""
+
+    __slots__ = ("_left", "_line", "_next", "_trailers", "over")
+
+    def __init__(self) -> None:
+        self._left = 0  # bytes of the chunk that are still to come
+        self._line = b""  # of a line that has not come to its end
+        self._next: Callable[[Chunked, bytes], None] = Chunked._begin  # not bound: that would be a cycle
+        self._trailers = 0
+        self.over = False
+
+    def take(self, data: bytes, parts: list[bytes]) -> int:
+        """Chunk after chunk, up to the end of the trailers."""
+        at = 0
+        while at < len(data) and not self.over:
+            if self._left:
+                part = data[at : at + self._left]
+                parts.append(part)
+                self._left -= len(part)
+                at += len(part)
+            else:
+                at = self._read_line(data, at)
+        return at
+
+    def _read_line(self, data: bytes, at: int) -> int:
+        """Take one line, or keep what there is of it; where it ends."""
+        end = data.find(b"\n", at) + 1
+        line = data[at : end or None]
+        if self._line:
+            line = self._line + line
+        if len(line) > _MAX_LINE:
+            raise UpstreamBroken("a line among the chunks of the response is longer than allowed")
+        if not end:
+            self._line = line
+            return len(data)
+        self._line = b""
+        if line[-2:] != b"\r\n":
+            raise UpstreamBroken("a line among the chunks of the response is broken")
+        self._next(self, line[:-2])
+        return end
+
+    def _begin(self, line: bytes) -> None:
+        match = _CHUNK_LINE.fullmatch(line)
+        if match is None:
+            raise UpstreamBroken("a chunk of the response has no size")
+        self._left = int(match[1], 16)
+        self._next = Chunked._end if self._left else Chunked._trailer
+
+    def _end(self, line: bytes) -> None:
+        if line:
+            raise UpstreamBroken("a chunk of the response is longer than its size")
+        self._next = Chunked._begin
+
+    def _trailer(self, line: bytes) -> None:
+        self._trailers += len(line)
+        if self._trailers > _MAX_TRAILERS:
+            raise UpstreamBroken("the trailers of the response are larger than allowed")
+        if line and _TRAILER.fullmatch(line) is None:
+            raise UpstreamBroken("a trailer of the response cannot be read")
+        self.over = not line

@@ -1,0 +1,185 @@
+"""The connections of one event loop: who gets one, who waits for one, and how long a free one is kept."""
+
+import asyncio
+import contextvars
+from collections import OrderedDict
+from math import inf
+from typing import NamedTuple
+
+from apim_middleware.errors import ConnectFailed
+from apim_middleware.protocols import UpstreamRequest
+from apim_middleware.transports._connection import Connection
+from apim_middleware.transports._dialling import Dialling
+from apim_middleware.transports._origins import parsed
+
+
+class Limits(NamedTuple):
+    """How many connections there may be to one origin, how many may wait for one, and how long free ones are kept."""
+
+    max_connections: int
+    max_idle: int
+    max_waiting: int
+    idle: float
+
+
+class _Place:
+    """What there is of one origin."""
+
+    __slots__ = ("free", "open", "origin", "waiting")
+
+    def __init__(self, origin: str) -> None:
+        self.origin = origin
+        self.free: OrderedDict[Connection, None] = OrderedDict()  # the one used last at the end
+        self.open = 0  # free ones, those in use, those being made
+        self.waiting: OrderedDict[asyncio.Future[Connection | None], None] = OrderedDict()
+
+
+class Pool:
+    """The connections of one event loop. Nothing awaits between looking and taking, so there is nothing to lock."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits, dialling: Dialling) -> None:
+        """Nothing is open yet."""
+        self.loop = loop
+        self.closed = False
+        self._limits = limits
+        self._dialling = dialling
+        self._places: dict[str, _Place] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def connections(self) -> int:
+        """How many there are, those being made included."""
+        return sum(place.open for place in self._places.values())
+
+    def free(self, origin: str) -> Connection | None:
+        """The free connection used last, for it is the least likely to be closing; None when there is none."""
+        place = self._places.get(origin)
+        if place is None or not place.free:
+            return None
+        deadline = self.loop.time() - self._limits.idle
+        while place.free:
+            connection, _ = place.free.popitem()
+            if connection.idle_since > deadline and connection.reusable():
+                return connection
+            connection.close()
+        return None
+
+    async def take(self, request: UpstreamRequest) -> Connection:
+        """A new connection, or, where there are as many as there may be, one in turn. Raises ConnectFailed."""
+        while True:
+            place = self._places.get(request.origin) or self._new_place(request.origin)
+            if place.open < self._limits.max_connections:
+                place.open += 1
+                return await self._dial(request)
+            if place.free:  # which this request does not want
+                next(iter(place.free)).close()
+                continue
+            handed = await self._turn(place, request.connect)
+            if handed is None:
+                return await self._dial(request)
+            if handed.reusable():
+                return handed
+            handed.close()
+
+    def _new_place(self, origin: str) -> _Place:
+        parsed(origin)  # which says so if it is none
+        self._places[origin] = place = _Place(origin)
+        return place
+
+    async def _dial(self, request: UpstreamRequest) -> Connection:
+        """Make a connection, for which there is a place already."""
+        connection = Connection(self.loop, self, request.origin)
+        tls = request.connect if request.tls is None else request.tls
+        try:
+            await self._dialling.dial(connection, parsed(request.origin), request.connect, tls)
+            if connection.closed:
+                raise ConnectFailed("no connection to the upstream: it hung up")
+        except BaseException:
+            connection.abort()
+            raise
+        return connection
+
+    # Taking turns
+
+    async def _turn(self, place: _Place, seconds: float | None) -> Connection | None:
+        """Wait for a connection, or for a place to make one."""
+        if len(place.waiting) >= self._limits.max_waiting:
+            raise ConnectFailed("every connection is in use, and too many requests wait for one")
+        turn: asyncio.Future[Connection | None] = self.loop.create_future()
+        place.waiting[turn] = None
+        try:
+            async with asyncio.timeout(None if seconds == inf else seconds):
+                return await turn
+        except BaseException as error:
+            place.waiting.pop(turn, None)
+            if turn.done() and not turn.cancelled():  # it came too late for this one
+                self._take_back(place, turn.result())
+            if isinstance(error, TimeoutError):
+                raise ConnectFailed("every connection is in use") from error
+            raise
+
+    def _take_back(self, place: _Place, connection: Connection | None) -> None:
+        if connection is None:
+            self._leave(place)
+        elif not connection.closed:
+            self.give_back(connection)
+
+    def _leave(self, place: _Place) -> None:
+        """One connection fewer: the next in the queue may make another."""
+        if place.waiting:
+            turn, _ = place.waiting.popitem(last=False)
+            turn.set_result(None)
+            return
+        place.open -= 1
+        if not place.open:
+            del self._places[place.origin]
+
+    # What connections tell
+
+    def give_back(self, connection: Connection) -> None:
+        """A connection is free: it goes to the next in the queue, or is kept."""
+        place = self._places[connection.origin]
+        if self.closed or len(place.free) >= self._limits.max_idle:
+            connection.close()
+        elif place.waiting:
+            turn, _ = place.waiting.popitem(last=False)
+            turn.set_result(connection)
+        else:
+            place.free[connection] = None
+            if self._timer is None:
+                self._wind(connection.idle_since)
+
+    def forget(self, connection: Connection) -> None:
+        """A connection is closed."""
+        place = self._places[connection.origin]
+        place.free.pop(connection, None)
+        self._leave(place)
+
+    # Time
+
+    def _wind(self, oldest: float) -> None:
+        at = oldest + self._limits.idle
+        if at != inf:
+            self._timer = self.loop.call_at(at, self._sweep, context=contextvars.Context())
+
+    def _sweep(self) -> None:
+        """Close what has been free for too long."""
+        self._timer = None
+        deadline = self.loop.time() - self._limits.idle
+        for place in list(self._places.values()):
+            while place.free and (oldest := next(iter(place.free))).idle_since <= deadline:
+                oldest.close()
+        since = [next(iter(place.free)).idle_since for place in self._places.values() if place.free]
+        if since:
+            self._wind(min(since))
+
+    async def aclose(self) -> None:
+        """Close what is free now, and from now on what comes back."""
+        self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        free = [connection for place in self._places.values() for connection in place.free]
+        for connection in free:
+            connection.close()
+        if free:
+            await asyncio.wait([connection.gone for connection in free])

@@ -1,0 +1,79 @@
+"""A request as HTTP/1.1 writes it: the lines given, a ``Host``, and one framing (RFC 9112 §3, §6)."""
+
+import re
+from collections.abc import AsyncIterable
+from functools import lru_cache
+from operator import itemgetter
+
+from apim_middleware._http.headers import is_token
+from apim_middleware.errors import TransportError
+from apim_middleware.protocols import UpstreamRequest
+from apim_middleware.transports._origins import parsed
+from apim_middleware.types import RawHeaders
+
+_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
+_TARGET = re.compile(rb"[!-~\x80-\xff]+")
+_REPEATABLE = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))  # RFC 9110 §9.2.2
+_name = itemgetter(0)
+_LONGEST_NAME = 256
+_REMEMBERED = 2048
+_seen_names: set[bytes] = set()
+
+
+def repeatable(request: UpstreamRequest) -> bool:
+    """Whether sending it twice does what sending it once does, and all of it is still there to be sent."""
+    return request.method in _REPEATABLE and not isinstance(request.body, AsyncIterable)
+
+
+def framing(request: UpstreamRequest) -> RawHeaders:
+    """The line that says where the body of a request ends; none when it has no body."""
+    if request.body is None:
+        return []
+    length = len(request.body) if isinstance(request.body, bytes) else request.length
+    return [(b"transfer-encoding", b"chunked") if length is None else (b"content-length", b"%d" % length)]
+
+
+def written(request: UpstreamRequest) -> bytes:
+    """The head of a request, byte for byte.
+
+    Raises TransportError for a line break or null byte anywhere, for names and methods that are no tokens, a target
+    with blanks in it, and for header lines that frame the body a second time.
+    """
+    lines = request.headers
+    names = list(map(_name, lines))
+    if not _seen_names.issuperset(names):
+        names = [_checked(name) for name in names]
+    if not _FRAMING.isdisjoint(names):
+        raise TransportError("the request frames its body itself")
+    if _TARGET.fullmatch(request.target) is None:
+        raise TransportError("the request target cannot be written")
+    parts = [b"%b %b HTTP/1.1" % (_method(request.method), request.target)]
+    if b"host" not in names:
+        parts.append(b"host: " + parsed(request.origin).authority)
+    parts += map(b": ".join, lines)
+    if request.body is not None:
+        parts += map(b": ".join, framing(request))
+    parts += (b"", b"")
+    head = b"\r\n".join(parts)
+    breaks = len(parts) - 1
+    if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b"\0" in head:
+        raise TransportError("a header value of the request holds a line break or a null byte")
+    return head
+
+
+def _checked(name: bytes) -> bytes:
+    """The name in lower case, if it is one; those written so are remembered, up to a bound."""
+    if len(name) > _LONGEST_NAME or not is_token(name):
+        raise TransportError("a header name of the request cannot be written")
+    lower = name.lower()
+    if lower == name and len(_seen_names) < _REMEMBERED:
+        _seen_names.add(name)
+    return lower
+
+
+@lru_cache(maxsize=256)
+def _method(method: str) -> bytes:
+    raw = method.encode("latin-1", "replace")
+    if not is_token(raw):
+        raise TransportError("the request method cannot be written")
+    return raw

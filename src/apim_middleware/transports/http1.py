@@ -1,0 +1,148 @@
+"""The way to an upstream on asyncio: HTTP/1.1 over connections of our own.
+
+``Http1Transport`` sends. Under it, each in a file: ``_requests`` writes heads and ``_heads`` reads them, strictly;
+``_framing`` tells where a response ends; ``_connection`` is a connection and ``_answer`` the exchange on it;
+``_sending`` sends a request in step with the upstream; ``_keeping`` keeps connections and ``_dialling`` makes them.
+"""
+
+import asyncio
+import ssl
+from os import PathLike
+from typing import TypeAlias
+
+from apim_middleware.errors import ConfigError, UpstreamBroken
+from apim_middleware.protocols import UpstreamRequest
+from apim_middleware.transports._answer import Answer
+from apim_middleware.transports._dialling import Dialling
+from apim_middleware.transports._keeping import Limits, Pool
+from apim_middleware.transports._requests import repeatable, written
+from apim_middleware.transports._sending import ask
+
+File: TypeAlias = str | PathLike[str]
+
+
+class Http1Transport:
+    """Asks upstreams over pooled keep-alive connections; adds nothing to a request and decodes nothing of a response.
+
+    ``verify`` is True (the system's certificate authorities), False (no check: for tests), or an SSL context of your
+    own, which then offers HTTP/1.1 alone (ALPN).
+    ``ca`` is a file of authorities in the place of the system's; ``cert`` the file of a client certificate with its
+    key, or one file for each. ``server_name`` is asked for and expected in the place of the origin's host (SNI).
+    ``max_connections`` are open at once to each origin. ``max_waiting`` requests wait for one when all are in use,
+    first come first served; one that gets none within its ``connect`` seconds, or no room in the queue, is
+    ConnectFailed.
+    ``max_idle`` are kept open between requests, each for ``idle`` seconds: less than the five after which many servers
+    hang up, so that a request seldom meets a closing connection.
+    ``uds`` is the path of a Unix socket to connect to, whatever the request's origin.
+
+    What two readers could read in two ways is UpstreamBroken: ambiguous framing (RFC 9112 §6.3; a repeated
+    ``Content-Length`` too), bare or folded lines, a space before a colon, a status outside 200 to 599, a change of
+    protocol nobody asked for, a head of more than 64 KiB or 256 lines, interim ones included, which are passed over;
+    lines of more than 4 KiB among the chunks, and trailers of more than 16 KiB, which are dropped. An answer that comes
+    while the request body is still being sent ends the sending, and the connection with it.
+
+    Each event loop has connections of its own. It needs asyncio; ``HttpxTransport`` runs on trio as well.
+    """
+
+    def __init__(
+        self,
+        *,
+        verify: ssl.SSLContext | bool = True,
+        ca: File | None = None,
+        cert: File | tuple[File, File] | None = None,
+        server_name: str | None = None,
+        max_connections: int = 1000,
+        max_idle: int = 1000,
+        max_waiting: int = 1000,
+        idle: float = 4.0,
+        uds: str | None = None,
+    ) -> None:
+        """Nothing is opened before the first request."""
+        for name, value in (("max_connections", max_connections), ("max_idle", max_idle), ("max_waiting", max_waiting)):
+            if value < (name == "max_connections"):
+                raise ConfigError("Http1Transport", name, f"{value} is too few", "Give a larger number")
+        if not idle >= 0:
+            raise ConfigError("Http1Transport", "idle", f"{idle} is no time", "Give seconds, 0 to keep nothing")
+        self._limits = Limits(max_connections, max_idle, max_waiting, idle)
+        self._dialling = Dialling(_Tls(verify, ca, cert).context, server_name, uds)
+        self._pools: dict[asyncio.AbstractEventLoop, Pool] = {}
+        self._latest: Pool | None = None
+
+    async def send(self, request: UpstreamRequest) -> Answer:
+        """Send the request and return once the response head is known. Raises TransportError.
+
+        A request that is safe to repeat (RFC 9110 §9.2.2) is repeated once, on a new connection, when a kept one turns
+        out to be dead before anything came back (RFC 9112 §9.3.1). No other request is sent twice.
+        """
+        head, pool = written(request), self._pool()
+        connection = pool.free(request.origin) or await pool.take(request)
+        try:
+            return await ask(connection, request, head)
+        except UpstreamBroken:
+            if not (connection.asked > 1 and connection.silent and repeatable(request)):
+                raise
+        return await ask(await pool.take(request), request, head)
+
+    async def aclose(self) -> None:
+        """Close every pooled connection of this event loop; those in use close when their exchange ends."""
+        pool = self._pools.pop(asyncio.get_running_loop(), None)
+        if pool is not None:
+            await pool.aclose()
+
+    @property
+    def connections(self) -> int:
+        """How many connections this event loop has open, those being made included."""
+        return self._pool().connections
+
+    def _pool(self) -> Pool:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError as error:
+            raise RuntimeError("Http1Transport needs asyncio; HttpxTransport runs on trio as well") from error
+        pool = self._latest
+        if pool is None or pool.loop is not loop or pool.closed:
+            self._latest = pool = self._pools.get(loop) or self._new_pool(loop)
+        return pool
+
+    def _new_pool(self, loop: asyncio.AbstractEventLoop) -> Pool:
+        for each in [each for each in self._pools if each.is_closed()]:  # nobody said goodbye there
+            del self._pools[each]
+        self._pools[loop] = pool = Pool(loop, self._limits, self._dialling)
+        return pool
+
+
+class _Tls:
+    """The SSL context of a transport: read at once when files are named, else when it is first needed."""
+
+    def __init__(self, verify: ssl.SSLContext | bool, ca: File | None, cert: File | tuple[File, File] | None) -> None:
+        self._verify = verify
+        self._made = verify if isinstance(verify, ssl.SSLContext) else None
+        if ca is not None or cert is not None:
+            if self._made is not None or (ca is not None and not verify):
+                problem, cure = "makes no use of ca and cert", "Load them into the context, or leave verify out"
+                raise ConfigError("Http1Transport", "verify", problem, cure)
+            self._made = self._read(ca, cert)
+        if self._made is not None:
+            self._made.set_alpn_protocols(["http/1.1"])
+
+    def context(self) -> ssl.SSLContext:
+        """The context to connect with."""
+        if self._made is None:
+            self._made = self._read(None, None)
+            self._made.set_alpn_protocols(["http/1.1"])
+        return self._made
+
+    def _read(self, ca: File | None, cert: File | tuple[File, File] | None) -> ssl.SSLContext:
+        try:
+            context = ssl.create_default_context(cafile=ca)
+        except OSError as error:
+            raise ConfigError("Http1Transport", "ca", f"cannot be read: {error}", "Give a PEM file") from error
+        if not self._verify:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        if cert is not None:
+            try:
+                context.load_cert_chain(*(cert if isinstance(cert, tuple) else (cert,)))
+            except OSError as error:
+                cure = "Give a PEM file with certificate and key, or one for each"
+                raise ConfigError("Http1Transport", "cert", f"cannot be read: {error}", cure) from error
+        return context
