@@ -194,6 +194,24 @@ async def test_one_who_gives_up_as_their_turn_comes_hands_it_on():
         assert transport.connections == 0
 
 
+async def test_the_turn_of_one_who_has_just_given_up_is_the_next_ones():
+    transport = Http1Transport(max_connections=1)
+    async with stub(polite()) as upstream:
+        pool = transport._pool()
+        request = UpstreamRequest("GET", upstream.origin)
+        connection = await pool.take(request)
+        first = asyncio.create_task(pool.take(request))
+        second = asyncio.create_task(pool.take(request))
+        await turns()
+        first.cancel()  # it has not left the queue itself yet
+        pool.give_back(connection)
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert await second is connection
+        connection.abort()
+        assert transport.connections == 0
+
+
 async def test_a_place_comes_free_when_a_connection_breaks():
     transport = Http1Transport(max_connections=1)
 

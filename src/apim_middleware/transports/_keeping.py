@@ -124,10 +124,17 @@ class Pool:
         elif not connection.closed:
             self.give_back(connection)
 
+    def _next(self, place: _Place) -> "asyncio.Future[Connection | None] | None":
+        """Whose turn it is; those given up in this very tick have not left the queue themselves yet."""
+        while place.waiting:
+            turn, _ = place.waiting.popitem(last=False)
+            if not turn.done():
+                return turn
+        return None
+
     def _leave(self, place: _Place) -> None:
         """One connection fewer: the next in the queue may make another."""
-        if place.waiting:
-            turn, _ = place.waiting.popitem(last=False)
+        if (turn := self._next(place)) is not None:
             turn.set_result(None)
             return
         place.open -= 1
@@ -141,8 +148,7 @@ class Pool:
         place = self._places[connection.origin]
         if self.closed or len(place.free) >= self._limits.max_idle:
             connection.close()
-        elif place.waiting:
-            turn, _ = place.waiting.popitem(last=False)
+        elif (turn := self._next(place)) is not None:
             turn.set_result(connection)
         else:
             place.free[connection] = None
