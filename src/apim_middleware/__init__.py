@@ -10,14 +10,19 @@ from apim_middleware.errors import ApimError, ConfigError, Refusal, StoreError
 from apim_middleware.exchange import Exchange
 from apim_middleware.identity import Principal, Subscription
 from apim_middleware.policies.api_key import APIKeyAuth
+from apim_middleware.policies.authorize import Authorize
+from apim_middleware.policies.basic import BasicAuth
 from apim_middleware.policies.branch import Choose, When
 from apim_middleware.policies.cache import Cache
 from apim_middleware.policies.client import IPFilter, TrustedProxies
 from apim_middleware.policies.concurrency import LimitConcurrency
+from apim_middleware.policies.either import AllOf, AnyOf
 from apim_middleware.policies.headers import RemoveHeader, SetHeader
+from apim_middleware.policies.identity_headers import IdentityHeaders
 from apim_middleware.policies.jwt import JWTAuth
 from apim_middleware.policies.limits import Limits, Quota, RateLimit
 from apim_middleware.policies.load_shed import LoadShed
+from apim_middleware.policies.require_header import RequireHeader
 from apim_middleware.policies.target import RemoveQuery, RewritePath, SetQuery
 from apim_middleware.policies.tracing import Tracing
 from apim_middleware.policy import Composable, Policy, Stack
@@ -25,10 +30,15 @@ from apim_middleware.proxy.app import Proxy
 from apim_middleware.stores.keys import KeyRecord, KeyStore, MemoryKeys, key_digest, new_key
 from apim_middleware.stores.memory import MemoryCounters
 from apim_middleware.stores.permits import MemoryPermits
+from apim_middleware.stores.users import MemoryUsers, UserRecord, UserStore, hash_password
 
 __all__ = [
     "APIKeyAuth",
+    "AllOf",
+    "AnyOf",
     "ApimError",
+    "Authorize",
+    "BasicAuth",
     "Cache",
     "Choose",
     "Composable",
@@ -37,6 +47,7 @@ __all__ = [
     "Exchange",
     "Hygiene",
     "IPFilter",
+    "IdentityHeaders",
     "JWTAuth",
     "KeyRecord",
     "KeyStore",
@@ -47,6 +58,7 @@ __all__ = [
     "MemoryCounters",
     "MemoryKeys",
     "MemoryPermits",
+    "MemoryUsers",
     "Overrides",
     "Policy",
     "Principal",
@@ -56,6 +68,7 @@ __all__ = [
     "Refusal",
     "RemoveHeader",
     "RemoveQuery",
+    "RequireHeader",
     "RewritePath",
     "SetHeader",
     "SetQuery",
@@ -66,9 +79,12 @@ __all__ = [
     "Subscription",
     "Tracing",
     "TrustedProxies",
+    "UserRecord",
+    "UserStore",
     "When",
     "by",
     "conditions",
+    "hash_password",
     "key_digest",
     "new_key",
 ]

@@ -36,6 +36,18 @@ def test_the_usual_cost_is_a_strong_one() -> None:
     assert Cost().memory < 17 * 2**20
 
 
+@pytest.mark.parametrize("cost", [(17, 8, 1), (16, 8, 2), (15, 8, 3), (14, 8, 5), (13, 8, 10)])
+def test_every_cost_that_is_recommended_may_be_paid(cost: tuple[int, int, int]) -> None:
+    """OWASP's password storage cheat sheet."""
+    text = "$scrypt$ln={},r={},p={}$c2FsdHNhbHQ$".format(*cost)
+    assert Scrypt.read(text + "A" * 43).cost == cost
+
+
+def test_the_memory_that_is_asked_for_is_enough() -> None:
+    for cost in (Cost(17, 8, 1), Cost(1, 1, 1), Cost(4, 1, 32)):
+        assert hash_password("x", cost)
+
+
 def test_a_hash_made_elsewhere_counts() -> None:
     """RFC 7914 section 12, the third vector, in the text passlib writes."""
     digest = hashlib.scrypt(b"pleaseletmein", salt=b"SodiumChloride", n=16384, r=8, p=1, dklen=64)

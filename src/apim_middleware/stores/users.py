@@ -36,7 +36,7 @@ class Cost(NamedTuple):
     @property
     def memory(self) -> int:
         """Bytes that are needed for a moment."""
-        return 128 * self.r * ((1 << self.ln) + self.p + 2)
+        return 128 * self.r << self.ln
 
 
 class Scrypt(NamedTuple):
@@ -85,7 +85,7 @@ def hash_password(password: str, cost: Cost | None = None) -> str:
 
 
 def _derived(password: str, cost: Cost, salt: bytes, size: int) -> bytes:
-    room = cost.memory + (1 << 20)
+    room = cost.memory + 128 * cost.r * (cost.p + 2) + (1 << 20)
     return hashlib.scrypt(password.encode(), salt=salt, n=1 << cost.ln, r=cost.r, p=cost.p, maxmem=room, dklen=size)
 
 
