@@ -115,13 +115,7 @@ class Stack(Composable):
 
     def policies(self) -> list[Policy]:
         """The policies of this stack and of the stacks in it, outermost first."""
-        found: list[Policy] = []
-        for layer in self.layers:
-            if isinstance(layer, Stack):
-                found += layer.policies()
-            elif isinstance(layer, Policy):
-                found.append(layer)
-        return found
+        return [policy for layer in self.layers for policy in policies_in(layer)]
 
     def build(self, app: ASGIApp, env: Env) -> ASGIApp:
         """Put the layers in front of the app, innermost first; policies join the ring they meet."""
@@ -132,6 +126,22 @@ class Stack(Composable):
         for layer in reversed(self.layers):
             app = layer.build(app, env) if isinstance(layer, Composable) else layer(app)
         return app
+
+
+def policies_in(layer: Layer | None) -> list[Policy]:
+    """The policies a layer is made of, outermost first, as far as it is ours."""
+    if isinstance(layer, Stack):
+        return layer.policies()
+    return [layer] if isinstance(layer, Policy) else []
+
+
+def unmet(policies: Sequence[Policy]) -> frozenset[str]:
+    """What these policies, outermost first, rely on and those before them do not establish."""
+    needs, met = frozenset[str](), frozenset[str]()
+    for policy in policies:
+        needs |= policy.needs - met
+        met |= policy.provides
+    return needs
 
 
 def check_needs(policies: Sequence[Policy]) -> None:

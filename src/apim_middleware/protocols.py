@@ -88,7 +88,7 @@ class Tally(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A correction of a hit that was counted: how many units more, or below 0 fewer, it used under its key and limit."""
+    """A correction of a hit that was counted: how many units more, or below 0 fewer, it used of a limit."""
 
     key: str
     limit: Limit

@@ -82,8 +82,13 @@ def test_every_zone_has_periods(period: str) -> None:
 ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "America/Havana", "Africa/Cairo",
          "Asia/Beirut", "America/Santiago", "America/Nuuk", "Antarctica/Troll", "Africa/Casablanca", "Asia/Kathmandu",
          "Pacific/Chatham", "Atlantic/Azores"]  # fmt: skip
-LENGTHS = {"hour": (0.5 * HOUR, HOUR), "day": (22 * HOUR, 26 * HOUR), "week": (7 * DAY - 2 * HOUR, 7 * DAY + 2 * HOUR),
-           "month": (28 * DAY - 2 * HOUR, 31 * DAY + 2 * HOUR), "year": (365 * DAY - 2 * HOUR, 366 * DAY + 2 * HOUR)}  # fmt: skip
+LENGTHS = {
+    "hour": (0.5 * HOUR, HOUR),
+    "day": (22 * HOUR, 26 * HOUR),
+    "week": (7 * DAY - 2 * HOUR, 7 * DAY + 2 * HOUR),
+    "month": (28 * DAY - 2 * HOUR, 31 * DAY + 2 * HOUR),
+    "year": (365 * DAY - 2 * HOUR, 366 * DAY + 2 * HOUR),
+}
 moments = st.floats(at("2024-01-01T00:00"), at("2036-12-31T00:00"))
 
 

@@ -10,7 +10,7 @@ from apim_middleware import by
 from apim_middleware.conditions import Condition, holds
 from apim_middleware.env import Env
 from apim_middleware.exchange import Exchange
-from apim_middleware.policy import Composable, Policy, Stack, ring
+from apim_middleware.policy import Composable, Policy, policies_in, ring, unmet
 from apim_middleware.types import ASGIApp, Layer
 
 Branch: TypeAlias = tuple[Condition, Layer]
@@ -26,13 +26,13 @@ class _Branching(Policy):
         """The conditions and their layers, in the order they are asked."""
 
     def _ways(self) -> list[list[Policy]]:
-        return [_policies(layer) for layer in [*(layer for _, layer in self._branches()), self.otherwise]]
+        return [policies_in(layer) for layer in [*(layer for _, layer in self._branches()), self.otherwise]]
 
     @property
     def needs(self) -> frozenset[str]:
         """What conditions rely on, and what a branch relies on and does not establish itself."""
         conditions = [by.needs(condition) for condition, _ in self._branches()]  # type: ignore[arg-type]
-        return frozenset[str]().union(*conditions, *map(_unmet, self._ways()))
+        return frozenset[str]().union(*conditions, *map(unmet, self._ways()))
 
     @property
     def provides(self) -> frozenset[str]:
@@ -119,20 +119,6 @@ class Choose(_Branching):
 
     def _branches(self) -> Sequence[Branch]:
         return self.branches
-
-
-def _policies(layer: Layer | None) -> list[Policy]:
-    if isinstance(layer, Stack):
-        return layer.policies()
-    return [layer] if isinstance(layer, Policy) else []
-
-
-def _unmet(policies: Sequence[Policy]) -> frozenset[str]:
-    needs, met = frozenset[str](), frozenset[str]()
-    for policy in policies:
-        needs |= policy.needs - met
-        met |= policy.provides
-    return needs
 
 
 def _built(layer: Layer, app: ASGIApp, env: Env) -> ASGIApp:

@@ -9,7 +9,7 @@ from apim_middleware._ring import refusal_messages
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import KEY, Exchange, Shared
-from apim_middleware.policy import Policy, Stack, ring
+from apim_middleware.policy import Policy, Stack, policies_in, ring, unmet
 from apim_middleware.types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
 
 _MISSING = "-missing"
@@ -36,7 +36,7 @@ class _Combined(Policy):
         if not self.layers:
             raise self.mistake("layers", "holds no authenticator", f"Write {type(self).__name__}(JWTAuth(...), ...)")
         for layer in self.layers:
-            policies = _policies(layer)
+            policies = policies_in(layer)
             if not any(policy.guards for policy in policies):
                 cure = "Give authenticators; a policy of your own says guards = True"
                 raise self.mistake("layers", f"holds {type(layer).__name__}, which lets everybody in", cure)
@@ -48,20 +48,12 @@ class _Combined(Policy):
     @property
     def needs(self) -> frozenset[str]:
         """What one of them relies on and does not establish itself."""
-        return frozenset[str]().union(*map(self._unmet, self.layers))
-
-    @staticmethod
-    def _unmet(layer: Policy | Stack) -> frozenset[str]:
-        needs, met = frozenset[str](), frozenset[str]()
-        for policy in _policies(layer):
-            needs |= policy.needs - met
-            met |= policy.provides
-        return needs
+        return frozenset[str]().union(*(unmet(policies_in(layer)) for layer in self.layers))
 
     @property
     def provides(self) -> frozenset[str]:
         """What one of them establishes."""
-        return frozenset[str]().union(*(each.provides for layer in self.layers for each in _policies(layer)))
+        return frozenset[str]().union(*(each.provides for layer in self.layers for each in policies_in(layer)))
 
     @property
     def guards(self) -> bool:
@@ -71,11 +63,7 @@ class _Combined(Policy):
     @property
     def answers(self) -> bool:
         """Whether one of them may answer from memory."""
-        return any(each.answers for layer in self.layers for each in _policies(layer))
-
-
-def _policies(layer: Policy | Stack) -> list[Policy]:
-    return layer.policies() if isinstance(layer, Stack) else [layer]
+        return any(each.answers for layer in self.layers for each in policies_in(layer))
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -103,7 +91,7 @@ class AllOf(_Combined):
     @property
     def needs(self) -> frozenset[str]:
         """What they rely on and those before them do not establish."""
-        return self._unmet(Stack(*self.layers))
+        return unmet(Stack(*self.layers).policies())
 
     def build(self, app: ASGIApp, env: Env) -> ASGIApp:
         """All of them in front of the app, one behind the other."""
