@@ -7,6 +7,7 @@ import argparse
 
 import durable
 import exact
+import guarded
 import harness
 import layers
 import limiters
@@ -19,6 +20,7 @@ TABLES = {
     "layers": layers.run,
     "stack": stack.run,
     "limits": limiters.run,
+    "guarded": guarded.run,
     "sqlite": durable.run,
     "exactness": exact.run,
     "redis": shared.run,

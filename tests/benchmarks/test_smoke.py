@@ -98,6 +98,10 @@ def limits() -> str:
     return printed("limits")
 
 
+def test_limits_on_a_route_are_compared() -> None:
+    assert "\n| RateLimit, sliding" in printed("guarded")
+
+
 @pytest.mark.parametrize("title", ["Proxies, one core each", "Proxies as connections grow", "Proxies, bodies"])
 def test_the_proxies_are_compared(proxy: str, title: str) -> None:
     assert f"\n{title}" in proxy
