@@ -306,6 +306,20 @@ async def test_no_more_than_the_cap_is_read_ahead_but_for_the_rest_of_a_chunk():
     assert len(asked) == 3
 
 
+async def test_empty_messages_do_not_pile_up():
+    """A client may send them without end: empty frames of HTTP/2, as in CVE-2019-9518."""
+    asked = []
+
+    async def receive():
+        asked.append(1)
+        if len(asked) > 1_000:
+            raise AssertionError("there is no end to it")
+        return {"type": "http.request", "body": b"", "more_body": True}
+
+    await Ahead(receive, 10).watch(pytest.fail)
+    assert len(asked) == 256
+
+
 async def test_a_read_under_way_when_the_waiting_is_over_belongs_to_the_app():
     comes, reading = anyio.Event(), []
 

@@ -288,6 +288,7 @@ class _Passage:
         self.over, self.failure = True, error
         self._exchange.error = error
         self._taps[place:] = [_broken_off]
+        self._send = _nothing_more
         raise ResponseOver("the response was broken off")
 
     async def _finish(self, message: Message) -> None:
@@ -311,7 +312,7 @@ class _Passage:
         refusal = refused(self._exchange, error)
         hooks, send = self._way.hooks, self._send
         outer = self._outer = _Passage(self._exchange, _Way.out_of(hooks[: place + 1], refused=True), send)
-        self._way, self._send = _Way.out_of(hooks[place + 1 :], refused=self._way.refused), _unheard
+        self._way, self._send = _Way.out_of(hooks[place + 1 :], refused=self._way.refused), self._unheard
         self._head_sent = self.over = True
         try:
             for message in refusal_messages(refusal, self._exchange.scope):
@@ -319,11 +320,24 @@ class _Passage:
         finally:
             self.failure = outer.failure
 
+    async def _unheard(self, message: Message) -> None:
+        """Where a replaced response goes: an app about to finish may finish, one that streams on is told to stop.
+
+        From then on nothing makes it whole, whatever the app still sends.
+        """
+        if message.get("more_body", False) or message["type"] == "websocket.send":
+            self._send = _nothing_more
+            raise ResponseOver("the response was replaced")
+
     def end(self) -> None:
         """Nothing more will come: run each ``on_end`` that has not run, once."""
         if self._ended < len(self._way.ends):
             ended, self._ended = self._ended, len(self._way.ends)
+            shared = self._exchange.shared
+            # What was completed may be another response, which took the place of this one.
+            completed, shared.completed = shared.completed, self._finished
             self._way.end(self._exchange, after=ended)
+            shared.completed = completed
         if self._outer is not None:
             self._outer.end()
 
@@ -339,7 +353,6 @@ def _broken_off(chunk: bytes, last: bool) -> bytes:
     raise ResponseOver("the response was broken off")
 
 
-async def _unheard(message: Message) -> None:
-    """Where a replaced response goes: an app about to finish may finish, one that streams on is told to stop."""
-    if message.get("more_body", False) or message["type"] == "websocket.send":
-        raise ResponseOver("the response was replaced")
+async def _nothing_more(message: Message) -> None:
+    """The ``send`` in the place of that of a response that was broken off."""
+    raise ResponseOver("the response was broken off")

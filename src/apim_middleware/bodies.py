@@ -13,6 +13,9 @@ from apim_middleware._http.headers import get
 from apim_middleware.errors import ClientLeft, Refusal, ResponseOver
 from apim_middleware.types import Message, RawHeaders, Receive, Send
 
+_MESSAGES = 256
+"""How many messages are read ahead at most: empty ones have no bytes that could be counted."""
+
 
 async def read_body(receive: Receive, cap: int) -> bytes:
     """The whole request body, of ``cap`` bytes at most.
@@ -99,7 +102,7 @@ class Ahead:
 
     Run ``watch`` in a task of its own, ``stop`` it when the waiting is over, and give the app ``receive``: that tells
     what was read, and awaits the read under way, so that the request has one reader at any moment. ``cap`` bytes of the
-    body are read ahead; whether a client leaves that sends more is not seen.
+    body are read ahead, in 256 messages at most; whether a client leaves that sends more is not seen.
     """
 
     def __init__(self, receive: Receive, cap: int) -> None:
@@ -115,7 +118,7 @@ class Ahead:
 
     async def watch(self, on_left: Callable[[], None]) -> None:
         """Read until the client leaves, and say so; return when more must not be read."""
-        while self._room > 0 and not (self._stopped or self.left or self._failure):
+        while self._room > 0 and len(self._read) < _MESSAGES and not (self._stopped or self.left or self._failure):
             self._reading = Event()
             try:
                 self._keep(await self._receive())

@@ -171,14 +171,14 @@ class Exchange:
         first = self._index.pop(name, None)
         if first is None:
             return []
-        if len(self._index) == len(headers) - 1:  # every name stands on one line, as nearly always
-            kept, taken = headers.copy(), [first]
-            kept.remove((name, first))
-        else:
-            kept, taken = (
-                [line for line in headers if line[0] != name],
-                [line[1] for line in headers if line[0] == name],
-            )
+        kept, taken = list(headers), [first]
+        try:
+            if len(self._index) != len(headers) - 1:
+                raise ValueError("some names stand on several lines")
+            kept.remove((name, first))  # one line a name, as nearly always
+        except ValueError:  # or lines that are lists, as some servers make them
+            kept = [line for line in headers if line[0] != name]
+            taken = [line[1] for line in headers if line[0] == name]
         self._indexed = self.scope["headers"] = kept
         return taken
 

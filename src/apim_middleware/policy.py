@@ -60,6 +60,11 @@ class Policy(Composable, Configured):
         """What must be established further out for this policy to work."""
         return frozenset()
 
+    @property
+    def counts(self) -> frozenset[str]:
+        """What its counters are called at a place: two different policies of one stack must not share any."""
+        return frozenset()
+
     def bind(self, env: Env) -> Any:  # noqa: ANN401 - whatever has the hooks
         """The object whose hooks run. A policy that keeps nothing between requests is its own."""
         return self
@@ -123,6 +128,8 @@ class Stack(Composable):
             env = self.env.at(self.env.place)
         if self.place:
             env = env.at(f"{env.place}/{self.place}" if env.place else self.place)
+        if env.place:
+            check_counts([layer for layer in self.layers if isinstance(layer, Policy)])
         for layer in reversed(self.layers):
             app = layer.build(app, env) if isinstance(layer, Composable) else layer(app)
         return app
@@ -163,3 +170,13 @@ def check_guards(policies: Sequence[Policy]) -> None:
                 guard, front = type(policy).__name__, type(earlier).__name__
                 problem = f"stands behind {front}, which would answer from memory without asking it"
                 raise ConfigError(guard, "", problem, f"Write {guard} before {front}")
+
+
+def check_counts(policies: Sequence[Policy]) -> None:
+    """Refuse two policies at one place that differ, but not in what they would be told apart by in a store."""
+    seen: dict[tuple[type[Policy], str], Policy] = {}
+    for policy in policies:
+        for name in policy.counts:
+            if seen.setdefault((type(policy), name), policy) != policy:
+                problem = f"would count together with another {type(policy).__name__} of the stack"
+                raise ConfigError(type(policy).__name__, "name", problem, "Give one of them another name")

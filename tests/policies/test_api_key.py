@@ -140,6 +140,20 @@ async def test_the_key_is_taken_out_and_the_rest_stays_byte_for_byte(house: Hous
     assert house.key.decode() not in repr(house.seen[0])
 
 
+@pytest.mark.parametrize("made", [tuple, lambda lines: [list(line) for line in lines]])
+@pytest.mark.anyio
+async def test_header_lines_may_come_in_any_iterables(house: House, made: Any) -> None:
+    """ASGI promises no lists of tuples, and adapters of function hosts give lists of lists."""
+
+    async def adapted(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["headers"] = made(scope["headers"])
+        await house.app(scope, receive, send)
+
+    headers = [(b"host", b"testserver"), (HEADER, house.key), (b"user-agent", b"x")]
+    assert (await call(adapted, headers=headers)).status == 200
+    assert HEADER not in [name for name, _ in house.seen[0]["headers"]]
+
+
 @pytest.mark.anyio
 async def test_the_list_of_headers_is_replaced_and_not_changed(house: House) -> None:
     headers = [(b"host", b"testserver"), (HEADER, house.key)]

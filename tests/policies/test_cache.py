@@ -3,6 +3,7 @@
 import gc
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, ClassVar, TypeVar
@@ -33,7 +34,7 @@ from apim_middleware.stores.entries import MemoryEntries
 from apim_middleware.stores.keys import MemoryKeys
 from apim_middleware.stores.shared_pages import SharedPages
 from apim_middleware.testing import Answer, FakeClock, call, connect, exchange, http_scope
-from apim_middleware.types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
+from apim_middleware.types import ASGIApp, Message, RawHeaders, Receive, Scope, Send, Tap
 
 pytestmark = pytest.mark.anyio
 
@@ -1676,3 +1677,43 @@ async def test_callers_told_apart_by_any_credential_share_nothing(name: bytes) -
     for value in (b"alice", b"bob"):
         answer = await call(app, headers=[(name, value)])
         assert b"stored" not in (answer.header(b"cache-status") or b"")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Finicky(Policy):
+    """Refuses the response, or breaks it off at its end, when the request asks for it."""
+
+    taps_body = True
+
+    def on_response(self, exchange: Exchange) -> Tap:
+        if exchange.header(b"x-refuse") is not None:
+            raise Refusal(502, "refused")
+
+        def tap(chunk: bytes, last: bool) -> bytes:
+            if last and exchange.header(b"x-break") is not None:
+                raise ValueError("not this one")
+            return chunk
+
+        return tap
+
+
+@pytest.mark.parametrize("name", [b"x-refuse", b"x-break"])
+async def test_what_was_replaced_or_broken_off_is_not_kept_though_the_app_makes_an_end_of_it(name: bytes) -> None:
+    """An app that swallows what ``send`` raises and ends its body: half a response was kept, and given to others."""
+
+    async def stubborn(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"cache-control", b"max-age=60")]})
+        with suppress(Exception):
+            await send({"type": "http.response.body", "body": b"half", "more_body": True})
+            await send({"type": "http.response.body", "body": b" and half"})
+        with suppress(Exception):
+            await send({"type": "http.response.body", "body": b""})
+        with suppress(Exception):
+            await send({"type": "http.response.trailers", "headers": []})
+
+    app = Stack(_Finicky(), Cache())(stubborn)
+    with suppress(ValueError):
+        await call(app, headers=[(b"host", b"testserver"), (name, b"1")])
+    answer = await call(app)
+    assert answer.body == b"half and half"
+    assert answer.header(b"cache-status") == b"apim;fwd=uri-miss;stored"

@@ -745,6 +745,7 @@ def test_a_mistake_about_the_period_of_a_quota_names_its_field(given: dict[str, 
         ({"burst": 5}, "burst"),
         ({"burst": 5, "window": "fixed"}, "burst"),
         ({"burst": 0, "window": "bucket"}, "burst"),
+        ({"burst": 10**15, "window": "bucket"}, "burst"),
         ({"burst": 2, "window": "bucket", "cost": 3}, "cost"),
     ],
 )

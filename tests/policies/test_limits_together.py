@@ -424,3 +424,23 @@ async def test_several_shadows_can_be_tried_out_together(env: Env, app: Counting
     watch = Watch()
     await statuses(Stack(watch, policies, env=env)(app), 2)
     assert watch.seen == [{}, {"apim.rate_limit.shadow": "default"}]
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (RateLimit(calls=2, per=60), RateLimit(calls=2, per=60, headers=False)),
+        (RateLimit(calls=2, per=60), RateLimit(rate="2/minute")),
+        (Limits(RateLimit(calls=2, per=60)), Limits(RateLimit(calls=2, per=60), Quota(calls=9, per=600))),
+    ],
+)
+async def test_policies_that_a_store_could_not_tell_apart_are_refused(
+    layers: tuple[Policy, ...], app: Counting
+) -> None:
+    with pytest.raises(ConfigError, match="Give one of them another name"):
+        Stack(*layers, place="here")(app)
+
+
+async def test_members_that_a_store_could_not_tell_apart_are_refused() -> None:
+    with pytest.raises(ConfigError, match="Give one of them another name"):
+        Limits(RateLimit(calls=2, per=60), RateLimit(rate="2/minute"))

@@ -53,6 +53,16 @@ async def test_many_hits_are_several_scripts(counters: RedisCounters, emptied_re
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("count", [199, 200, 201, 333, 1_500])
+async def test_a_decision_over_many_counters_is_told_of_each(counters: RedisCounters, count: int) -> None:
+    """More numbers than the script handles at once, there and back."""
+    limits = [LIMIT._replace(quota=1_000 + number) for number in range(count)]
+    for used in (1, 2):
+        told = await counters.hit([Hit("a", limit) for limit in limits])
+        assert [tally.remaining for tally in told] == [limit.quota - used for limit in limits]
+
+
+@pytest.mark.anyio
 async def test_different_calls_travel_together_and_in_order(
     counters: RedisCounters, emptied_redis: redis.Redis
 ) -> None:

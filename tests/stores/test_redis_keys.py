@@ -156,3 +156,16 @@ async def test_keys_in_different_shards_are_no_decision(shared_redis: RedisServe
     with pytest.raises(StoreError, match="shards=1"):
         await counters.hit([Hit(f"client-{number}", LIMITS[0]) for number in range(20)])
     await counters.aclose()
+
+
+@pytest.mark.anyio
+async def test_looking_and_correcting_need_not_be_one_step(
+    shared_redis: RedisServer, emptied_redis: redis.Redis
+) -> None:
+    """Corrections of many callers are made together; refused, they were taken for an outage, and never made."""
+    counters = RedisCounters(shared_redis.url, shards=8)
+    hits = [Hit(f"client-{number}", LIMITS[0], 2) for number in range(20)]
+    counted = [(await counters.hit([hit]))[0].counted for hit in hits]
+    await counters.settle([Change(hit.key, hit.limit, -1, at) for hit, at in zip(hits, counted, strict=True)])
+    assert [tally.remaining for tally in await counters.peek(hits)] == [9] * 20
+    await counters.aclose()

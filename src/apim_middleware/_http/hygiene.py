@@ -177,8 +177,9 @@ class Scrub:
 
     def _admit(self, name: bytes) -> bool:
         if len(name) <= 256 and _PLAIN_NAME.fullmatch(name):
-            if len(self._names) < _REMEMBERED:
-                self._names.add(name)
+            if len(self._names) >= _REMEMBERED:  # callers invent names; those of the others are back at once
+                self._names &= _KNOWN
+            self._names.add(name)
             return True
         if len(name) > 256 or not is_token(name) or self._rules.odd_names == "refuse":
             raise Refusal(400, "bad-header", "A header name cannot be accepted.")

@@ -82,6 +82,11 @@ class LimitConcurrency(Policy):
         """What the key relies on."""
         return needs_of(self.by)
 
+    @property
+    def counts(self) -> frozenset[str]:
+        """What its permits are called in a store, wherever it stands."""
+        return frozenset({f"{self.name}/{name_of(self.by)}"})
+
     def __post_init__(self) -> None:
         """Check that somebody can come in, and nobody waits for ever."""
         if self.at_once < 1:

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Self
 
+from apim_middleware._http.fields import GREATEST_INTEGER
 from apim_middleware._limits.build import gate, in_front
 from apim_middleware._limits.gates import Hooks
+from apim_middleware._limits.places import place_of
 from apim_middleware._limits.rates import Rate
 from apim_middleware._limits.rules import Limiting
 from apim_middleware.by import Key, subscription
 from apim_middleware.env import Env
-from apim_middleware.policy import Policy
+from apim_middleware.policy import Policy, check_counts
 from apim_middleware.protocols import Limit
 from apim_middleware.stores.calendars import period_of
 from apim_middleware.types import ASGIApp
@@ -26,6 +28,11 @@ _PERIODS = {"hour": 3_600.0, "day": 86_400.0, "week": 604_800.0, "month": 30 * 8
 
 class _Counted(Limiting, Policy):
     """A policy of limits with a gate of its own."""
+
+    @property
+    def counts(self) -> frozenset[str]:
+        """What its limits are called in a store, wherever they stand."""
+        return frozenset(map(repr, self.limits(place_of(self, ""))))
 
     def bind(self, env: Env) -> Hooks:
         """Count in the counters of the environment: without awaiting when they are in memory."""
@@ -74,6 +81,8 @@ class RateLimit(_Counted):
             raise self.mistake("burst", f"means nothing to window={self.window!r}", 'Write window="bucket" beside it')
         if self.burst is not None and self.burst < 1:
             raise self.mistake("burst", "lets nobody in", "Allow at least 1 at once")
+        if self.burst is not None and self.burst > GREATEST_INTEGER:
+            raise self.mistake("burst", "is no number of calls to count to", "Allow at most 15 digits")
         super().__post_init__()
 
 
@@ -170,6 +179,7 @@ class Limits(Policy):
             raise self.mistake("policies", "limits nothing", "Write Limits(RateLimit(...), Quota(...))")
         if any(policy in policies[:number] for number, policy in enumerate(policies)):
             raise self.mistake("policies", "holds one twice", "Write it once, or give the second another name")
+        check_counts(policies)
         if len({policy.shadow for policy in policies}) > 1:
             problem = "holds some that are only tried out, which must not keep the others from counting"
             raise self.mistake("policies", problem, "Put those with shadow=True beside Limits")
@@ -186,6 +196,11 @@ class Limits(Policy):
     def needs(self) -> frozenset[str]:
         """What their keys rely on."""
         return frozenset[str]().union(*(policy.needs for policy in self.policies))
+
+    @property
+    def counts(self) -> frozenset[str]:
+        """What their limits are called in a store, wherever they stand."""
+        return frozenset[str]().union(*(policy.counts for policy in self.policies))
 
     def bind(self, env: Env) -> Hooks:
         """Count for all of them at once."""

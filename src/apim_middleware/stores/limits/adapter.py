@@ -146,11 +146,9 @@ def _made(uri: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401 - any cl
     try:
         return limits.storage.storage_from_string(uri, **options)
     except Exception as error:  # theirs, or of any client library
-        # Not what was given, nor what the library says of it: it may hold a password.
+        # Not what was given, nor what the library says of it: it may hold a password. So it is no cause to show either.
         problem = f"no storage can be made ({type(error).__name__})"
-        raise ConfigError(
-            "LimitsCounters", "storage", problem, "Look up its URI, and what to install for it"
-        ) from error
+        raise ConfigError("LimitsCounters", "storage", problem, "Look up its URI, and what to install for it") from None
 
 
 def _errors_of(storage: Any) -> tuple[type[Exception], ...]:  # noqa: ANN401 - any class of theirs

@@ -2,12 +2,13 @@
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from apim_middleware.errors import StoreError
 from apim_middleware.protocols import Change, Clock, Hit, Limit, Tally
-from apim_middleware.stores.redis.decisions import Call, Operation, Wording, answers, microseconds
+from apim_middleware.stores.redis.decisions import Call, Item, Operation, Wording, answers, microseconds
 from apim_middleware.stores.redis.lanes import lanes
 from apim_middleware.stores.redis.server import Server
 from apim_middleware.stores.redis.shards import Shards
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _SCRIPT = ("moments", "windows", "sliding", "bucket", "log", "calls")
 _HIT = Operation.HIT  # looking it up in its class takes as long as half a hit
+_new = tuple.__new__  # makes a named tuple in half the time that its class takes
 
 
 class RedisCounters:
@@ -68,19 +70,18 @@ class RedisCounters:
 
     async def peek(self, hits: Sequence[Hit]) -> list[Tally]:
         """What each hit alone would be told, counting nothing; ``remaining`` is before the hit. Raises StoreError."""
-        return await self._ask(Operation.PEEK, hits) if hits else []
+        if self._shards.only or len(hits) < 2:
+            return await self._ask(Operation.PEEK, hits) if hits else []
+        return [tally for [tally] in await asyncio.gather(*[self._ask(Operation.PEEK, [hit]) for hit in hits])]
 
     async def settle(self, changes: Sequence[Change]) -> None:
         """Correct hits that were counted: give units back, or count more, beyond the quota too. Raises StoreError."""
-        if not changes:
-            return
-        loop, space = self._server.check(), self._shards.space([change[0] for change in changes])
-        items = [
-            item
-            for key, limit, units, counted in changes
-            for item in self._wording.items(space, [(key, limit, units)], microseconds(counted))
-        ]
-        await self._lanes[space].ask(Call(Operation.SETTLE, items), loop)
+        loop, items = self._server.check(), defaultdict[bytes, list[Item]](list)
+        for key, limit, units, counted in changes:
+            space = self._shards.only or self._shards.space((key,))
+            items[space] += self._wording.items(space, [(key, limit, units)], microseconds(counted))
+        # Corrections of many callers come together: they need not be one step, and may be in different shards.
+        await asyncio.gather(*[self._lanes[space].ask(Call(Operation.SETTLE, items[space]), loop) for space in items])
 
     async def assign(self, hits: Sequence[Hit]) -> None:
         """Make each counter stand at ``cost`` units, as if used just now and nothing before. Raises StoreError."""
@@ -93,8 +94,8 @@ class RedisCounters:
 
     def _ask(self, operation: Operation, hits: Sequence[tuple[str, Limit, int]]) -> "asyncio.Future[list[Tally]]":
         loop = self._server.check()
-        space = self._shards.space([hit[0] for hit in hits])
-        return self._lanes[space].ask(Call(operation, self._wording.items(space, hits)), loop)
+        space = self._shards.only or self._shards.space([hit[0] for hit in hits])
+        return self._lanes[space].ask(_new(Call, (operation, self._wording.items(space, hits))), loop)
 
     async def _carry(self, calls: list[Call]) -> list[list[Tally] | StoreError]:
         keys, *told = self._wording.packed(calls)

@@ -2,17 +2,15 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
-from struct import pack
+from struct import pack, unpack
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import quote
 
 from apim_middleware.errors import StoreError
 from apim_middleware.protocols import Limit, Tally
 from apim_middleware.stores.calendars import period_of
-
-Item: TypeAlias = tuple[bytes, Limit, float, float]
-"""The whole name of a key, its limit, units that a double can hold, and when they were counted (of a correction)."""
 
 _ALGORITHMS = {"fixed": 0, "sliding": 1, "log": 2, "bucket": 3, "calendar": 4}
 _ANSWERS = 5  # numbers the script says of one item of a hit
@@ -32,6 +30,23 @@ class Operation(IntEnum):
     ASSIGN = 3
 
 
+_PEEK = int(Operation.PEEK)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """What is said of a limit; itself only when it is the same object, which is quicker to see than equal fields."""
+
+    limit: Limit
+    name: bytes
+    numbers: bytes
+    """Nothing for a calendar: they change with the time."""
+
+
+Item: TypeAlias = tuple[bytes, Known, float, float]
+"""The whole name of a key, its limit, units that a double can hold, and when they were counted (of a correction)."""
+
+
 class Call(NamedTuple):
     """One operation on some counters."""
 
@@ -45,40 +60,35 @@ class Wording:
     def __init__(self, now: Callable[[], float]) -> None:
         """``now`` is this machine's idea of the time: the script is told of the periods around it."""
         self._now = now
-        self._names: dict[Limit, bytes] = {}
-        self._numbers: dict[Limit, bytes] = {}
+        self._known: dict[Limit, Known] = {}
 
     def items(self, space: bytes, uses: Sequence[tuple[str, Limit, int]], counted: float = 0.0) -> list[Item]:
         """Uses of limits ready to be sent. Raises ValueError for a calendar nobody knows."""
         items: list[Item] = []
-        names = self._names
         for key, limit, units in uses:
-            name = names.get(limit) or self._learn(limit)
+            known = self._known.get(limit) or self._learn(limit)
             fit = units if -_MOST < units < _MOST else math.copysign(_MOST, units)
-            items.append((space + name + key.encode("utf-8", "surrogatepass"), limit, fit, counted))
+            items.append((space + known.name + key.encode("utf-8", "surrogatepass"), known, fit, counted))
         return items
 
-    def _learn(self, limit: Limit) -> bytes:
-        if len(self._names) >= _REMEMBERED:
-            self._names.clear()
-            self._numbers.clear()
+    def _learn(self, limit: Limit) -> Known:
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
         told = numbers_of(limit, self._now())
-        if limit.algorithm != "calendar":  # what is said of a calendar changes with the time
-            self._numbers[limit] = told
-        name = self._names[limit] = name_of(limit)
-        return name
+        known = self._known[limit] = Known(limit, name_of(limit), told if limit.algorithm != "calendar" else b"")
+        return known
 
     def packed(self, calls: Sequence[Call]) -> tuple[list[bytes], bytes, bytes]:
         """The keys, the limits and the calls, in the words of the script."""
         keys: list[bytes] = []
-        limits: dict[Limit, int] = {}
+        limits: dict[Known, int] = {}
         numbers: list[float] = []
         for operation, items in calls:
             numbers += operation, len(items)
-            for key, limit, units, counted in items:
+            for key, known, units, counted in items:
                 keys.append(key)
-                numbers += limits.setdefault(limit, len(limits) + 1), units, counted
-        told = b"".join([self._numbers.get(limit) or numbers_of(limit, self._now()) for limit in limits])
+                numbers += limits.setdefault(known, len(limits) + 1), units, counted
+        told = b"".join([known.numbers or numbers_of(known.limit, self._now()) for known in limits])
         return keys, told, pack(f"<{len(numbers)}d", *numbers)
 
 
@@ -116,28 +126,27 @@ def microseconds(seconds: float) -> float:
 
 def answers(reply: Sequence[Any], calls: Sequence[Call]) -> list[list[Tally] | StoreError]:
     """What the script says of each call."""
+    text, *problems = reply
+    numbers = unpack(f"<{len(text) // 8}d", text)
     told: list[list[Tally] | StoreError] = []
     at = 0
     for operation, items in calls:
-        if not isinstance(reply[at], int):
-            told.append(failure(reply[at]))
+        if numbers[at] < 0:
+            told.append(failure(problems.pop(0)))
             at += 1
-        elif operation > Operation.PEEK:
+        elif operation > _PEEK:
             told.append([])
             at += 1
         else:
             tallies = []
             for _ in items:
-                allowed, remaining, reset, wait, counted = reply[at : at + _ANSWERS]
-                tallies.append(_new(Tally, (allowed == 1, remaining, seconds(reset), seconds(wait), counted / 1e6)))
+                allowed, remaining, reset, wait, counted = numbers[at : at + _ANSWERS]
+                # A microsecond longer, so that waiting in floats is enough.
+                reset, wait = (reset + 1) / 1e6 if reset else 0.0, (wait + 1) / 1e6 if wait else 0.0
+                tallies.append(_new(Tally, (allowed == 1, int(remaining), reset, wait, counted / 1e6)))
                 at += _ANSWERS
             told.append(tallies)
     return told
-
-
-def seconds(told: int) -> float:
-    """A span: endless when below zero, else a microsecond longer, so that waiting in floats is enough."""
-    return (told + 1) / 1e6 if told > 0 else 0.0 if told == 0 else math.inf
 
 
 def failure(told: bytes | str) -> StoreError:

@@ -88,12 +88,19 @@ class Lane(Generic[Q, A]):
             problem.__cause__ = error
             answers = [_another(problem) for _ in batch]
         for (_, future), answer in zip(batch, answers, strict=True):
-            _settle(future, answer)
+            if future.done():
+                continue
+            if isinstance(answer, StoreError):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
 
     def _disappoint(self, error: StoreError) -> None:
         """The server is silent: who waited as long as those who asked it need not wait once more to hear the same."""
         while self._waiting:
-            _settle(self._waiting.popleft()[1], _another(error))
+            _, future = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(_another(error))
 
     async def aclose(self) -> None:
         """Wait for what is on its way, and what waits."""
@@ -106,15 +113,6 @@ def lanes(owner: str, spaces: Iterable[bytes], carry: Carry[Q, A], most: int) ->
     if most < 1:
         raise ConfigError(owner, "max_waiting", f"{most} lets nobody wait", "Give a positive number")
     return {space: Lane(carry, most) for space in spaces}
-
-
-def _settle(future: "asyncio.Future[A]", answer: A | StoreError) -> None:
-    if future.done():
-        return
-    if isinstance(answer, StoreError):
-        future.set_exception(answer)
-    else:
-        future.set_result(answer)
 
 
 def _another(error: StoreError) -> StoreError:

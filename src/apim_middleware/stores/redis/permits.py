@@ -89,7 +89,7 @@ class RedisPermits:
 
     def _ask(self, operation: Operation, key: str, holder: str, at_once: int = 0) -> "asyncio.Future[tuple[bool, int]]":
         loop = self._server.check()
-        space = self._shards.space((key,))
+        space = self._shards.only or self._shards.space((key,))
         name = space + b"!permits|" + key.encode("utf-8", "surrogatepass")
         return self._lanes[space].ask(_Question(operation, name, holder, at_once), loop)
 

@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 
 import redis.asyncio
 import redis.exceptions
+from redis.client import NEVER_DECODE
 
 from apim_middleware.errors import StoreError
 from apim_middleware.stores.redis.link import Rejected, Silence
@@ -26,7 +27,8 @@ class ReadyLink:
         name, *rest = words
         try:
             async with asyncio.timeout(self._patience):
-                return await self._client.execute_command(name.decode(), *rest)
+                # Replies are bytes, whatever the client makes of those to others.
+                return await self._client.execute_command(name.decode(), *rest, **{NEVER_DECODE: True})
         except (TimeoutError, redis.exceptions.TimeoutError) as error:
             raise Silence(f"the store on {self.address} did not answer in time") from error
         except redis.exceptions.NoScriptError as error:

@@ -21,12 +21,12 @@ class Shards:
             raise ConfigError(owner, "shards", f"{count} is no number of shards", "Give 1 up to 16384")
         names = [prefix] if count == 1 else [f"{prefix}/{number}" for number in range(count)]
         self.spaces = [f"{{{name}}}".encode() for name in names]
+        self.only = self.spaces[0] if count == 1 else None
+        """The one place there is, if so: then nobody need look at keys."""
 
     def space(self, keys: Iterable[str]) -> bytes:
         """What the names of these keys begin with. Raises StoreError when that differs."""
         spaces = self.spaces
-        if len(spaces) == 1:
-            return spaces[0]
         found = {spaces[crc32(key.encode("utf-8", "surrogatepass")) % len(spaces)] for key in keys}
         if len(found) > 1:
             raise StoreError("keys in different shards cannot be counted in one step: use shards=1")

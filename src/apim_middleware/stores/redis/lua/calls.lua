@@ -4,8 +4,9 @@ local BUCKET = 3
 -- The limits, and the records at hand.
 
 local limits = {}
-for at = 1, #ARGV[2], 56 do
-  local algorithm, quota, window, a, b, c, d = unpack('<ddddddd', ARGV[2], at)
+local told = doubles(ARGV[2])
+for at = 1, #told, 7 do
+  local algorithm, quota, window, a, b, c, d = values(told, at, at + 6)
   local most = algorithm == BUCKET and a or quota
   limits[#limits + 1] = { rules = ALGORITHMS[algorithm], quota = quota, most = most, window = window, a, b, c, d }
 end
@@ -21,7 +22,7 @@ local function record_of(key, limit)
   return record
 end
 
-local answers, said = {}, 0
+local answers, said, problems = {}, 0, {}
 
 local function say(word)
   said = said + 1
@@ -51,8 +52,8 @@ local function answer(i, allowed, left)
   end
   answers[said + 1] = allowed and 1 or 0
   answers[said + 2] = left > 0 and left or 0
-  answers[said + 3] = reset < huge and reset or -1
-  answers[said + 4] = wait < huge and wait or -1
+  answers[said + 3] = reset
+  answers[said + 4] = wait
   answers[said + 5] = record.now or now
   said = said + 5
 end
@@ -148,20 +149,21 @@ local function look_up(count)
 end
 
 local at, number = 1, 0
-while at <= #ARGV[3] do
-  local operation, count
-  operation, count, at = unpack('<dd', ARGV[3], at)
+told = doubles(ARGV[3])
+while at <= #told do
+  local operation, count = told[at], told[at + 1]
+  at = at + 2
   for i = 1, count do
-    local limit
-    limit, units[i], moments[i], at = unpack('<ddd', ARGV[3], at)
-    keys[i], bound[i] = KEYS[number + i], limits[limit]
+    number = number + 1
+    keys[i], bound[i], units[i], moments[i] = KEYS[number], limits[told[at]], told[at + 1], told[at + 2]
+    at = at + 3
   end
-  number = number + count
   local fine, problem = pcall(look_up, count)
   if fine then
     OPERATIONS[operation](count)
   else -- this call only
-    say(type(problem) == 'table' and problem.err or problem)
+    say(-1)
+    problems[#problems + 1] = type(problem) == 'table' and problem.err or problem
   end
 end
 
@@ -172,4 +174,4 @@ for _, key in ipairs(read) do
     record.limit.rules.write(record, key, record.limit)
   end
 end
-return answers
+return { packed(answers, said), values(problems) }

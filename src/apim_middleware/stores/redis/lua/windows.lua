@@ -21,22 +21,29 @@ local function windows(bounds)
   local fixed = {}
 
   function fixed.read(key, limit)
-    local begin, finish, next = bounds(limit)
     local value = call('GET', key)
+    local used, began, ends = 0, 0, 0
     if value then
-      local used, began, ends = unpack('<ddd', value)
-      if now < began then -- the clock was set back: nobody knows how far, so on to the end of the next window
-        return { used = used, begin = begin, finish = next, limit = limit, dirty = true }
-      elseif now < ends then
-        return { used = used, begin = began, finish = ends, limit = limit, dirty = false }
+      used, began, ends = unpack('<ddd', value)
+      if began <= now and now < ends then
+        return { used = used, begin = began, finish = ends, limit = limit, dirty = false, expires = true }
       end
+    end
+    local begin, finish, next = bounds(limit)
+    if now < began then -- the clock was set back: nobody knows how far, so on to the end of the next window
+      return { used = used, begin = begin, finish = next, limit = limit, dirty = true }
     end
     return { used = 0, begin = begin, finish = finish, limit = limit, dirty = false }
   end
 
   function fixed.write(record, key)
     if record.used > 0 then
-      write(key, pack('<ddd', record.used, record.begin, record.finish), record.finish)
+      local value = pack('<ddd', record.used, record.begin, record.finish)
+      if record.expires then -- at the right moment already
+        call('SET', key, value, 'KEEPTTL')
+      else
+        write(key, value, record.finish)
+      end
     else
       call('DEL', key)
     end
