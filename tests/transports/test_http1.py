@@ -144,6 +144,14 @@ async def turns():
         await asyncio.sleep(0)
 
 
+@pytest.mark.parametrize("announced", [b"content-length: 5", b"transfer-encoding: chunked"])
+async def test_a_204_that_announces_a_body_leaves_no_connection_on_which_it_could_come(transport, announced):
+    async with stub(polite(b"HTTP/1.1 204 No Content\r\n" + announced + b"\r\n\r\n")) as upstream:
+        for _ in range(2):
+            assert (await ask(transport, upstream))[2] == b""
+        assert len(upstream.heard) == 2
+
+
 async def test_those_who_wait_are_served_in_the_order_they_came():
     transport, gate = Http1Transport(max_connections=1), Gate()
     async with stub(gate.speak) as upstream, anyio.create_task_group() as tasks:

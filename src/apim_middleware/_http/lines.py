@@ -11,6 +11,17 @@ _LONGEST = 256
 _names: set[bytes] = set()
 
 
+class Checked(list[tuple[bytes, bytes]]):
+    """Header lines that were looked at: names are tokens in lower case, and no value holds a control character.
+
+    Nobody need look again. It is only for those who know that nobody can have changed it in the meantime.
+    """
+
+    __slots__ = ("names",)
+
+    names: Collection[bytes]
+
+
 def checked(lines: RawHeaders) -> RawHeaders:
     """The lines, names in lower case; ValueError when a name is no token or a value holds a control character.
 

@@ -7,12 +7,13 @@ import anyio
 
 from apim_middleware._http import hops
 from apim_middleware._http.headers import get_all, without
-from apim_middleware._http.lines import are_names, check_values, checked
+from apim_middleware._http.lines import checked
 from apim_middleware._ring import refusal_messages
 from apim_middleware.errors import ClientLeft, ConnectFailed, Refusal, TransportError, UpstreamBroken, UpstreamTimeout
 from apim_middleware.exchange import Exchange
 from apim_middleware.protocols import Transport, UpstreamRequest, UpstreamResponse
 from apim_middleware.proxy._watching import Watch, watched
+from apim_middleware.transports._answer import Answer
 from apim_middleware.types import Message, RawHeaders, Receive, Scope, Send
 
 log = logging.getLogger("apim_middleware")
@@ -31,7 +32,7 @@ async def refuse(refusal: Refusal, scope: Scope, send: Send) -> None:
 class Passing:
     """One exchange: its request on the way up, its response on the way down."""
 
-    __slots__ = ("_first", "_index", "_receive", "_request", "_scope", "_send", "_transport", "_via")
+    __slots__ = ("_direct", "_first", "_index", "_receive", "_request", "_scope", "_send", "_transport", "_via")
 
     def __init__(
         self,
@@ -42,9 +43,14 @@ class Passing:
         scope: Scope,
         receive: Receive,
         send: Send,
+        *,
+        direct: bool,
     ) -> None:
-        """``request.length`` and ``index`` are what the client said; ``via`` is the line a response is given."""
-        self._index = index
+        """``direct`` is whether the transport is the proxy's own: nobody can have changed what it has looked at.
+
+        ``request.length`` and ``index`` are what the client said; ``via`` is the line a response is given.
+        """
+        self._index, self._direct = index, direct
         self._transport, self._request, self._via = transport, request, via
         self._scope, self._receive, self._send = scope, receive, send
         self._first: Message | None = None  # of the request's body
@@ -99,6 +105,10 @@ class Passing:
 
     def _decide_body(self, watch: Watch) -> None:
         request, first, length = self._request, self._first, self._request.length
+        if first is _NO_BODY:
+            request.body = None if length is None else b""
+            watch.begin()
+            return
         if first is None or first.get("more_body", False):
             request.body = _Body(self._receive, first, length, watch.begin)
             return
@@ -120,29 +130,46 @@ class Passing:
         await refuse(refusal, self._scope, self._send)
 
     async def _pass_down(self, response: UpstreamResponse, watch: Watch) -> None:
-        """Each chunk goes down when it comes; the one that makes the announced length full goes with the end."""
+        """Each chunk goes down when it comes; the one that makes the announced length full goes with the end.
+
+        A body that is there already goes down as one.
+        """
+        index = response.index if self._direct and type(response) is Answer else None
         try:
-            headers, left = _relayed(response, head_only=self._request.method == "HEAD")
+            headers, left = _relayed(response, index, head_only=self._request.method == "HEAD")
         except UpstreamBroken as error:
             await self._fail(error)
             return
         headers.append(self._via)
+        await self._send({"type": "http.response.start", "status": response.status, "headers": headers})
+        last = response.whole() if type(response) is Answer else None
+        if last is None:
+            last = await self._pass_chunks(response, left)
+        elif left is not None and len(last) != left:
+            raise _other_length(len(last) - left)
+        watch.stop()
+        await self._send({"type": "http.response.body", "body": last, "more_body": False})
+
+    async def _pass_chunks(self, response: UpstreamResponse, left: int | None) -> bytes:
+        """Pass down what comes, but for what goes with the end: that is given back."""
         send, last = self._send, b""
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
         async for chunk in response:
             if left is not None:
                 left -= len(chunk)
                 if left < 0:
-                    raise UpstreamBroken("the upstream sent more than it had announced")
+                    raise _other_length(-left)
                 if left == 0:
                     last += chunk
                     continue
             if chunk:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         if left:
-            raise UpstreamBroken("the upstream sent less than it had announced")
-        watch.stop()
-        await send({"type": "http.response.body", "body": last, "more_body": False})
+            raise _other_length(-left)
+        return last
+
+
+def _other_length(excess: int) -> UpstreamBroken:
+    return UpstreamBroken(f"the upstream sent {'more' if excess > 0 else 'less'} than it had announced")
 
 
 def _failed(error: TransportError) -> Refusal:
@@ -153,26 +180,32 @@ def _failed(error: TransportError) -> Refusal:
     return Refusal(502, "upstream-broken", "The upstream did not give a proper response.")
 
 
-def _relayed(response: UpstreamResponse, *, head_only: bool) -> tuple[RawHeaders, int | None]:
-    """The header lines for the client, and how long the body has to be, when that is known. Raises UpstreamBroken."""
+def _relayed(
+    response: UpstreamResponse, index: Mapping[bytes, bytes] | None, *, head_only: bool
+) -> tuple[RawHeaders, int | None]:
+    """The header lines for the client, and how long the body has to be, when that is known.
+
+    ``index`` is that of lines which were looked at. Raises UpstreamBroken.
+    """
     status, lines = response.status, response.headers
     if not 200 <= status <= 599:
         raise UpstreamBroken(f"the upstream answered with status {status}")
-    index = dict(lines)
-    try:
-        if not are_names(index.keys()):
+    if index is None:
+        try:
             lines = checked(lines)
-            index = dict(lines)
-        check_values([value for _, value in lines])
-    except ValueError as error:
-        raise UpstreamBroken(f"the upstream sent {error}") from None
-    if len(index) == len(lines) and index.get(b"connection") in _NOMINATES_NOTHING:
-        headers = [line for line in lines if line[0] not in hops.HOP_BY_HOP]
+        except ValueError as error:
+            raise UpstreamBroken(f"the upstream sent {error}") from None
+        index = dict(lines)
+    length = index.get(b"content-length")
+    if len(index) == len(lines) and index.get(b"connection") in _NOMINATES_NOTHING:  # as nearly always
+        kept = {**index}
+        for name in hops.HOP_BY_HOP.intersection(index):
+            del kept[name]
+        headers = list(kept.items())
     else:
         headers = hops.end_to_end(lines, without=hops.nominated(lines))
-    if len(index) != len(lines) and len(get_all(headers, b"content-length")) > 1:
-        raise UpstreamBroken("the length of the response is said twice")
-    length = index.get(b"content-length")
+        if len(get_all(headers, b"content-length")) > 1:
+            raise UpstreamBroken("the length of the response is said twice")
     if length is not None and not (length.isdigit() and len(length) <= 19):
         raise UpstreamBroken("the length of the response is no number")
     if status in (204, 304):  # some servers take the length for a promise they have to keep

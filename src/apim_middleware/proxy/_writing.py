@@ -8,8 +8,8 @@ from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from apim_middleware._http import hops
 from apim_middleware._http.addresses import parse_address
-from apim_middleware._http.headers import header_value, raw_headers, without
-from apim_middleware._http.lines import are_names, check_values, checked
+from apim_middleware._http.headers import header_value, raw_headers
+from apim_middleware._http.lines import Checked, are_names, check_values, checked
 from apim_middleware._http.paths import BadTarget, canonical_path, is_plain
 from apim_middleware.conditions import routed_path
 from apim_middleware.errors import Refusal
@@ -19,7 +19,7 @@ from apim_middleware.types import RawHeaders, Scope
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,252}[a-z0-9.])?")
 _TARGET = re.compile(rb"\*|/[!-\"$-~]*")
 _ENCODED_SLASH = re.compile(rb"%(2[fF]|5[cC])")
-_OURS = frozenset((b"content-length", b"expect", b"host"))  # framing, and what is settled with the client's server
+_OURS = frozenset((b"content-length", b"expect"))  # framing, and what is settled with the client's server
 _STAY_BEHIND = hops.HOP_BY_HOP | _OURS
 
 Forwarding = Literal["x-forwarded", "forwarded", "both", "none"]
@@ -66,39 +66,44 @@ class Writer:
     """Writes requests to one upstream, but for their bodies."""
 
     def __init__(
-        self, upstream: Upstream, seconds: Seconds, *, via: str, forwarded: Forwarding, keep_host: bool
+        self, upstream: Upstream, seconds: Seconds, *, via: str, forwarded: Forwarding, keep_host: bool, direct: bool
     ) -> None:
-        """Make a name for ``Via`` that no other proxy has."""
+        """Make a name for ``Via`` that no other proxy has.
+
+        ``direct`` is whether requests go straight to a transport of ours, so that nobody changes their lines.
+        """
         self.upstream = upstream
         self.pseudonym = f"{via}-{secrets.token_hex(4)}".encode()
         self.via = self._via("1.1")
         """What responses are told."""
-        self._vias = {version: self._via(version) for version in ("1.0", "1.1", "2", "3")}
-        self._host = (b"host", upstream.authority)
+        self._own = lru_cache(maxsize=1024)(self._written_own)
         self._seconds = seconds
         self._forwarded = forwarded
         self._keep_host = keep_host
+        self._direct = direct
 
-    def request(self, scope: Scope) -> tuple[UpstreamRequest, dict[bytes, bytes]]:
+    def request(
+        self, scope: Scope, index: dict[bytes, bytes] | None = None
+    ) -> tuple[UpstreamRequest, dict[bytes, bytes]]:
         """The request as the upstream gets it, with the length its client announced, and an index of what it had.
 
-        Raises Refusal. What ``Connection`` nominates went at the door, with request hygiene.
+        ``index`` is what request hygiene has found, where it has looked at this scope this very moment: then target and
+        names are not looked at again. Raises Refusal.
+        What ``Connection`` nominates went at the door, with request hygiene.
         """
         lines: RawHeaders = scope["headers"]
-        index = dict(lines)
+        fresh = index is not None
         try:
-            if not are_names(index):
-                lines = checked(lines)
+            if index is None:
                 index = dict(lines)
+                if not are_names(index):
+                    lines = checked(lines)
+                    index = dict(lines)
             if b"via" in index and hops.passed(lines, self.pseudonym):
                 raise Refusal(508, "loop-detected", "The request came back to a gateway it had passed.")
             length = index.get(b"content-length")
             known = None if length is None else int(length)
-            raw: bytes = scope.get("raw_path") or b""
-            if is_plain(scope["path"], raw) and not (scope.get("query_string") or scope.get("root_path")):
-                target = self.upstream.prefix + raw
-            else:
-                target = self._target(scope)
+            target = self._target(scope, fresh=fresh)
             headers = self._headers(scope, lines, index)
         except BadTarget as error:
             raise Refusal(400, "bad-target", f"The request target cannot be passed on: {error}.") from None
@@ -109,27 +114,43 @@ class Writer:
 
     def _headers(self, scope: Scope, lines: RawHeaders, index: dict[bytes, bytes]) -> RawHeaders:
         """The header lines for the upstream. Raises ValueError for lines that cannot be sent."""
-        check_values([value for _, value in lines])
-        host = index.get(b"host")
-        client = scope.get("client")
-        told, names = _told(self._forwarded, client[0] if client else None, scope.get("scheme", "http"), host)
-        headers = [line for line in lines if line[0] not in _STAY_BEHIND]
-        if not names.isdisjoint(index):
-            headers = without(headers, *names)
-        if len(index) != len(lines):
-            headers = hops.one_cookie(headers)
-        if scope["method"] == "OPTIONS":
-            headers = hops.one_hop_fewer(headers)
-        first = (b"host", host) if self._keep_host and host is not None else self._host
-        version = scope.get("http_version", "1.1")
-        return [first, *headers, *told, self._vias.get(version) or self._via(version)]
+        client, host, version = scope.get("client"), index.get(b"host"), scope.get("http_version", "1.1")
+        own, stay = self._own(client[0] if client else None, scope.get("scheme", "http"), host, version)
+        if len(index) == len(lines) and b"via" not in index:  # no name on two lines, as nearly always
+            check_values(index.values())
+            whole = {b"host": b"", **index}  # the first place is the host's (RFC 9110 §7.2)
+            for name in stay.intersection(index):
+                del whole[name]
+            whole.update(own)
+            headers = _checked(whole) if self._direct else list(whole.items())
+        else:
+            check_values([value for _, value in lines])
+            first, *others = own.items()
+            kept = [line for line in lines if line[0] not in stay and line[0] != b"host"]
+            headers = [first, *hops.one_cookie(kept), *others]
+        return hops.one_hop_fewer(headers) if scope["method"] == "OPTIONS" else headers
+
+    def _written_own(
+        self, client: str | None, scheme: str, host: bytes | None, version: str
+    ) -> tuple[dict[bytes, bytes], frozenset[bytes]]:
+        """The lines of the proxy itself, ``Host`` first, and which of the client's give way, beside ``Host``."""
+        told = dict(raw_headers(hops.forwarding_fields(self._forwarded, client, scheme, host)))
+        to = host if self._keep_host and host is not None else self.upstream.authority
+        return {b"host": to, **told, b"via": self._via(version)[1]}, _STAY_BEHIND.union(told)
 
     def _via(self, version: str) -> tuple[bytes, bytes]:
         return b"via", header_value(b"%b %b" % (version.encode("latin-1", "replace"), self.pseudonym))
 
-    def _target(self, scope: Scope) -> bytes:
+    def _target(self, scope: Scope, *, fresh: bool) -> bytes:
         """Path and query for the upstream, exactly as the policies in front have judged them. Raises BadTarget."""
-        path, query = _written_path(scope), scope.get("query_string")
+        query: bytes | None = scope.get("query_string")
+        path: bytes | None = scope.get("raw_path")
+        if not scope.get("root_path") and path is not None:
+            if fresh and scope["path"][:1] == "/":  # canonical both, as hygiene leaves them
+                return b"%b%b?%b" % (self.upstream.prefix, path, query) if query else self.upstream.prefix + path
+            if not query and is_plain(scope["path"], path):
+                return self.upstream.prefix + path
+        path = _written_path(scope)
         target = b"*" if path == b"*" else self.upstream.prefix + path or b"/"
         if query:
             target = b"%b?%b" % (target, query)
@@ -138,11 +159,10 @@ class Writer:
         return target
 
 
-@lru_cache(maxsize=1024)
-def _told(form: str, client: str | None, scheme: str, host: bytes | None) -> tuple[RawHeaders, frozenset[bytes]]:
-    """What the upstream is told of the client, and under which names."""
-    lines = raw_headers(hops.forwarding_fields(form, client, scheme, host))
-    return lines, frozenset(name for name, _ in lines)
+def _checked(index: dict[bytes, bytes]) -> Checked:
+    lines = Checked(index.items())
+    lines.names = index
+    return lines
 
 
 def _written_path(scope: Scope) -> bytes:

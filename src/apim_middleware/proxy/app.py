@@ -104,17 +104,19 @@ class Proxy(Configured):
             return
         try:
             exchange = Exchange.of(scope)
+            index = None
             if exchange is None or not exchange.clean:  # no policy in front has seen to that
                 scope = {**scope}
-                default_env.scrub(scope)
-            request, index = self._writer.request(scope)
+                index, _ = default_env.scrub(scope)
+            request, index = self._writer.request(scope, index)
         except Refusal as refusal:
             await refuse(refusal, scope, send)
             return
         if request.method == "OPTIONS" and hops.ends_here(scope["headers"]):
             await _answer_options(send)
             return
-        await Passing(self._transport, request, index, self._writer.via, scope, receive, send).run()
+        via, direct = self._writer.via, self.transport is None
+        await Passing(self._transport, request, index, via, scope, receive, send, direct=direct).run()
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -141,8 +143,8 @@ class Proxy(Configured):
             cure = 'Write Proxy("http://host:8080") or Proxy("https://host/base")'
             raise self.mistake("upstream", f"cannot be asked: {error}", cure) from None
         seconds = Seconds(*(getattr(self, name) for name in _TIMEOUTS))
-        keep_host = self.host == "preserve"
-        return Writer(upstream, seconds, via=self.via, forwarded=self.forwarded, keep_host=keep_host)
+        keep_host, direct = self.host == "preserve", self.transport is None
+        return Writer(upstream, seconds, via=self.via, forwarded=self.forwarded, keep_host=keep_host, direct=direct)
 
     @cached_property
     def _transport(self) -> Transport:

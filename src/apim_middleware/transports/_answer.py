@@ -32,7 +32,7 @@ class Answer:
     """The response: the head is known, the body flows when iterated."""
 
     __slots__ = (
-        "_error", "_line", "_waiter", "begun", "headers", "interrupted", "method", "parts", "read", "sent",
+        "_error", "_line", "_waiter", "begun", "headers", "index", "interrupted", "method", "parts", "read", "sent",
         "status", "uploader",
     )  # fmt: skip
 
@@ -40,6 +40,8 @@ class Answer:
         """An exchange begins; ``read`` is in seconds, for each wait on the body."""
         self.status = 0
         self.headers: RawHeaders = []
+        self.index: dict[bytes, bytes] = {}
+        """``dict`` of the lines as they came: names are tokens in lower case, no value holds a control character."""
         self.method = method
         self.read = read
         self.parts: list[bytes] = []
@@ -72,6 +74,13 @@ class Answer:
         parts, self.parts = self.parts, []
         if self._line is not None:
             self._line.go_on()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def whole(self) -> bytes | None:
+        """What there is to read of the body when all of it has come, which is then read; else None."""
+        if self._line is not None or self._error is not None:
+            return None
+        parts, self.parts = self.parts, []
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def aclose(self) -> None:

@@ -18,6 +18,7 @@ from apim_middleware.transports._strictness import MAX_HEAD, check_beginning
 
 _AHEAD = 65536  # bytes of a response body beyond which its upstream has to wait for the reader
 _END_OF_HEAD = b"\r\n\r\n"
+_SAYS_NOTHING = frozenset((None, b"0"))
 _TICK = 0.001  # event loops keep time in milliseconds
 
 
@@ -192,9 +193,13 @@ class Connection(asyncio.Protocol):
         self._head = raw
 
     def _begin_body(self, answer: Answer, head: Head, rest: bytes) -> None:
-        status, headers, latest, self._keep = head
-        self._body = framed(answer.method, status, headers, latest=latest)
-        answer.status, answer.headers, answer.begun = status, headers, True
+        status, headers, index, latest, self._keep = head
+        self._body = framed(answer.method, status, headers, index, latest=latest)
+        if status == 204 and not _SAYS_NOTHING.issuperset(
+            (index.get(b"content-length"), index.get(b"transfer-encoding"))
+        ):
+            self._keep = False  # it announces what it must not have (RFC 9110 §8.6), and may send it yet
+        answer.status, answer.headers, answer.index, answer.begun = status, headers, index, True
         if rest or self._body.over:
             self._take_body(answer, rest)
         else:

@@ -29,12 +29,14 @@ class Body(Protocol):
         ...
 
 
-def framed(method: str, status: int, headers: RawHeaders, *, latest: bool = True) -> Body:
+def framed(
+    method: str, status: int, headers: RawHeaders, index: dict[bytes, bytes] | None = None, *, latest: bool = True
+) -> Body:
     """How the body of a response is framed, which in HTTP/1.0 is never by chunks (``latest`` is HTTP/1.1).
 
-    Raises UpstreamBroken when that can be read in two ways.
+    ``index`` is ``dict(headers)`` where that is known. Raises UpstreamBroken when that can be read in two ways.
     """
-    said = dict(headers)
+    said = dict(headers) if index is None else index
     length, coding = said.get(b"content-length"), said.get(b"transfer-encoding")
     if len(said) != len(headers) and sum(name in _FRAMING for name, _ in headers) > 1:
         raise UpstreamBroken("the framing of the response is said twice")

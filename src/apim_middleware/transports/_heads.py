@@ -7,14 +7,14 @@ from typing import TypeAlias
 
 import httptools
 
-from apim_middleware._http.headers import get, list_members
+from apim_middleware._http.headers import list_members
 from apim_middleware.errors import UpstreamBroken
 from apim_middleware.transports._strictness import VERSIONS, check_breaks
 from apim_middleware.types import RawHeaders
 
-Head: TypeAlias = tuple[int, RawHeaders, bool, bool]
-"""Status; header lines, names in lower case; whether it is of HTTP/1.1, not 1.0; and whether the connection may be used
-again after the response (RFC 9112 §9.3).
+Head: TypeAlias = tuple[int, RawHeaders, dict[bytes, bytes], bool, bool]
+"""Status; header lines, names in lower case; ``dict`` of them; whether it is of HTTP/1.1, not 1.0; and whether the
+connection may be used again after the response (RFC 9112 §9.3).
 """
 
 
@@ -52,13 +52,15 @@ def read_head(raw: bytes) -> Head:
         raise UpstreamBroken(f"the upstream answered with status {status}")
     if b" \r\n" in raw or b"\t\r\n" in raw:  # llhttp leaves blanks after a value where they are
         headers = [(name, value.rstrip(b" \t")) for name, value in headers]
-    latest = version == b"HTTP/1.1 "
-    return status, headers, latest, _keeps(headers, latest)
+    index, latest = dict(headers), version == b"HTTP/1.1 "
+    return status, headers, index, latest, _keeps(headers, index, latest)
 
 
-def _keeps(headers: RawHeaders, latest: bool) -> bool:
-    said = get(headers, b"connection")
-    if said is None or said == b"keep-alive":
-        return latest or said is not None
+def _keeps(headers: RawHeaders, index: dict[bytes, bytes], latest: bool) -> bool:
+    said = index.get(b"connection")
+    if said is None:
+        return latest
+    if said == b"keep-alive" and len(index) == len(headers):
+        return True
     options = list_members(headers, b"connection")
     return b"close" not in options and (latest or b"keep-alive" in options)

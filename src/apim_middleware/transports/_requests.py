@@ -1,17 +1,18 @@
 """A request as HTTP/1.1 writes it: the lines given, a ``Host``, and one framing (RFC 9112 §3, §6)."""
 
 import re
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Collection
 from functools import lru_cache
 from operator import itemgetter
 
 from apim_middleware._http.headers import is_token
+from apim_middleware._http.lines import Checked
 from apim_middleware.errors import TransportError
 from apim_middleware.protocols import UpstreamRequest
 from apim_middleware.transports._origins import parsed
 from apim_middleware.types import RawHeaders
 
-_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
+_NO_BREAKS = bytes(code for code in range(256) if code not in b"\0\r\n")
 _TARGET = re.compile(rb"[!-~\x80-\xff]+")
 _REPEATABLE = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))  # RFC 9110 §9.2.2
 _name = itemgetter(0)
@@ -40,10 +41,8 @@ def written(request: UpstreamRequest) -> bytes:
     with blanks in it, and for header lines that frame the body a second time.
     """
     lines = request.headers
-    names = list(map(_name, lines))
-    if not _seen_names.issuperset(names):
-        names = [_checked(name) for name in names]
-    if not _FRAMING.isdisjoint(names):
+    names = lines.names if type(lines) is Checked else _looked_at(lines)
+    if b"content-length" in names or b"transfer-encoding" in names:
         raise TransportError("the request frames its body itself")
     if _TARGET.fullmatch(request.target) is None:
         raise TransportError("the request target cannot be written")
@@ -55,10 +54,15 @@ def written(request: UpstreamRequest) -> bytes:
         parts += map(b": ".join, framing(request))
     parts += (b"", b"")
     head = b"\r\n".join(parts)
-    breaks = len(parts) - 1
-    if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b"\0" in head:
+    if type(lines) is not Checked and head.translate(None, _NO_BREAKS) != b"\r\n" * (len(parts) - 1):
         raise TransportError("a header value of the request holds a line break or a null byte")
     return head
+
+
+def _looked_at(lines: RawHeaders) -> Collection[bytes]:
+    """The names of these lines, in lower case. Raises TransportError for one that is none."""
+    names = list(map(_name, lines))
+    return names if _seen_names.issuperset(names) else [_checked(name) for name in names]
 
 
 def _checked(name: bytes) -> bytes:
