@@ -204,7 +204,7 @@ async def test_what_was_used_beyond_the_limit_counts(env: Env, app: Counting) ->
     assert [(await ended(guarded)).status for _ in range(2)] == [200, 429]
 
 
-@pytest.mark.parametrize("used", [-1, None, True, 1.5, LookupError])
+@pytest.mark.parametrize("used", [-1, None, True, 1.5, 10**30, LookupError])
 @pytest.mark.parametrize("increment", ["now", "afterwards"])
 async def test_what_cannot_be_found_out_counts_as_its_cost(
     env: Env, app: Counting, used: Any, increment: Any, caplog: pytest.LogCaptureFixture

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from apim_middleware._http.fields import GREATEST_INTEGER
 from apim_middleware._http.rate_limit_fields import policy_value, standing_form, told_window
 from apim_middleware._limits.overrides import rates_of
 from apim_middleware._limits.places import LONGEST_KEY, digest_of, place_of
@@ -147,8 +148,8 @@ class Meter:
         return asked.cost if transfer is None or not policy.counts_bytes else transfer.bytes(policy.units)
 
     def _units(self, units: object, field: str) -> int:
-        if type(units) is not int or units < 0:
-            raise ValueError(f"{type(self.policy).__name__}.{field} gave no number of units, 0 or more")
+        if type(units) is not int or not 0 <= units <= GREATEST_INTEGER:  # no store could keep more
+            raise ValueError(f"{type(self.policy).__name__}.{field} gave no number of units, 0 up to 15 digits")
         return units
 
 
