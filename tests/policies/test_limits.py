@@ -40,27 +40,6 @@ from .counting import AWAY, Counting, SlowCounters, from_address, statuses, told
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def slow(clock: FakeClock) -> SlowCounters:
-    return SlowCounters(clock)
-
-
-@pytest.fixture(params=["memory", "slow"])
-def env(request: pytest.FixtureRequest, clock: FakeClock, slow: SlowCounters) -> Env:
-    """Counters that need no awaiting, and counters that do: nobody can tell which."""
-    return Env(place="here", clock=clock, counters=MemoryCounters(clock) if request.param == "memory" else slow)
-
-
-@pytest.fixture
-def app() -> Counting:
-    return Counting()
-
-
 # Let through and refused
 
 

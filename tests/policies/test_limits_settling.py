@@ -27,26 +27,6 @@ from .counting import AWAY, Counting, SlowCounters, left, quiet, statuses
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def slow(clock: FakeClock) -> SlowCounters:
-    return SlowCounters(clock)
-
-
-@pytest.fixture(params=["memory", "slow"])
-def env(request: pytest.FixtureRequest, clock: FakeClock, slow: SlowCounters) -> Env:
-    return Env(place="here", clock=clock, counters=MemoryCounters(clock) if request.param == "memory" else slow)
-
-
-@pytest.fixture
-def app() -> Counting:
-    return Counting()
-
-
 async def ended(app: ASGIApp, *args: Any, **more: Any) -> Answer:
     """The answer, once all is settled."""
     answer = await call(app, *args, **more)

@@ -18,32 +18,11 @@ from apim_middleware.errors import ConfigError
 from apim_middleware.exchange import Exchange
 from apim_middleware.policies.limits import Limits, Quota, RateLimit
 from apim_middleware.policy import Policy, Stack
-from apim_middleware.stores.memory import MemoryCounters
 from apim_middleware.testing import FakeClock, call, connect
 
 from .counting import AWAY, Counting, SlowCounters, Watch, left, quiet, sent, statuses, told
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def slow(clock: FakeClock) -> SlowCounters:
-    return SlowCounters(clock)
-
-
-@pytest.fixture(params=["memory", "slow"])
-def env(request: pytest.FixtureRequest, clock: FakeClock, slow: SlowCounters) -> Env:
-    return Env(place="here", clock=clock, counters=MemoryCounters(clock) if request.param == "memory" else slow)
-
-
-@pytest.fixture
-def app() -> Counting:
-    return Counting()
 
 
 user = by.header("x-user")

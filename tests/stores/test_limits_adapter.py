@@ -39,12 +39,20 @@ def in_memory(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> LimitsCounte
     return LimitsCounters("memory://", clock=clock)
 
 
-@pytest.fixture(params=["memory", "async memory", "redis", "async redis"])
-async def counters(request: pytest.FixtureRequest, anyio_backend: str, clock: FakeClock) -> AsyncIterator[Any]:
+def where_it_runs(*kinds: str) -> pytest.MarkDecorator:
+    """Each kind of storage on both event loops, but those that are awaited: they know asyncio only."""
+    pairs = [(loop, kind) for loop in ("asyncio", "trio") for kind in kinds]
+    return pytest.mark.parametrize(
+        ("anyio_backend", "kind"), [pair for pair in pairs if pair[0] == "asyncio" or not pair[1].startswith("async")]
+    )
+
+
+EACH_STORAGE = where_it_runs("memory", "async memory", "redis", "async redis")
+
+
+@pytest.fixture
+async def counters(request: pytest.FixtureRequest, kind: str, clock: FakeClock) -> AsyncIterator[Any]:
     """A storage of each kind, with a time of its own."""
-    kind: str = request.param
-    if kind.startswith("async") and anyio_backend == "trio":
-        pytest.skip("storages that are awaited know asyncio only")
     if kind.endswith("memory"):
         yield LimitsCounters(f"{kind.replace(' ', '+')}://", clock=clock)
         return
@@ -91,6 +99,7 @@ async def kept(promise: str, **given: Any) -> None:
     ],
 )
 @KNOWN
+@EACH_STORAGE
 @pytest.mark.anyio
 async def test_a_promise_of_every_store(counters: LimitsCounters, promise: str, limit: Limit) -> None:
     await kept(promise, counters=counters, limit=limit)
@@ -105,6 +114,7 @@ async def test_a_promise_of_every_store(counters: LimitsCounters, promise: str, 
         "test_of_several_the_refusing_one_is_named_and_the_others_say_where_they_stand",
     ],
 )
+@EACH_STORAGE
 @pytest.mark.anyio
 async def test_a_promise_of_every_store_about_several(counters: LimitsCounters, promise: str) -> None:
     await kept(promise, counters=counters)
@@ -117,6 +127,7 @@ async def test_a_promise_of_every_store_about_several(counters: LimitsCounters, 
      "test_a_counter_stands_where_it_is_put", "test_what_was_put_counts_as_used_just_now"],
 )  # fmt: skip
 @each_of(FIXED, CALENDAR)
+@EACH_STORAGE
 @pytest.mark.anyio
 async def test_a_promise_of_every_store_about_corrections(
     counters: LimitsCounters, clock: FakeClock, promise: str, limit: Limit
@@ -145,6 +156,7 @@ async def test_a_promise_of_every_store_about_time(
      "test_a_hit_at_the_very_boundary_is_counted_in_a_whole_window",
      "test_days_have_as_many_hours_as_the_zone_gives_them"],
 )  # fmt: skip
+@EACH_STORAGE
 @pytest.mark.anyio
 async def test_a_promise_of_every_store_about_windows(counters: LimitsCounters, clock: FakeClock, promise: str) -> None:
     await kept(promise, counters=counters, clock=clock)
@@ -188,6 +200,7 @@ async def test_after_the_reset_nothing_is_used(in_memory: LimitsCounters, clock:
 
 
 @each_of(SLIDING, LOG)
+@EACH_STORAGE
 @pytest.mark.anyio
 async def test_what_is_put_stands_at_the_quota_at_most(counters: LimitsCounters, limit: Limit) -> None:
     await counters.hit([Hit("a", limit, 3)])
@@ -225,6 +238,7 @@ async def test_when_one_refuses_after_all_fixed_windows_and_calendars_get_their_
 
 
 @KNOWN
+@EACH_STORAGE
 @pytest.mark.anyio
 async def test_of_many_that_hold_two_limits_never_too_many_pass(counters: LimitsCounters, limit: Limit) -> None:
     wide = FIXED._replace(quota=1_000, place="wide")
@@ -345,11 +359,9 @@ async def test_a_storage_that_blocks_is_asked_in_a_few_threads_and_never_in_the_
     assert 2 <= storage.most <= 3
 
 
-@pytest.mark.parametrize("kind", ["redis", "async+redis"])
+@where_it_runs("redis", "async+redis")
 @pytest.mark.anyio
-async def test_a_server_that_is_not_there_is_an_error(kind: str, anyio_backend: str) -> None:
-    if kind.startswith("async") and anyio_backend == "trio":
-        pytest.skip("storages that are awaited know asyncio only")
+async def test_a_server_that_is_not_there_is_an_error(kind: str) -> None:
     storage = storage_at(f"{kind}://user:secret@127.0.0.1:1")
     counters = LimitsCounters(storage)
     for each in (counters.hit([Hit("a", FIXED)]), counters.peek([Hit("a", LOG)]), counters.reset([Hit("a", SLIDING)])):

@@ -1,6 +1,7 @@
 """The hooks of limits: requests come in through a gate, and what they used is settled when they are over."""
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ class Visit(NamedTuple):
     stand_in: StandIn | None = None
 
 
-class Gate:
+class Gate(ABC):
     """Asks the meters of one or several policies what a request uses, and lets it in if all of them agree."""
 
     def __init__(self, meters: Sequence[Meter], env: Env) -> None:
@@ -61,13 +62,13 @@ class Gate:
             hooks["on_end"] = self.settle
         return Hooks(**hooks)
 
+    @abstractmethod
     def on_request(self, exchange: Exchange) -> Any:  # noqa: ANN401 - some await
         """Let the request in, or refuse it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def try_out(self, exchange: Exchange) -> Any:  # noqa: ANN401 - some await
         """Do what ``on_request`` does, and let the request in whatever comes out."""
-        raise NotImplementedError
 
     def ask(self, exchange: Exchange) -> list[Asked]:
         """What the request asks of every meter."""
@@ -143,6 +144,6 @@ class Gate:
         if changes:
             self.correct(changes, visit.stand_in)
 
+    @abstractmethod
     def correct(self, changes: list[Change], stand_in: StandIn | None) -> None:
         """Bring the counts in order."""
-        raise NotImplementedError

@@ -1,6 +1,7 @@
 """What rate limits and quotas have in common: their fields, and the mistakes one can make with them."""
 
 import inspect
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -99,9 +100,9 @@ class Limiting(Configured):
         late = self.count_when is not None or self.used is not None or self.increment == "afterwards"
         return late or self.counts_bytes
 
+    @abstractmethod
     def limit(self, units: int, window: float | None, place: str) -> Limit:
         """One limit at a place; without a window, of the policy's own."""
-        raise NotImplementedError
 
     def limits(self, place: str, rates: tuple[Rate, ...] | None = None) -> tuple[Limit, ...]:
         """The limits to keep at a place, of the policy's own rates or of others."""

@@ -80,10 +80,11 @@ class GateAtStore(Gate):
             self.env.count("apim.limits.uncounted", told)
         if not self.failing:
             self.failing = True
-            log.error("%s cannot count (%s): requests are %s", self, error, _DOING[outcome])
+            log.error("%s cannot count (%s): requests are %s", self, error, DOING[outcome])
 
 
-_DOING = {"refuse": "refused", "allow": "let in uncounted", "local": "counted in this process"}
+DOING = {"refuse": "refused", "allow": "let in uncounted", "local": "counted in this process"}
+"""What becomes of requests while their store is away, in the words of a log."""
 
 
 def strictest(choices: Sequence[str]) -> str:

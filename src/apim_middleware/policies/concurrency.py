@@ -7,6 +7,7 @@ stands in ``Env.permits``; who waits stands in a line of this process.
 import inspect
 import itertools
 import logging
+from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass
 from secrets import token_hex
@@ -17,6 +18,7 @@ from anyio import Event, create_task_group, move_on_after
 from anyio.abc import TaskGroup
 
 from apim_middleware._limits.places import LONGEST_KEY, digest_of
+from apim_middleware._limits.store_gate import DOING
 from apim_middleware._ring import refusal_messages, refused
 from apim_middleware.bodies import Ahead
 from apim_middleware.by import Key, everyone, name_of
@@ -125,7 +127,7 @@ class _Visit:
         self.turn: Event | None = None  # of one that waits
 
 
-class _Door:
+class _Door(ABC):
     """Who may come in, of one policy at one place, and who waits."""
 
     def __init__(self, policy: LimitConcurrency, env: Env) -> None:
@@ -168,9 +170,9 @@ class _Door:
         exchange.attributes["apim.concurrency.policy"] = self.policy.name
         return Refusal(429, "too-many-at-once", "Too many requests are at work. Try again later.", headers=_RETRY)
 
+    @abstractmethod
     async def wait(self, exchange: Exchange, visit: _Visit) -> None:
         """Return when this one may come in."""
-        raise NotImplementedError
 
     def step_out(self, visit: _Visit) -> None:
         """This one waits no longer."""
@@ -295,14 +297,11 @@ class _AtStore(_Door):
         self.env.count("apim.limits.uncounted", told)
         if not self._failing:
             self._failing = True
-            log.error("%r cannot count (%s): requests are %s", self.policy, error, _DOING[outcome])
+            log.error("%r cannot count (%s): requests are %s", self.policy, error, DOING[outcome])
         if outcome == "refuse":
             raise Refusal(503, "limit-store-unavailable", "The request could not be counted. Try again later.")
         visit.source = self._stand_in if outcome == "local" else None
         return outcome == "allow" or self._stand_in.acquire_now(visit.key, self.at_once, visit.holder)[0]
-
-
-_DOING = {"refuse": "refused", "allow": "let in uncounted", "local": "counted in this process"}
 
 
 class _Hall:
