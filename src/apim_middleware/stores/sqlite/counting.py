@@ -5,7 +5,7 @@ import struct
 from math import floor
 
 from apim_middleware.protocols import Limit
-from apim_middleware.stores.fading import moment_of, still_counting
+from apim_middleware.stores.fading import FIRST, MOMENTS, UNITS, mark_of, moment_of, still_counting
 from apim_middleware.stores.sqlite.counter import Counter, Moments
 from apim_middleware.stores.sqlite.windows import GRAIN, Window
 
@@ -71,9 +71,7 @@ class _Fixed(Counter):
         return self.units / self.limit.quota
 
 
-_FIRST, _UNITS = 20, 40
-_MOMENTS = (1 << _FIRST) - 1
-_BOTH_MOMENTS = (1 << _UNITS) - 1
+_BOTH_MOMENTS = (1 << UNITS) - 1
 
 
 class _Sliding(Counter):
@@ -84,40 +82,40 @@ class _Sliding(Counter):
     def __init__(self, limit: Limit, now: float, window: Window, kept: bytes | None) -> None:
         super().__init__(limit, now)
         self.window = window
-        self.moment = max(floor((now - window.due + limit.window) * _MOMENTS / limit.window), 0)
+        self.moment = max(floor((now - window.due + limit.window) * MOMENTS / limit.window), 0)
         self.mark = self.before = 0
         if kept:
             serial, units, moments, units_before, moments_before = _SLIDING.unpack(kept)
             if serial == window.serial:
-                self.mark, self.before = units << _UNITS | moments, units_before << _UNITS | moments_before
+                self.mark, self.before = units << UNITS | moments, units_before << UNITS | moments_before
             elif serial == window.serial - 1:
-                self.before = units << _UNITS | moments
+                self.before = units << UNITS | moments
 
     def free(self) -> int:
-        return self.limit.quota - (self.mark >> _UNITS) - self._still()
+        return self.limit.quota - (self.mark >> UNITS) - self._still()
 
     def _still(self) -> int:
         return still_counting(self.before, self.moment + 1)
 
     def reset(self) -> float:
-        if self.mark >> _UNITS:
+        if self.mark >> UNITS:
             return self._until(self.mark, 0)
         return self._until(self.before, 0) - self.limit.window if self._still() else 0.0
 
     def wait(self, cost: int) -> float:
-        room = self.limit.quota - (self.mark >> _UNITS) - cost
+        room = self.limit.quota - (self.mark >> UNITS) - cost
         if room >= 0:
             return self._until(self.before, room) - self.limit.window
         return self._until(self.mark, self.limit.quota - cost)
 
     def _until(self, mark: int, units: int) -> float:
         """Seconds until the next window is where, of this one, no more than so many units count."""
-        later = max(moment_of(mark, units) - 1, 0) * self.limit.window / _MOMENTS
+        later = max(moment_of(mark, units) - 1, 0) * self.limit.window / MOMENTS
         return self.window.ends - self.now + later
 
     def add(self, cost: int) -> None:
-        first = self.mark >> _FIRST & _MOMENTS if self.mark >> _UNITS else self.moment
-        self.mark = (self.mark >> _UNITS) + cost << _UNITS | first << _FIRST | self.moment
+        first = self.mark >> FIRST & MOMENTS if self.mark >> UNITS else self.moment
+        self.mark = (self.mark >> UNITS) + cost << UNITS | first << FIRST | self.moment
         self.changed = True
 
     def change(self, units: int, counted: float) -> None:
@@ -129,7 +127,7 @@ class _Sliding(Counter):
 
     def put(self, units: int) -> None:
         self.before = 0
-        self.mark = min(units, _MOST) << _UNITS | self.moment << _FIRST | self.moment
+        self.mark = mark_of(min(units, _MOST), self.moment)
         self.changed = True
 
     def saved(self) -> int:
@@ -139,23 +137,23 @@ class _Sliding(Counter):
         self.mark = int(saved)
 
     def packed(self) -> bytes | None:
-        units, before = self.mark >> _UNITS, self.before >> _UNITS
+        units, before = self.mark >> UNITS, self.before >> UNITS
         if not units and not self._still():
             return None
         marks = units, self.mark & _BOTH_MOMENTS, before, self.before & _BOTH_MOMENTS
         return _SLIDING.pack(self.window.serial, *marks)
 
     def due(self) -> float:
-        return self.window.due + (self.limit.window if self.mark >> _UNITS else 0.0)
+        return self.window.due + (self.limit.window if self.mark >> UNITS else 0.0)
 
     def share(self) -> float:
-        return ((self.mark >> _UNITS) + self._still()) / self.limit.quota
+        return ((self.mark >> UNITS) + self._still()) / self.limit.quota
 
 
 def _changed(mark: int, units: int) -> int:
     """A mark with more or fewer units; there is none when nothing was counted."""
-    had = mark >> _UNITS
-    return min(max(had + units, 0), _MOST) << _UNITS | mark & _BOTH_MOMENTS if had else 0
+    had = mark >> UNITS
+    return min(max(had + units, 0), _MOST) << UNITS | mark & _BOTH_MOMENTS if had else 0
 
 
 class _Log(Counter):
