@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / PACKAGE
 FLOORS = {
     0: ("types", "errors", "protocols", "identity", "_adaptive", "_config", "_http"),
     1: ("exchange", "env", "by", "_ring", "policy", "conditions", "bodies"),
-    2: ("stores", "transports", "_jose", "_limits"),
+    2: ("stores", "transports", "_jose", "_limits", "_telemetry"),
     3: ("policies", "proxy"),
     4: ("testing", ""),  # "" is the front door
 }
@@ -27,7 +27,7 @@ HOMES = {
     "sqlite3": 1,
     "httpx": 1,
     "httptools": 1,
-    "opentelemetry": 1,
+    "opentelemetry": 2,
     "limits": 2,  # its notation of rates, and its storages
     "jwt": 2,
 }

@@ -1,0 +1,1 @@
+"""What is written down of a request: attributes of spans and measures, without anybody's secrets."""
