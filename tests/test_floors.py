@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / PACKAGE
 FLOORS = {
     0: ("types", "errors", "protocols", "identity", "_adaptive", "_config", "_http"),
     1: ("exchange", "env", "by", "_ring", "policy", "conditions", "bodies"),
-    2: ("stores", "transports", "_jose", "_limits", "_telemetry"),
+    2: ("stores", "transports", "_jose", "_limits", "_certificates", "_signing", "_telemetry"),
     3: ("policies", "proxy"),
     4: ("testing", ""),  # "" is the front door
 }

@@ -1,10 +1,13 @@
 """API management as composable ASGI middleware: policies in plain Python, in front of any ASGI app or of the proxy."""
 
 from apim_middleware import by, conditions
+from apim_middleware._certificates.identities import CertificateIdentity
+from apim_middleware._certificates.revocation import RevocationLists
 from apim_middleware._http.hygiene import Hygiene
 from apim_middleware._limits.headers import LimitHeaders
 from apim_middleware._limits.overrides import Overrides
 from apim_middleware._limits.standings import Standing, Standings
+from apim_middleware._signing.keys import SignatureKey
 from apim_middleware.env import Env
 from apim_middleware.errors import ApimError, ConfigError, Refusal, StoreError
 from apim_middleware.exchange import Exchange
@@ -15,9 +18,12 @@ from apim_middleware.policies.basic import BasicAuth
 from apim_middleware.policies.branch import Choose, When
 from apim_middleware.policies.cache import Cache
 from apim_middleware.policies.client import IPFilter, TrustedProxies
+from apim_middleware.policies.client_certificate import ClientCertificate
 from apim_middleware.policies.concurrency import LimitConcurrency
 from apim_middleware.policies.either import AllOf, AnyOf
 from apim_middleware.policies.headers import RemoveHeader, SetHeader
+from apim_middleware.policies.hmac_signature import HMACSignature
+from apim_middleware.policies.http_signature import HTTPSignature
 from apim_middleware.policies.identity_headers import IdentityHeaders
 from apim_middleware.policies.jwt import JWTAuth
 from apim_middleware.policies.limits import Limits, Quota, RateLimit
@@ -40,11 +46,15 @@ __all__ = [
     "Authorize",
     "BasicAuth",
     "Cache",
+    "CertificateIdentity",
     "Choose",
+    "ClientCertificate",
     "Composable",
     "ConfigError",
     "Env",
     "Exchange",
+    "HMACSignature",
+    "HTTPSignature",
     "Hygiene",
     "IPFilter",
     "IdentityHeaders",
@@ -70,8 +80,10 @@ __all__ = [
     "RemoveQuery",
     "RequireHeader",
     "RewritePath",
+    "RevocationLists",
     "SetHeader",
     "SetQuery",
+    "SignatureKey",
     "Stack",
     "Standing",
     "Standings",

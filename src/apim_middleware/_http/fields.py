@@ -28,34 +28,38 @@ Item: TypeAlias = tuple[Bare, dict[str, Bare]]
 GREATEST_INTEGER = 999_999_999_999_999
 """Integers have at most fifteen digits (RFC 9651 §3.3.1)."""
 
-_KEY = r"[a-z*][a-z0-9_.*-]*"
+KEY = r"[a-z*][a-z0-9_.*-]*"
 _TOKEN = r"[A-Za-z*][!#$%&'*+.^_`|~0-9A-Za-z:/-]*"  # noqa: S105 - a grammar, not a password
 _STRING = r'"(?:[ !#-\[\]-~]|\\["\\])*"'
 _DECIMAL = r"-?[0-9]{1,12}\.[0-9]{1,3}"
 _INTEGER = r"-?[0-9]{1,15}"
-_BARE = rf"{_STRING}|{_TOKEN}|{_DECIMAL}|{_INTEGER}|\?[01]|:[A-Za-z0-9+/=]*:|@{_INTEGER}"
-_PARAMETERS = rf"(?:; *{_KEY}(?:=(?:{_BARE}))?)*"
-_ITEM = rf"(?:{_BARE}){_PARAMETERS}"
+BARE = rf"{_STRING}|{_TOKEN}|{_DECIMAL}|{_INTEGER}|\?[01]|:[A-Za-z0-9+/=]*:|@{_INTEGER}"
+PARAMETERS = rf"(?:; *{KEY}(?:=(?:{BARE}))?)*"
+ITEM = rf"(?:{BARE}){PARAMETERS}"
 
-_is_key = re.compile(_KEY).fullmatch
+_is_key = re.compile(KEY).fullmatch
 _is_token = re.compile(_TOKEN).fullmatch
 _is_text = re.compile(r"[ -~]*").fullmatch
-_is_list = re.compile(rf" *{_ITEM}(?:[ \t]*,[ \t]*{_ITEM})* *".encode()).fullmatch
-_next_item = re.compile(rf"({_BARE})({_PARAMETERS})").match
-_next_parameter = re.compile(rf"; *({_KEY})(?:=({_BARE}))?").finditer
+_is_list = re.compile(rf" *{ITEM}(?:[ \t]*,[ \t]*{ITEM})* *".encode()).fullmatch
+_next_item = re.compile(rf"({BARE})({PARAMETERS})").match
+_next_parameter = re.compile(rf"; *({KEY})(?:=({BARE}))?").finditer
 _next_comma = re.compile(r"[ \t]*,[ \t]*").match
 
 
 # Writing
 
 
-def item(bare: Bare, parameters: Mapping[str, Bare] | None = None) -> str:
+def item(value: Bare, parameters: Mapping[str, Bare] | None = None) -> str:
     """An item with its parameters, as in ``"default";r=50;t=30`` (RFC 9651 §4.1.3)."""
-    text = _bare(bare)
-    for key, value in (parameters or {}).items():
+    return item_parameters(_written(value), parameters or {})
+
+
+def item_parameters(text: str, parameters: Mapping[str, Bare]) -> str:
+    """What is written already, with parameters behind it (RFC 9651 §4.1.1.2)."""
+    for key, value in parameters.items():
         if _is_key(key) is None:
             raise ValueError(f"not a parameter key of a structured field: {key!r}")
-        text += f";{key}" if value is True else f";{key}={_bare(value)}"
+        text += f";{key}" if value is True else f";{key}={_written(value)}"
     return text
 
 
@@ -64,7 +68,7 @@ def members(items: Iterable[str]) -> str:
     return ", ".join(items)
 
 
-def _bare(value: Bare) -> str:
+def _written(value: Bare) -> str:
     match value:
         case Token():
             return _token(value)
@@ -136,8 +140,8 @@ def parse_list(text: str) -> list[Item]:
         member = _next_item(text, at)
         if member is None:
             raise ValueError(f"not a list of items: something else at character {at}")
-        bare, parameters = member.groups()
-        found.append((_parsed(bare), _parsed_parameters(parameters)))
+        text_of_bare, text_of_parameters = member.groups()
+        found.append((bare(text_of_bare), parameters(text_of_parameters)))
         if member.end() == len(text):
             break
         comma = _next_comma(text, member.end())
@@ -147,28 +151,30 @@ def parse_list(text: str) -> list[Item]:
     return found
 
 
-def _parsed_parameters(text: str) -> dict[str, Bare]:
+def parameters(text: str) -> dict[str, Bare]:
+    """The parameters that match ``PARAMETERS``."""
     # A key given again has its last value (RFC 9651 §4.2.3.2), at the place of its first.
-    return {key: True if bare is None else _parsed(bare) for key, bare in _parameter_pairs(text)}
+    return {key: True if value is None else bare(value) for key, value in _parameter_pairs(text)}
 
 
 def _parameter_pairs(text: str) -> list[tuple[str, str | None]]:
     return [(found[1], found[2]) for found in _next_parameter(text)]
 
 
-def _parsed(bare: str) -> Bare:
-    match bare[0]:
+def bare(text: str) -> Bare:
+    """The value that matches ``BARE``."""
+    match text[0]:
         case '"':
-            return re.sub(r"\\(.)", r"\1", bare[1:-1])
+            return re.sub(r"\\(.)", r"\1", text[1:-1])
         case "?":
-            return bare == "?1"
+            return text == "?1"
         case ":":
-            return _parsed_bytes(bare[1:-1])
+            return _parsed_bytes(text[1:-1])
         case "@":
-            return _parsed_date(bare[1:])
+            return _parsed_date(text[1:])
         case first if first == "-" or first.isdigit():
-            return Decimal(bare) if "." in bare else int(bare)
-    return Token(bare)
+            return Decimal(text) if "." in text else int(text)
+    return Token(text)
 
 
 def _parsed_bytes(text: str) -> bytes:

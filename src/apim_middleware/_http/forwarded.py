@@ -17,6 +17,7 @@ from itertools import islice
 from typing import NamedTuple, TypeAlias
 
 from apim_middleware._http.addresses import AddressSet, address_text, parse_address, parse_endpoint
+from apim_middleware.types import Scope
 
 MAX_HOPS = 32
 """Most entries looked at: far more than any real chain has, and a bound on the work a long list can cause."""
@@ -24,6 +25,9 @@ MAX_HOPS = 32
 FORWARDED = b"forwarded"
 FOR, PROTO, HOST, PORT = b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port"
 REAL_IP = b"x-real-ip"
+
+PEER = "apim_middleware.peer"
+"""Where the scope keeps the peer's own ``client`` once a trusted proxy's words have replaced it."""
 
 _LONGEST = 1024  # no element is longer, and each costs work by its length
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
@@ -63,6 +67,13 @@ class Trust:
             address, port = endpoint
             return Hop(address_text(address), port, address in self._networks)
         return self.nameless if text.startswith("unix:") or text == "unix" else _UNKNOWN
+
+    def peer(self, scope: Scope) -> Hop:
+        """Who speaks to us: the peer, whoever it says it speaks for. A local socket has no address and no port."""
+        client, server = scope.get(PEER, scope.get("client")), scope.get("server")
+        if client and client[0]:
+            return self(client[0])
+        return _UNKNOWN if server and server[1] else self.nameless
 
 
 _UNKNOWN = Hop(None, 0, trusted=False)

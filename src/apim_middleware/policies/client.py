@@ -11,6 +11,7 @@ from apim_middleware._http.forwarded import (
     FOR,
     FORWARDED,
     HOST,
+    PEER,
     PORT,
     PROTO,
     REAL_IP,
@@ -29,9 +30,6 @@ from apim_middleware.policy import Policy
 from apim_middleware.types import RawHeaders, Scope
 
 log = logging.getLogger("apim_middleware")
-
-PEER = "apim_middleware.peer"
-"""Where the scope keeps the peer's own ``client`` once a trusted proxy's words have replaced it."""
 
 _NETWORKS = 'Give addresses ("192.0.2.7"), networks ("10.0.0.0/8") or ranges ("10.0.0.5-10.0.0.99")'
 _FIELDS = {"scheme": PROTO, "host": HOST, "port": PORT}

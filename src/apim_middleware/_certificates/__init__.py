@@ -1,0 +1,1 @@
+"""Certificates of clients: whether they are good, and who they say the client is."""
