@@ -334,7 +334,7 @@ def test_several_keys_may_be_written_down() -> None:
 
 def test_the_same_keys_are_the_same_in_any_order() -> None:
     one, two = jwk(rsa_key("one"), "one"), jwk(rsa_key("two"), "two")
-    assert published(one, two).same_as(published(two, one))
-    assert not published(one).same_as(published(one, two))
-    assert not published(one).same_as(published({**one, "kid": "two"}))
-    assert not published(one).same_as(published({**one, "alg": "RS256"}))
+    assert published(one, two).marks == published(two, one).marks
+    assert published(one).marks != published(one, two).marks
+    assert published(one).marks != published({**one, "kid": "two"}).marks
+    assert published(one).marks != published({**one, "alg": "RS256"}).marks

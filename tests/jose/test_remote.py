@@ -1,14 +1,18 @@
 """Keys at a URL: fetched once for all who wait, kept, renewed, and never asked for in a hurry."""
 
+import gc
 import logging
+import weakref
 from typing import Any
 
 import anyio
 import pytest
 
 from apim_middleware._jose import remote
+from apim_middleware._jose.documents import LARGEST_DOCUMENT, lifetime
 from apim_middleware._jose.keys import KeySet
-from apim_middleware._jose.remote import LARGEST_DOCUMENT, KeysUnavailable, RemoteKeys, lifetime
+from apim_middleware._jose.publishers import At, Means
+from apim_middleware._jose.remote import KeysUnavailable, RemoteKeys, Times
 from apim_middleware.policies.jwt import _ASYMMETRIC
 from apim_middleware.testing import FakeClock
 
@@ -22,15 +26,33 @@ ONE, TWO = jwk(rsa_key("one"), "one"), jwk(rsa_key("two"), "two")
 class House:
     """An issuer, a clock, and the keys as a gate sees them."""
 
-    def __init__(self, *keys: Any, url: str = "https://issuer.example/keys", **more: Any) -> None:
+    def __init__(
+        self, *keys: Any, url: str = "https://issuer.example/keys", keep: float = 86_400, timeout: float = 5
+    ) -> None:
         self.clock = FakeClock()
         self.issuer = Published(*(keys or (ONE,)))
-        usual: dict[str, Any] = {"life": 3600, "keep": 86_400, "cooldown": 30, "timeout": 5}
-        self.source = RemoteKeys(url, _ASYMMETRIC, transport=self.issuer, clock=self.clock, **{**usual, **more})
+        self.gone: list[frozenset[str]] = []
+        publisher = At(url, Means(self.issuer, self.clock, timeout, 3600, _ASYMMETRIC))
+        times = Times(cooldown=30, keep=keep)
+        self.failures = 0
+        self.source = RemoteKeys(publisher, clock=self.clock, times=times, withdrawn=self.gone.append, failed=self.fail)
 
     @property
     def fetches(self) -> int:
         return len(self.issuer.asked)
+
+    def fail(self) -> None:
+        self.failures += 1
+
+    async def rest(self) -> None:
+        """Whatever is fetched in the background has come."""
+        await self.source._errand.over()
+
+    async def renewed(self) -> str:
+        """What is known when somebody has asked and the background has rested."""
+        await self.outcome()
+        await self.rest()
+        return await self.outcome()
 
     async def outcome(self) -> str:
         try:
@@ -60,8 +82,9 @@ async def test_a_url_without_a_path_asks_for_the_root() -> None:
 async def test_fresh_keys_are_used_as_they_are() -> None:
     house = House()
     keys = await house.source.current()
-    house.clock.advance(3599)
+    house.clock.advance(3539)
     assert await house.source.current() is keys
+    await house.rest()
     assert house.fetches == 1
 
 
@@ -79,11 +102,13 @@ async def test_a_thousand_that_wait_make_one_fetch() -> None:
     assert house.fetches == 1
 
 
-async def test_stale_keys_are_renewed() -> None:
+async def test_keys_are_renewed_ahead_of_time_and_nobody_waits_for_it() -> None:
     house = House()
     await house.source.current()
     house.issuer.keys = [TWO]
-    house.clock.advance(3600)
+    house.clock.advance(3540)
+    assert await house.outcome() == "one"
+    await house.rest()
     assert await house.outcome() == "two"
     assert house.fetches == 2
 
@@ -92,22 +117,35 @@ async def test_the_same_keys_again_are_the_same_object() -> None:
     house = House()
     keys = await house.source.current()
     house.clock.advance(3600)
+    await house.renewed()
     assert await house.source.current() is keys
     assert house.fetches == 2
+    assert house.gone == []
 
 
-async def test_while_one_renews_the_others_go_on_with_the_keys_known() -> None:
+async def test_the_marks_of_withdrawn_keys_are_told() -> None:
+    house = House(ONE, TWO)
+    keys = await house.source.current()
+    house.issuer.keys = [TWO]
+    house.clock.advance(3600)
+    assert await house.renewed() == "two"
+    [gone] = house.gone
+    assert gone == keys.marks - house.source.keys.marks
+    assert len(gone) == 1
+
+
+async def test_while_keys_are_renewed_everybody_goes_on_with_the_keys_known() -> None:
     house = House()
     await house.source.current()
     house.clock.advance(3600)
     house.issuer.keys = [TWO]
     held = Held(house.issuer)
     house.issuer.behave(held)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(house.source.current)
-        await held.asked.wait()
+    for _ in range(3):
         assert await house.outcome() == "one"
-        held.let.set()
+        await held.asked.wait()
+    held.let.set()
+    await house.rest()
     assert await house.outcome() == "two"
     assert house.fetches == 2
 
@@ -118,10 +156,10 @@ async def test_known_keys_serve_while_the_issuer_is_down_and_it_is_asked_once_pe
     house.issuer.behave(down)
     house.clock.advance(3600)
     for _ in range(50):
-        assert await house.outcome() == "one"
+        assert await house.renewed() == "one"
     assert house.fetches == 2
     house.clock.advance(30)
-    assert await house.outcome() == "one"
+    assert await house.renewed() == "one"
     assert house.fetches == 3
 
 
@@ -130,12 +168,22 @@ async def test_known_keys_do_not_serve_for_ever() -> None:
     await house.source.current()
     house.issuer.behave(down)
     house.clock.advance(3600 + 999)
-    assert await house.outcome() == "one"
+    assert await house.renewed() == "one"
     house.clock.advance(1)
     assert await house.outcome() == "unavailable"
     house.issuer.behave(None)
     house.clock.advance(30)
     assert await house.outcome() == "one"
+
+
+async def test_keys_that_are_too_old_are_given_up_by_a_review() -> None:
+    house = House(keep=1000)
+    keys = await house.source.current()
+    house.clock.advance(4600)
+    assert house.clock.monotonic() >= house.source.look_at
+    house.source.review()
+    assert house.gone == [keys.marks]
+    assert house.source.look_at == float("inf")
 
 
 async def test_without_keys_a_dead_issuer_is_asked_now_and_then() -> None:
@@ -188,6 +236,7 @@ async def test_a_bad_answer_leaves_the_old_keys(mode: str) -> None:
     keys = await house.source.current()
     house.issuer.behave(BAD[mode])
     house.clock.advance(3600)
+    await house.renewed()
     assert await house.source.current() is keys
     assert house.fetches == 2
     assert all(reply.closed for reply in house.issuer.replies)
@@ -198,7 +247,7 @@ async def test_a_bad_first_answer_gives_no_keys(mode: str) -> None:
     house = House()
     house.issuer.behave(BAD[mode])
     assert await house.outcome() == "unavailable"
-    assert house.fetches == 1
+    assert house.fetches == house.failures == 1
 
 
 async def test_an_endless_answer_is_read_up_to_a_limit() -> None:
@@ -247,36 +296,30 @@ async def test_a_dripping_issuer_is_given_up_as_a_whole() -> None:
     assert house.issuer.replies[0].closed
 
 
-async def test_when_the_one_who_fetches_is_cancelled_another_fetches() -> None:
+async def test_one_who_is_cancelled_does_not_cancel_the_fetch() -> None:
     house = House()
-    first = anyio.Event()
+    held = Held(house.issuer)
+    house.issuer.behave(held)
+    first = anyio.CancelScope()
     outcomes: list[str] = []
 
-    async def held_up_once(request: object) -> Reply:
-        if not first.is_set():
-            first.set()
-            await anyio.sleep_forever()
-        return Reply(as_json({"keys": [ONE]}))
-
-    async def ask() -> None:
-        outcomes.append(await house.outcome())
-
-    house.issuer.behave(held_up_once)
-    leader = anyio.CancelScope()
-
     async def lead() -> None:
-        with leader:
-            await ask()
+        with first:
+            await house.outcome()
+
+    async def follow() -> None:
+        outcomes.append(await house.outcome())
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lead)
-        await first.wait()
+        await held.asked.wait()
         for _ in range(10):
-            tasks.start_soon(ask)
+            tasks.start_soon(follow)
         await anyio.wait_all_tasks_blocked()
-        leader.cancel()
+        first.cancel()
+        held.let.set()
     assert outcomes == ["one"] * 10
-    assert house.fetches == 2
+    assert house.fetches == 1
 
 
 async def test_one_who_waits_can_be_cancelled_alone() -> None:
@@ -308,9 +351,9 @@ async def test_only_so_many_wait() -> None:
         for _ in range(remote.MOST_WAITING + 5):
             tasks.start_soon(ask)
         await anyio.wait_all_tasks_blocked()
-        assert outcomes == ["unavailable"] * 5
+        assert outcomes == ["unavailable"] * 6
         held.let.set()
-    assert outcomes.count("one") == remote.MOST_WAITING + 1
+    assert outcomes.count("one") == remote.MOST_WAITING
 
 
 async def test_other_keys_are_fetched_once_the_cool_down_is_over() -> None:
@@ -362,14 +405,18 @@ async def test_unknown_ids_at_once_make_one_fetch() -> None:
     assert house.fetches == 2
 
 
-async def test_a_cancelled_search_for_other_keys_counts_as_one() -> None:
+async def test_a_search_for_other_keys_goes_on_without_the_one_who_began_it() -> None:
     house = House()
     keys = await house.source.current()
     house.clock.advance(30)
-    house.issuer.behave(silent)
-    with anyio.move_on_after(0.01):
+    house.issuer.keys = [TWO]
+    held = Held(house.issuer)
+    house.issuer.behave(held)
+    with anyio.move_on_after(0):
         await house.source.other_than(keys)
-    assert await house.source.other_than(keys) is None
+    held.let.set()
+    await house.rest()
+    assert await house.outcome() == "two"
     assert house.fetches == 2
 
 
@@ -378,6 +425,7 @@ async def test_an_issuer_without_usable_keys_is_taken_at_its_word(caplog: pytest
     await house.source.current()
     house.issuer.keys = [{"kty": "oct", "k": "AAAA"}, {**jwk(ec_key()), "use": "enc"}]
     house.clock.advance(3600)
+    await house.renewed()
     assert len(await house.source.current()) == 0
     assert "publishes no key" in caplog.text
 
@@ -411,16 +459,93 @@ async def test_the_log_holds_no_line_of_the_issuers_making(caplog: pytest.LogCap
     ],
 )
 async def test_the_issuers_max_age_counts_within_bounds(field: bytes | None, seconds: float) -> None:
-    assert lifetime([] if field is None else [(b"cache-control", field)], 3600) == seconds
+    assert lifetime([] if field is None else [(b"cache-control", field)], 3600, 0) == seconds
 
 
-async def test_keys_are_stale_after_the_issuers_max_age() -> None:
+async def test_keys_are_renewed_before_the_issuers_max_age_is_over() -> None:
     house = House()
     house.issuer.headers = [(b"cache-control", b"max-age=120")]
     await house.source.current()
-    house.clock.advance(119)
-    await house.source.current()
+    house.clock.advance(95)
+    await house.renewed()
     assert house.fetches == 1
     house.clock.advance(1)
+    await house.renewed()
+    assert house.fetches == 2
+
+
+NOON = b"Sun, 06 Nov 1994 12:00:00 GMT"
+ONE_O_CLOCK = b"Sun, 06 Nov 1994 13:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ([(b"expires", ONE_O_CLOCK), (b"date", NOON)], 3600),
+        ([(b"expires", NOON), (b"date", ONE_O_CLOCK)], 60),
+        ([(b"expires", ONE_O_CLOCK)], 60),
+        ([(b"expires", b"0")], 60),
+        ([(b"expires", ONE_O_CLOCK), (b"date", NOON), (b"age", b"600")], 3000),
+        ([(b"expires", NOON), (b"cache-control", b"max-age=600")], 600),
+        ([(b"cache-control", b"max-age=600"), (b"age", b"500")], 100),
+        ([(b"cache-control", b"max-age=600"), (b"age", b"-5")], 600),
+        ([(b"cache-control", b"max-age=600"), (b"age", b"9999")], 60),
+    ],
+)
+async def test_the_issuers_other_fields_count_too(headers: Any, seconds: float) -> None:
+    assert lifetime(headers, 86_400, 1_800_000_000) == seconds
+
+
+async def test_an_idle_source_renews_its_keys_by_itself() -> None:
+    house = House()
     await house.source.current()
+    house.clock.advance(3600)
+    house.issuer.keys = [TWO]
+    held = Held(house.issuer)
+    house.issuer.behave(held)
+    house.source._alarm.set(0)
+    await held.asked.wait()
+    held.let.set()
+    await house.rest()
+    assert house.source.keys.knows("two")
+
+
+async def test_a_source_nobody_holds_is_not_kept_by_its_alarm() -> None:
+    house = House()
+    await house.source.current()
+    there = weakref.ref(house.source)
+    house.source._alarm.set(0)
+    del house
+    gc.collect()
+    assert there() is None
+    await anyio.sleep(0.01)
+
+
+def test_keys_serve_on_the_next_event_loop_when_one_ended_during_a_fetch() -> None:
+    house = House()
+
+    async def leave() -> None:
+        house.issuer.behave(silent)
+        with anyio.move_on_after(0.01):
+            await house.source.current()
+
+    async def come() -> None:
+        house.issuer.behave(None)
+        assert await house.outcome() == "one"
+
+    for backend in ("asyncio", "trio"):
+        anyio.run(leave, backend=backend)
+    for backend in ("asyncio", "trio"):
+        anyio.run(come, backend=backend)
+
+
+async def test_a_new_key_is_waited_for_as_soon_as_a_renewal_was_set_off() -> None:
+    house = House()
+    keys = await house.source.current()
+    house.issuer.keys = [ONE, TWO]
+    house.clock.advance(3600)
+    assert await house.outcome() == "one"  # which has set it off, and it has not begun
+    others = await house.source.other_than(keys)
+    assert others is not None
+    assert others.knows("two")
     assert house.fetches == 2

@@ -6,6 +6,10 @@ _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - a grammar, not a passwor
 _QUOTED = r'"(?:[ !#-\[\]-~]|\\[ -~])*"'
 _PARAMETER = rf"{_TOKEN}=(?:{_TOKEN}|{_QUOTED})"
 _challenge = re.compile(rf"({_TOKEN})(?: {_PARAMETER}(?:, ?{_PARAMETER})*)?").fullmatch
+_parameter = re.compile(rf"({_TOKEN})=(?:{_TOKEN}|{_QUOTED})").finditer
+_next_challenge = re.compile(
+    rf"[ ,]*({_TOKEN}(?: {_PARAMETER}(?:, *{_PARAMETER})*| [A-Za-z0-9._~+/-]+=*(?=,|$))?)(?: *, *|$)"
+).match
 _quotable = re.compile(r"[ !#-\[\]-~]+").fullmatch
 
 
@@ -25,3 +29,19 @@ def with_parameters(challenge: str, **parameters: str) -> str:
     more = ", ".join(f'{name}="{value}"' for name, value in parameters.items())
     glue = ", " if " " in challenge else " "
     return f"{challenge}{glue}{more}" if more else challenge
+
+
+def has_parameter(challenge: str, name: str) -> bool:
+    """Whether a challenge has a parameter of this lower-case name."""
+    _, _, rest = challenge.partition(" ")
+    return any(each[1].lower() == name for each in _parameter(rest))
+
+
+def split(field: str) -> list[str]:
+    """The challenges of a ``WWW-Authenticate`` field; the field itself, as the only one, when it cannot be read."""
+    found: list[str] = []
+    at = 0
+    while (match := _next_challenge(field, at)) is not None:
+        found.append(match[1])
+        at = match.end()
+    return found if found and at == len(field) else [field]

@@ -14,5 +14,18 @@ def values(headers: RawHeaders, name: bytes) -> list[bytes]:
     return found
 
 
+def remove(headers: RawHeaders, name: bytes) -> RawHeaders:
+    """The header lines without cookies of this name; a Cookie line in which nothing is left goes."""
+    kept: RawHeaders = []
+    for line, value in headers:
+        if line == b"cookie":
+            pairs = [pair for pair in value.split(b";") if pair.partition(b"=")[0].strip(b" \t") != name]
+            value = b";".join(pairs).strip(b" \t")
+            if not value:
+                continue
+        kept.append((line, value))
+    return kept
+
+
 def _unquoted(value: bytes) -> bytes:
     return value[1:-1] if len(value) >= 2 and value[:1] == value[-1:] == b'"' else value

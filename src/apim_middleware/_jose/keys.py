@@ -22,7 +22,7 @@ from jwt.exceptions import PyJWTError
 
 from apim_middleware._jose.tokens import BadToken, Signed, parsed
 
-_IMPLEMENTED = get_default_algorithms()
+IMPLEMENTED = get_default_algorithms()
 
 _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _HMAC = {"HS256": 32, "HS384": 48, "HS512": 64}
@@ -64,21 +64,19 @@ class KeySet:
         for key in self._all:
             if key.kid is not None:
                 self._named.setdefault(key.kid, []).append(key)
+        self.marks = frozenset(key.mark for key in self._all)
+        """What tells these keys from any other, each for its use."""
 
     def __len__(self) -> int:
         """How many keys can be used."""
         return len(self._all)
 
-    def same_as(self, other: "KeySet") -> bool:
-        """Whether these are the same keys for the same use."""
-        return {key.mark for key in self._all} == {key.mark for key in other._all}
-
     def knows(self, kid: str | None) -> bool:
         """Whether a key has this id; the id is compared, never followed."""
         return kid in self._named
 
-    def verify(self, token: Signed) -> None:
-        """Check the signature. Raises BadToken.
+    def verify(self, token: Signed) -> str:
+        """The mark of the key that made the signature. Raises BadToken.
 
         A key named by the token is the only one asked. A token that names none is tried with a few keys, and one that
         names an unknown key with a few of those that have no id.
@@ -87,7 +85,7 @@ class KeySet:
         fitting = [key for key in named or self._nameless if token.algorithm in key.algorithms]
         for key in fitting[:_MOST_TRIED]:
             if key.algorithms[token.algorithm].verify(token.signed, key.material, token.signature):
-                return
+                return key.mark
         raise BadToken("signature" if fitting else "key-unknown", token.kid or "")
 
 
@@ -113,6 +111,18 @@ def _usable(listed: Iterable[Any], allowed: Collection[str]) -> list[Key]:
         except BadKey:
             continue
     return found
+
+
+def key_brought_along(jwk: object, allowed: Collection[str]) -> Key:
+    """The public key in the header of a proof, which says nothing about whose it is. Raises BadKey."""
+    return _from_public_jwk(jwk, allowed)
+
+
+def thumbprint(jwk: Mapping[str, Any]) -> str:
+    """The SHA-256 thumbprint of a public key (RFC 7638), for a JWK that could be read as a key."""
+    members = {name: jwk[name] for name in (*_PUBLIC_MEMBERS[jwk["kty"]], "kty")}
+    canonical = json.dumps(members, sort_keys=True, separators=(",", ":")).encode()
+    return base64.urlsafe_b64encode(hashlib.sha256(canonical).digest()).rstrip(b"=").decode()
 
 
 def keys_from_configuration(given: object, allowed: Collection[str]) -> KeySet:
@@ -163,7 +173,7 @@ def _from_secret(secret: bytes, kid: str | None, allowed: Collection[str]) -> Ke
     if len(secret) < _HMAC[names[-1]]:
         raise BadKey(f"is a shared secret too short for {names[-1]}")
     try:
-        material = _IMPLEMENTED[names[0]].prepare_key(secret)
+        material = IMPLEMENTED[names[0]].prepare_key(secret)
     except PyJWTError:
         raise BadKey("is given as a shared secret and looks like a public key") from None
     return Key(kid, material, _bound(names, allowed), hashlib.sha256(secret).hexdigest())
@@ -228,7 +238,7 @@ def _check_size(material: object) -> None:
 
 def _bound(names: Iterable[str], allowed: Collection[str]) -> dict[str, Algorithm]:
     """The algorithms among these names that are allowed and implemented. Raises BadKey when there are none."""
-    bound = {name: _IMPLEMENTED[name] for name in names if name in allowed and name in _IMPLEMENTED}
+    bound = {name: IMPLEMENTED[name] for name in names if name in allowed and name in IMPLEMENTED}
     if not bound:
         raise BadKey("fits none of the algorithms")
     return bound

@@ -1,4 +1,4 @@
-"""A JSON Web Token as text, as claims, and as a principal: pure rules, no key and no clock (RFC 7515, 7519, 8725).
+"""A JSON Web Token as text and as JSON: pure rules, no key and no clock (RFC 7515, 7519, 8725).
 
 The token is read once, strictly, and what was read is what is verified: no second parser may see other bytes.
 """
@@ -8,22 +8,21 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeAlias
-
-from apim_middleware.identity import Principal
 
 Scalar: TypeAlias = str | int | float | bool
 
 Reason: TypeAlias = Literal[
     "malformed", "algorithm", "critical", "type", "key-unknown", "signature",
-    "claims", "expired", "early", "issuer", "audience", "subject", "claim-value",
+    "claims", "expired", "early", "issuer", "audience", "subject", "claim-value", "client", "encrypted", "revoked",
+    "binding", "inactive",
 ]  # fmt: skip
 """Why a token is not believed: for logs and traces, never for the caller."""
 
 _COMPACT = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
 _DEEPEST = 32
+_DOTS_OF_JWE = 4
 _COMMON_NAMES = (
     "iss", "sub", "aud", "exp", "nbf", "iat", "jti", "azp", "amr", "acr", "sid", "scope", "scp", "client_id",
     "auth_time", "roles", "groups", "permissions", "name", "email", "email_verified", "preferred_username",
@@ -31,8 +30,6 @@ _COMMON_NAMES = (
 )  # fmt: skip
 _SHARED_NAMES = {name: name for name in _COMMON_NAMES}
 """Names most tokens use, so that thousands of remembered tokens hold one copy of each."""
-
-_FOREVER = float(1 << 53)
 
 
 class BadToken(Exception):
@@ -62,10 +59,8 @@ def take_apart(token: bytes) -> Signed:
     Of the header only ``alg``, ``kid`` and ``typ`` are read: ``jku``, ``x5u``, ``jwk`` and ``x5c`` mean nothing here
     (RFC 8725 §3.10). Nothing is understood that would be critical (RFC 7515 §4.1.11), ``b64`` included (RFC 7797 §7).
     """
-    match = _COMPACT.fullmatch(token)
-    if match is None:
-        raise BadToken("malformed")
-    header = parsed(_bytes(match[1]))
+    encoded, payload, signature, signed = parts(token)
+    header = parsed(decoded(encoded))
     algorithm, kid, kind = header.get("alg"), header.get("kid"), header.get("typ", "JWT")
     if "crit" in header or "b64" in header:
         raise BadToken("critical")
@@ -73,7 +68,15 @@ def take_apart(token: bytes) -> Signed:
         raise BadToken("algorithm")
     if not isinstance(kind, str) or ("kid" in header and not isinstance(kid, str)):
         raise BadToken("malformed")
-    return Signed(algorithm, kid, media_type(kind), token[: match.end(2)], _bytes(match[2]), _bytes(match[3]))
+    return Signed(algorithm, kid, media_type(kind), signed, decoded(payload), decoded(signature))
+
+
+def parts(token: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+    """Header, payload and signature as they are written, and what was signed. Raises BadToken."""
+    match = _COMPACT.fullmatch(token)
+    if match is None:
+        raise BadToken("encrypted" if token.count(b".") == _DOTS_OF_JWE else "malformed")
+    return match[1], match[2], match[3], token[: match.end(2)]
 
 
 def media_type(kind: str) -> str:
@@ -81,7 +84,7 @@ def media_type(kind: str) -> str:
     return kind.lower().removeprefix("application/")
 
 
-def _bytes(segment: bytes) -> bytes:
+def decoded(segment: bytes) -> bytes:
     """The bytes of a base64url segment, which has exactly one spelling (RFC 7515 §2, RFC 4648 §3.5)."""
     try:
         data = base64.urlsafe_b64decode(segment + b"=" * (-len(segment) % 4))
@@ -126,6 +129,12 @@ def _finite_float(text: str) -> float:
     return number
 
 
+def claims_in(payload: bytes) -> Mapping[str, Any]:
+    """The claims of a token, which nobody can change. Raises BadToken."""
+    claims: Mapping[str, Any] = frozen(parsed(payload))
+    return claims
+
+
 def frozen(value: Any, room: int = _DEEPEST) -> Any:  # noqa: ANN401 - any JSON
     """JSON nobody can change: objects as read-only mappings, arrays as tuples. Raises BadToken.
 
@@ -155,78 +164,3 @@ def _check_text(text: str) -> None:
 def exactly(accepted: Iterable[Scalar]) -> frozenset[tuple[bool, Scalar]]:
     """Accepted values for comparison as JSON compares: ``true`` is not 1, though Python says so."""
     return frozenset((isinstance(value, bool), value) for value in accepted)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rules:
-    """What the claims of a token must say."""
-
-    issuers: frozenset[str]
-    audiences: frozenset[str]
-    required: Mapping[str, frozenset[tuple[bool, Scalar]]]
-    subject_claim: str
-    leeway: float
-
-    def believe(self, payload: bytes, now: float) -> tuple[Principal, float]:
-        """Whom the verified payload of a token speaks of, and until when. Raises BadToken."""
-        claims = frozen(parsed(payload))
-        expires = self._check_times(claims, now)
-        issuer, subject = claims.get("iss"), claims.get(self.subject_claim)
-        if not isinstance(issuer, str) or issuer not in self.issuers:
-            raise BadToken("issuer")
-        if self.audiences.isdisjoint(_texts(claims.get("aud"))):
-            raise BadToken("audience")
-        if not isinstance(subject, str) or not subject:
-            raise BadToken("subject")
-        for name, accepted in self.required.items():
-            if not _holds(claims.get(name), accepted):
-                raise BadToken("claim-value", name)
-        return Principal(subject=subject, issuer=issuer, scopes=_scopes(claims), claims=claims), expires
-
-    def _check_times(self, claims: Mapping[str, Any], now: float) -> float:
-        """When the token expires, having begun and not ended (RFC 7519 §4.1.4 to §4.1.6)."""
-        expires = _seconds(claims, "exp")
-        if expires is None:
-            raise BadToken("claims", "exp")
-        if now >= expires + self.leeway:
-            raise BadToken("expired")
-        for name in ("nbf", "iat"):
-            begins = _seconds(claims, name)
-            if begins is not None and begins > now + self.leeway:
-                raise BadToken("early", name)
-        return expires
-
-
-def _seconds(claims: Mapping[str, Any], name: str) -> float | None:
-    if name not in claims:
-        return None
-    value = claims[name]
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise BadToken("claims", name)
-    return float(max(-_FOREVER, min(value, _FOREVER)))
-
-
-def _texts(value: Any) -> tuple[str, ...]:  # noqa: ANN401 - any JSON
-    """A claim that is one string or an array of strings."""
-    values = value if isinstance(value, tuple) else (value,)
-    if not all(isinstance(each, str) for each in values):
-        raise BadToken("claims")
-    return values
-
-
-def _holds(value: Any, accepted: frozenset[tuple[bool, Scalar]]) -> bool:  # noqa: ANN401 - any JSON
-    """Whether a claim, or one member of a claim that is an array, is among the accepted values."""
-    values = value if isinstance(value, tuple) else (value,)
-    return any((isinstance(each, bool), each) in accepted for each in values if isinstance(each, str | int | float))
-
-
-def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
-    """The scopes granted: ``scope`` as RFC 8693 §4.2 writes it, ``scp`` as a string or an array."""
-    found: set[str] = set()
-    for name in ("scope", "scp"):
-        value = claims.get(name)
-        if isinstance(value, str):
-            found.update(value.split(" "))
-        elif value is not None:
-            found.update(_texts(value))
-    return frozenset(found - {""})

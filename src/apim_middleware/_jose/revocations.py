@@ -1,0 +1,58 @@
+"""Tokens that count no more though they have not expired."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from apim_middleware.env import SystemClock
+from apim_middleware.errors import StoreError
+from apim_middleware.identity import Principal
+from apim_middleware.protocols import Clock
+
+Revoked: TypeAlias = Callable[[Principal], bool | Awaitable[bool]]
+"""Whether the token this principal came with counts no more; asked on every request, async or not."""
+
+
+class RevokedTokens:
+    """Tokens revoked by their ids, and callers all of whose tokens were, in the memory of this process.
+
+    Give it as ``revoked=``. What is revoked is kept until it would have expired anyway. It holds ``most`` revocations;
+    with more of them ``StoreError`` is raised, for to forget one would let somebody in.
+    """
+
+    def __init__(self, *, most: int = 100_000, clock: Clock | None = None) -> None:
+        """Nothing is revoked yet."""
+        self._most = most
+        self._now = (clock or SystemClock()).now
+        self._tokens: dict[tuple[str, str], float] = {}
+        self._callers: dict[tuple[str, str], tuple[float, float]] = {}
+
+    def __len__(self) -> int:
+        """How many revocations are held."""
+        return len(self._tokens) + len(self._callers)
+
+    def revoke_token(self, issuer: str, jti: str, *, until: float) -> None:
+        """Revoke the token of this ``jti``, which expires at ``until`` in seconds since 1970. Raises StoreError."""
+        self._make_room()
+        self._tokens[issuer, jti] = until
+
+    def revoke_caller(self, issuer: str, subject: str, *, until: float) -> None:
+        """Revoke every token of a caller issued up to now; the last of them expires at ``until``. Raises StoreError."""
+        self._make_room()
+        self._callers[issuer, subject] = (self._now(), until)
+
+    def __call__(self, principal: Principal) -> bool:
+        """Whether the token of this principal was revoked; one that does not say when it was issued counts as old."""
+        claims = principal.claims
+        if (principal.issuer, claims.get("jti")) in self._tokens:
+            return True
+        found = self._callers.get((principal.issuer, principal.subject))
+        return found is not None and not claims.get("iat", 0) > found[0]
+
+    def _make_room(self) -> None:
+        if len(self) < self._most:
+            return
+        now = self._now()
+        self._tokens = {key: until for key, until in self._tokens.items() if until > now}
+        self._callers = {key: kept for key, kept in self._callers.items() if kept[1] > now}
+        if len(self) >= self._most:
+            raise StoreError("more tokens are revoked than are remembered")
