@@ -39,8 +39,13 @@ class Principal:
 
 @dataclass(frozen=True, kw_only=True)
 class Subscription:
-    """The subscription a key belongs to: its id, the product it is for, and who owns it."""
+    """The subscription a key belongs to: its id, what it opens, and who owns it.
+
+    Behind a ``Gateway`` it opens the APIs of its ``product``, or the one ``api``, or every API as ``api="*"``; one that
+    names neither opens nothing there.
+    """
 
     id: str
     product: str = ""
     owner: str = ""
+    api: str = ""

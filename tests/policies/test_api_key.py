@@ -1,9 +1,16 @@
 """Who has the key of an active subscription comes in, and the key goes no further."""
 
+import contextlib
+import hmac
 import inspect
 import json
 import logging
-from typing import Any
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from types import FrameType, SimpleNamespace
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -13,11 +20,14 @@ from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError, Refusal, StoreError
 from apim_middleware.exchange import Exchange
 from apim_middleware.identity import Principal, Subscription
+from apim_middleware.policies import api_key
 from apim_middleware.policies.api_key import APIKeyAuth
 from apim_middleware.policy import Policy, Stack
-from apim_middleware.stores.keys import ISSUER, KeyRecord, MemoryKeys, key_digest, new_key
-from apim_middleware.testing import Answer, call, connect, http_scope
+from apim_middleware.stores.keys import ISSUER, KeyRecord, KeyStore, MemoryKeys, State, key_digest, new_key
+from apim_middleware.testing import Answer, FakeClock, call, connect, http_scope
 from apim_middleware.types import Receive, Scope, Send
+
+from .counting import Watch
 
 HEADER = b"ocp-apim-subscription-key"
 ADA = Subscription(id="ada", product="starter", owner="ada@example.org")
@@ -40,8 +50,15 @@ class Distant:
 class House:
     """An app behind a key check; keeps what reached the app."""
 
-    def __init__(self, *, distant: bool = False, outside: tuple[Policy, ...] = (), **fields: Any) -> None:
-        self.memory = MemoryKeys()
+    def __init__(
+        self,
+        *,
+        distant: bool = False,
+        outside: tuple[Policy, ...] = (),
+        clock: FakeClock | None = None,
+        **fields: Any,
+    ) -> None:
+        self.memory = MemoryKeys(clock=clock)
         self.memory.add(ADA)
         self.key = self.memory.issue("ada").encode()
         self.other = self.memory.issue("ada", "secondary").encode()
@@ -49,7 +66,7 @@ class House:
         self.policy = APIKeyAuth(**{"keys": self.store if distant else self.memory, **fields})
         self.seen: list[Scope] = []
         self.exchanges: list[Exchange] = []
-        self.app = Stack(*outside, self.policy)(self.inner)
+        self.app = Stack(*outside, self.policy, env=Env(clock=clock))(self.inner)
 
     async def inner(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange.of(scope)
@@ -388,6 +405,271 @@ def test_the_gate_is_plain_unless_the_store_has_to_be_waited_for() -> None:
     assert inspect.iscoroutinefunction(distant.on_request)
 
 
+# States, times and rotation
+
+STATES = [name for name in get_args(State) if name != "active"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("named", STATES)
+async def test_a_subscription_that_is_not_active_is_refused_as_if_there_were_no_such_key(
+    house: House, named: State
+) -> None:
+    """K03, as Azure does."""
+    unknown = await house.ask(new_key().encode())
+    house.memory.set_state("ada", named)
+    assert (await house.ask(house.key)).messages == unknown.messages
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("named", STATES)
+@pytest.mark.parametrize("distant", [False, True])
+async def test_who_has_the_key_is_told_the_state_where_that_is_asked_for(named: State, distant: bool) -> None:
+    house = House(distant=distant, tell_state=True)
+    house.memory.set_state("ada", named)
+    answer = await house.ask(house.key)
+    assert (answer.status, code(answer)) == (403, f"subscription-{named}")
+    assert house.seen == []
+    assert code(await house.ask(new_key().encode())) == "subscription-key-invalid"
+
+
+@pytest.mark.anyio
+async def test_the_state_is_told_to_whoever_observes() -> None:
+    watch = Watch()
+    house = House(outside=(watch,))
+    house.memory.cancel("ada")
+    await house.ask(house.key)
+    await house.ask(new_key().encode())
+    assert watch.seen == [{"apim.subscription.state": "cancelled"}, {}]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("distant", [False, True])
+async def test_an_expired_subscription_is_refused_from_its_moment_on(distant: bool, clock: FakeClock) -> None:
+    house = House(distant=distant, tell_state=True, clock=clock)
+    house.memory.expire("ada", clock.now() + 60)
+    assert (await house.ask(house.key)).status == 200
+    clock.advance(60)
+    assert code(await house.ask(house.key)) == "subscription-expired"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("distant", [False, True])
+async def test_a_rotated_key_lives_out_its_overlap(distant: bool, clock: FakeClock) -> None:
+    house = House(distant=distant, tell_state=True, clock=clock)
+    fresh = house.memory.rotate("ada", overlap=60).encode()
+    assert [(await house.ask(key)).status for key in (house.key, fresh, house.other)] == [200] * 3
+    clock.advance(60)
+    assert [(await house.ask(key)).status for key in (house.key, fresh, house.other)] == [401, 200, 200]
+
+
+# Looks and look-ups
+
+
+class Counted(Distant):
+    """A store that knows how often it was asked."""
+
+    asked = 0
+
+    async def find(self, digest: bytes) -> KeyRecord | None:
+        self.asked += 1
+        return await super().find(digest)
+
+
+def counted(**fields: Any) -> tuple[House, Counted]:
+    house = House(**fields)
+    store = Counted(house.memory)
+    house.policy = replace(house.policy, keys=store)
+    house.app = Stack(house.policy, env=Env(clock=fields.get("clock")))(house.inner)
+    return house, store
+
+
+@pytest.mark.anyio
+async def test_a_misspelt_key_is_refused_without_asking_the_store() -> None:
+    house, store = counted()
+    last = house.key[-1:]
+    wrong = house.key[:-1] + (b"a" if last != b"a" else b"b")
+    answer = await house.ask(wrong)
+    assert (answer.status, code(answer), store.asked) == (401, "subscription-key-invalid", 0)
+    assert answer.messages == (await house.ask(new_key().encode())).messages
+
+
+@pytest.mark.anyio
+async def test_a_right_checksum_does_not_replace_the_look_up() -> None:
+    house, store = counted(prefix="apim")
+    assert (await house.ask(new_key().encode())).status == 401
+    assert store.asked == 1
+    assert (await house.ask(house.key)).status == 200
+
+
+@pytest.mark.anyio
+async def test_with_a_prefix_nothing_but_generated_keys_is_looked_up() -> None:
+    house, store = counted(prefix=("acme", "apim"))
+    house.memory.set_key("ada", "secondary", key_digest("a-key-of-old-times"))
+    for guess in (b"a-key-of-old-times", new_key("other").encode(), b"", b"guess"):
+        assert (await house.ask(guess)).status == 401
+    assert store.asked == 0
+    assert (await house.ask(house.key)).status == 200
+
+
+@pytest.mark.anyio
+async def test_a_key_of_old_times_is_looked_up_where_no_prefix_is_given(house: House) -> None:
+    house.memory.set_key("ada", "secondary", key_digest("a-key-of-old-times"))
+    assert (await house.ask(b"a-key-of-old-times")).status == 200
+
+
+@pytest.mark.anyio
+async def test_an_unknown_key_is_not_asked_for_again_for_a_moment(clock: FakeClock) -> None:
+    house, store = counted(clock=clock)
+    for _ in range(5):
+        assert (await house.ask(b"guess")).status == 401
+    assert store.asked == 1
+    house.memory.set_key("ada", "secondary", key_digest("guess"))
+    clock.advance(2)
+    assert (await house.ask(b"guess")).status == 200
+
+
+@pytest.mark.anyio
+async def test_a_known_key_is_asked_for_each_time() -> None:
+    house, store = counted()
+    assert [(await house.ask(house.key)).status for _ in range(3)] == [200] * 3
+    house.memory.suspend("ada")
+    assert (await house.ask(house.key)).status == 401
+    house.memory.resume("ada")
+    assert (await house.ask(house.key)).status == 200
+    assert store.asked == 5
+
+
+@pytest.mark.anyio
+async def test_a_store_that_was_down_is_asked_again() -> None:
+    house, store = counted()
+    store.failing = True
+    assert (await house.ask(house.key)).status == 503
+    store.failing = False
+    assert (await house.ask(house.key)).status == 200
+
+
+@pytest.mark.anyio
+async def test_unknown_keys_can_be_asked_for_each_time() -> None:
+    house, store = counted(unknown_for=0)
+    for _ in range(3):
+        await house.ask(b"guess")
+    assert store.asked == 3
+
+
+@pytest.mark.anyio
+async def test_no_more_than_a_thousand_unknown_keys_are_remembered() -> None:
+    house, store = counted()
+    gate: Any = house.policy.bind(Env())
+    for number in range(3_000):
+        with pytest.raises(Refusal):
+            await gate.on_request(Exchange(http_scope(headers=[(HEADER, b"guess-%d" % number)])))
+    assert (store.asked, len(gate._unknown)) == (3_000, 1_024)
+
+
+# Timing: all bad keys take one way through the code, and what they cost differs by noise alone
+
+KEY = b"A-key-of-old-times-%032x" % 0x1234567890ABCDEF1234567890ABCDEF  # which has no checksum that could be wrong
+WRONG = (KEY[:-1] + b"0", b"B" + KEY[1:], KEY[:30] + b"0" * 21)
+UNKNOWN = b"A-key-of-new-times-%032x" % 0xFEDCBA0987654321FEDCBA0987654321
+
+
+class OneKey:
+    """Gives its record for every digest, so that each key is compared with it."""
+
+    record = KeyRecord(digest=key_digest(KEY), subscription=ADA)
+
+    def find(self, digest: bytes) -> KeyRecord | None:
+        return self.record
+
+
+class NoKeys:
+    def find(self, digest: bytes) -> KeyRecord | None:
+        return None
+
+
+def refuse(gate: Any, key: bytes) -> None:
+    with contextlib.suppress(Refusal):
+        gate.on_request(Exchange(http_scope(headers=[(HEADER, key)])))
+
+
+def way(gate: Any, key: bytes) -> list[tuple[str, int]]:
+    """Every line of the policy that runs for a key, in order."""
+    seen: list[tuple[str, int]] = []
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        if frame.f_code.co_filename != api_key.__file__:
+            return None
+        seen.append((frame.f_code.co_name, frame.f_lineno))
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        refuse(gate, key)
+    finally:
+        sys.settrace(before)
+    return seen
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_key_and_an_unknown_key_take_the_same_way_line_by_line(wrong: bytes) -> None:
+    """However much of it is right, whether there is a record to compare it with or none."""
+    ways = [way(APIKeyAuth(keys=store).bind(Env()), wrong) for store in (OneKey(), NoKeys())]
+    assert ways[0] == ways[1]
+    assert len(ways[0]) > 10
+
+
+@pytest.mark.parametrize("store", [OneKey(), NoKeys()])
+@pytest.mark.parametrize("wrong", WRONG)
+def test_every_bad_key_is_compared_once_as_a_whole_digest(
+    store: KeyStore, wrong: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((len(one), len(other)))
+        return hmac.compare_digest(one, other)
+
+    monkeypatch.setattr(api_key, "hmac", SimpleNamespace(compare_digest=compare))
+    refuse(APIKeyAuth(keys=store).bind(Env()), wrong)
+    assert compared == [(32, 32)]
+
+
+def slower_half_the_time(one: Callable[[], object], other: Callable[[], object]) -> bool:
+    """Whether which of the two took longer is as good as a coin's toss, in one of five series of 2,000 pairs.
+
+    Of pairs, and not of sums, so that no interruption counts for more than one; of a coin tossed as often, one side
+    would be up in less than 40 or more than 60 of a hundred cases once in 10**18 series.
+    """
+    clock = time.perf_counter_ns
+    for _ in range(5):
+        longer = 0
+        for number in range(2_000):
+            first, second = (one, other) if number % 2 else (other, one)
+            begin = clock()
+            first()
+            middle = clock()
+            second()
+            longer += (middle - begin > clock() - middle) == bool(number % 2)
+        if 800 <= longer <= 1_200:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_how_much_of_a_key_is_right_cannot_be_told_from_the_time_it_takes(wrong: bytes) -> None:
+    gate = APIKeyAuth(keys=OneKey()).bind(Env())
+    assert slower_half_the_time(lambda: refuse(gate, wrong), lambda: refuse(gate, UNKNOWN))
+
+
+def test_a_comparison_that_stops_at_the_first_difference_would_be_told() -> None:
+    def right(key: bytes) -> bool:
+        return all(mine == theirs for mine, theirs in zip(KEY, key, strict=True))
+
+    assert not slower_half_the_time(lambda: right(WRONG[0]), lambda: right(b"z" * len(KEY)))
+
+
 # WebSockets, streams, endings
 
 
@@ -455,6 +737,13 @@ async def test_a_client_that_leaves_leaves_nothing_behind(house: House) -> None:
         ("realm", {"realm": 'a"'}),
         ("realm", {"realm": "a\r\nb"}),
         ("forward_key", {"forward_key": "yes"}),
+        ("cookie", {"cookie": "a b"}),
+        ("cookie", {"cookie": ""}),
+        ("prefix", {"prefix": "Acme"}),
+        ("prefix", {"prefix": ("acme", "")}),
+        ("prefix", {"prefix": ""}),
+        ("unknown_for", {"unknown_for": -1}),
+        ("unknown_for", {"unknown_for": float("inf")}),
         ("heder", {"heder": "x"}),
     ],
 )

@@ -1,18 +1,24 @@
-"""Subscription keys, in a header or in the query, as Azure API Management takes them."""
+"""Subscription keys, in a header, in the query or in a cookie, as Azure API Management takes them."""
 
 import hmac
 import inspect
 import logging
+import math
 import re
+import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from apim_middleware._http import queries
+from apim_middleware._http import cookies, queries
 from apim_middleware._http.headers import is_token
+from apim_middleware.documentation import Answer, Documentation, api_key, challenged
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, StoreError
 from apim_middleware.exchange import Exchange
+from apim_middleware.identity import Subscription
 from apim_middleware.policy import Policy
+from apim_middleware.stores.key_text import is_prefix, misfit
 from apim_middleware.stores.keys import KeyRecord, KeyStore, key_digest
 
 log = logging.getLogger("apim_middleware.api_key")
@@ -20,7 +26,14 @@ log = logging.getLogger("apim_middleware.api_key")
 _QUOTABLE = re.compile(r"[ !#-\[\]-~]+")
 _LONGEST_KEY = 256
 _REMEMBERED = 1024
-"""Of how many keys the digest is remembered: a good one comes often, and hashing it is half of the work."""
+"""Of how many keys the digest is remembered, for a good one comes often and hashing it is half of the work; and how
+many unknown ones are."""
+
+_STATES = ("suspended", "expired", "cancelled", "submitted", "rejected")
+"""What a subscription may be instead of active."""
+
+_NOBODYS = KeyRecord(digest=secrets.token_bytes(32), subscription=Subscription(id=""), state="rejected")
+"""Stands for a key nobody has, so that it takes the same way as one that is wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +42,12 @@ class APIKeyAuth(Policy):
 
     The subscription becomes ``exchange.subscription``, and where no token has named a caller also the principal: its
     subject is the subscription's id, its issuer ``urn:apim-middleware:subscription``. The key is taken out of the
-    request, the rest of which stays byte for byte.
+    request, the rest of which stays byte for byte. Where a subscription that was refused stands is told as the
+    attribute ``apim.subscription.state``.
 
     Refusals: 401 ``subscription-key-missing`` and ``subscription-key-invalid`` with an ``AzureApiManagementKey``
-    challenge, the same for a key nobody has and for the key of a subscription at rest; 503 ``key-store-unavailable``
-    when the store cannot answer.
+    challenge, the same for a key nobody has and for the key of a subscription that is not active (for which
+    ``tell_state`` has a 403 of its own); 503 ``key-store-unavailable`` when the store cannot answer.
     """
 
     provides = frozenset({"subscription", "principal"})
@@ -48,7 +62,19 @@ class APIKeyAuth(Policy):
     query: str | None = "subscription-key"
     """The query parameter the key may come in instead; None to look for none.
 
-    A key that comes in both must be the same in both.
+    A key that comes in several places must be the same in all of them.
+    """
+
+    cookie: str | None = None
+    """The cookie the key may come in instead; None, as by default, to look for none.
+
+    Browsers send cookies along with requests that other sites make them send: set it with ``SameSite``.
+    """
+
+    prefix: str | tuple[str, ...] = ()
+    """What the keys begin with, when all of them come from ``new_key``: then no other text is looked up.
+
+    Without, every text is, but for those that begin with ``apim_`` and whose checksum is wrong.
     """
 
     forward_key: bool = False
@@ -57,41 +83,73 @@ class APIKeyAuth(Policy):
     optional: bool = False
     """Whether a request without any key goes on, without a subscription; one with a bad key never does."""
 
+    tell_state: bool = False
+    """Whether who has a key is told why it does not work: 403 ``subscription-suspended``, ``-expired``,
+    ``-cancelled``, ``-submitted`` or ``-rejected``. Else, as in Azure, it is 401 like any other key."""
+
+    unknown_for: float = 2.0
+    """Seconds for which a key is remembered that an async store does not know, 1024 at most; 0 for not at all."""
+
     realm: str = "api"
     """The ``realm`` of the challenge."""
+
+    @property
+    def documentation(self) -> Documentation:
+        """The key, in any of its places."""
+        places = (("header", self.header), ("query", self.query), ("cookie", self.cookie))
+        ways = tuple((api_key(f"APIKeyAuth-{place}", place, name),) for place, name in places if name is not None)
+        missing = () if self.optional else ("subscription-key-missing",)
+        states = tuple(f"subscription-{each}" for each in _STATES) if self.tell_state else ()
+        told = (Answer(403, states),) if states else ()
+        down = Answer(503, ("key-store-unavailable",))
+        answers = (challenged(401, *missing, "subscription-key-invalid"), *told, down)
+        found = Documentation(security=ways, answers=answers)
+        return found.optional() if self.optional else found
 
     def __post_init__(self) -> None:
         """Names must be able to stand in a request, and in the challenge."""
         if isinstance(self.keys, str | bytes):  # which have a find of their own
             raise self.mistake("keys", "is no store of keys", "Write keys=MemoryKeys() and add subscriptions to it")
-        if self.header is None and self.query is None:
-            raise self.mistake("header", "and query are both None", "Name at least one place for the key")
+        if self.header is None and self.query is None and self.cookie is None:
+            raise self.mistake("header", "and query and cookie are all None", "Name at least one place for the key")
         if self.header is not None and not is_token(self.header.encode("latin-1", "replace")):
             raise self.mistake("header", "is no header name", 'Write header="x-api-key"')
         if self.query is not None and not _QUOTABLE.fullmatch(self.query):
             raise self.mistake("query", "is no name for a parameter", 'Write query="api-key"')
+        if self.cookie is not None and not is_token(self.cookie.encode("latin-1", "replace")):
+            raise self.mistake("cookie", "is no name for a cookie", 'Write cookie="api-key"')
+        if not all(map(is_prefix, self._prefixes())):
+            raise self.mistake("prefix", "cannot begin a key", 'Write one such as "acme_live"')
+        if not 0 <= self.unknown_for < math.inf:
+            raise self.mistake("unknown_for", "is no time", "Give seconds, 0 or more")
         if not _QUOTABLE.fullmatch(self.realm):
             raise self.mistake(
                 "realm", "cannot stand in a challenge", "Use printable ASCII without quotes and backslashes"
             )
 
+    def _prefixes(self) -> tuple[str, ...]:
+        return (self.prefix,) if isinstance(self.prefix, str) else self.prefix
+
     def bind(self, env: Env) -> "_SyncGate | _AsyncGate":
         """The gate: plain where the store is, async where it may have to wait."""
-        return _AsyncGate(self) if inspect.iscoroutinefunction(self.keys.find) else _SyncGate(self)
+        gate = _AsyncGate if inspect.iscoroutinefunction(self.keys.find) else _SyncGate
+        return gate(self, env, misfit(self._prefixes()))
 
 
 class _Gate:
     """Takes the key out, and lets in the subscription it belongs to."""
 
-    def __init__(self, policy: APIKeyAuth) -> None:
+    def __init__(self, policy: APIKeyAuth, env: Env, misfit: Callable[[bytes], bool]) -> None:
         self._lookup: Any = policy.keys.find
+        self._misfit = misfit
+        self._now = env.clock.now
         self._header = None if policy.header is None else policy.header.lower().encode()
         self._query = policy.query
+        self._cookie = None if policy.cookie is None else policy.cookie.encode()
         self._forward = policy.forward_key
         self._optional = policy.optional
-        kind, name = ("query", policy.query) if policy.header is None else ("header", policy.header)
-        challenge = f'AzureApiManagementKey realm="{policy.realm}",name="{name}",type="{kind}"'
-        self._challenge = {"www-authenticate": challenge}
+        self._tells = policy.tell_state
+        self._challenge = {"www-authenticate": _challenge(policy)}
         self._digests: dict[bytes, bytes] = {}
 
     def _key(self, exchange: Exchange) -> bytes | None:
@@ -102,6 +160,8 @@ class _Gate:
             found = exchange.headers(self._header) if self._forward else exchange.take_header(self._header)
         if self._query is not None and exchange.scope.get("query_string"):
             found += self._in_query(exchange, self._query)
+        if self._cookie is not None:
+            found += self._in_cookie(exchange, self._cookie)
         if not found:
             if self._optional:
                 return None
@@ -118,14 +178,26 @@ class _Gate:
             exchange.scope["query_string"] = queries.remove(query, name)
         return [key.encode() for key in found]
 
+    def _in_cookie(self, exchange: Exchange, name: bytes) -> list[bytes]:
+        found = cookies.values(exchange.scope["headers"], name)
+        if found and not self._forward:
+            exchange.scope["headers"] = cookies.remove(exchange.scope["headers"], name)
+        return found
+
+    def _digest(self, key: bytes) -> bytes:
+        """The digest of a key that is not remembered; Refusal for what cannot be one."""
+        if self._misfit(key):
+            raise self._invalid()
+        return key_digest(key)
+
     def _admit(self, exchange: Exchange, key: bytes, digest: bytes, record: object) -> None:
         """Let the subscription in; a store that compares less than the whole digest is not believed."""
-        if record is None:
-            raise self._invalid()
+        record = _NOBODYS if record is None else record
         if not isinstance(record, KeyRecord):
             raise TypeError("a key store gave back what is no KeyRecord")
-        if not hmac.compare_digest(record.digest, digest) or not record.active:
-            raise self._invalid()
+        right = hmac.compare_digest(record.digest, digest)
+        if not (right & record.lasting):
+            self._judge(exchange, record, right)
         shared = exchange.shared
         shared.subscription = record.subscription
         if shared.principal is None:
@@ -134,6 +206,17 @@ class _Gate:
             if len(self._digests) >= _REMEMBERED:
                 self._digests.clear()
             self._digests[key] = digest
+
+    def _judge(self, exchange: Exchange, record: KeyRecord, right: bool) -> None:
+        """What needs a second look: a wrong key, one that works for a time, one that does not work."""
+        state = record.state_at(self._now())
+        if right:
+            if state == "active":
+                return
+            exchange.attributes["apim.subscription.state"] = state or "replaced"
+            if self._tells and state is not None:
+                raise Refusal(403, f"subscription-{state}", f"The subscription of this key is {state}.")
+        raise self._invalid()
 
     def _invalid(self) -> Refusal:
         detail = "The subscription key is not that of an active subscription."
@@ -144,7 +227,7 @@ class _SyncGate(_Gate):
     def on_request(self, exchange: Exchange) -> None:
         key = self._key(exchange)
         if key is not None:
-            digest = self._digests.get(key) or key_digest(key)
+            digest = self._digests.get(key) or self._digest(key)
             try:
                 record = self._lookup(digest)
             except StoreError as error:
@@ -153,15 +236,59 @@ class _SyncGate(_Gate):
 
 
 class _AsyncGate(_Gate):
+    def __init__(self, policy: APIKeyAuth, env: Env, misfit: Callable[[bytes], bool]) -> None:
+        super().__init__(policy, env, misfit)
+        self._unknown = _Unknown(policy.unknown_for, env)
+
     async def on_request(self, exchange: Exchange) -> None:
         key = self._key(exchange)
         if key is not None:
-            digest = self._digests.get(key) or key_digest(key)
-            try:
-                record = await self._lookup(digest)
-            except StoreError as error:
-                raise _unavailable(error) from error
-            self._admit(exchange, key, digest, record)
+            digest = self._digests.get(key) or self._digest(key)
+            self._admit(exchange, key, digest, await self._found(digest))
+
+    async def _found(self, digest: bytes) -> object:
+        if digest in self._unknown:
+            return None
+        try:
+            record: object = await self._lookup(digest)
+        except StoreError as error:
+            raise _unavailable(error) from error
+        if record is None:
+            self._unknown.add(digest)
+        return record
+
+
+class _Unknown:
+    """Digests a store did not know, for a moment; the oldest makes room."""
+
+    def __init__(self, life: float, env: Env) -> None:
+        self._life, self._now = life, env.clock.monotonic
+        self._until: dict[bytes, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._until)
+
+    def __contains__(self, digest: bytes) -> bool:
+        until = self._until.get(digest)
+        if until is None:
+            return False
+        if until > self._now():
+            return True
+        del self._until[digest]
+        return False
+
+    def add(self, digest: bytes) -> None:
+        if not self._life:
+            return
+        if len(self._until) >= _REMEMBERED:
+            del self._until[next(iter(self._until))]
+        self._until[digest] = self._now() + self._life
+
+
+def _challenge(policy: APIKeyAuth) -> str:
+    places = {"header": policy.header, "query": policy.query, "cookie": policy.cookie}
+    kind, name = next((kind, name) for kind, name in places.items() if name is not None)
+    return f'AzureApiManagementKey realm="{policy.realm}",name="{name}",type="{kind}"'
 
 
 def _unavailable(error: StoreError) -> Refusal:

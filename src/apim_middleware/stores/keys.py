@@ -1,90 +1,65 @@
-"""Subscription keys: the digests they are known by, and whose they are. No store keeps a key."""
+"""Subscription keys in memory: issued, rotated, ended, and found by their digests. No store keeps a key."""
 
-import hashlib
-import secrets
-from collections.abc import Awaitable
-from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol, TypeAlias
+from dataclasses import replace
 
-from apim_middleware.identity import Principal, Subscription
+from apim_middleware.env import SystemClock
+from apim_middleware.errors import ConfigError
+from apim_middleware.identity import Subscription
+from apim_middleware.protocols import Clock
+from apim_middleware.stores.key_text import KEY_PATTERN, PREFIX, is_prefix, key_digest, new_key
+from apim_middleware.stores.keyrings import ISSUER, HeldKey, KeyRecord, Keyring, KeyStore, Slot, State
 
-Slot: TypeAlias = Literal["primary", "secondary"]
-
-ISSUER = "urn:apim-middleware:subscription"
-"""Stands as the issuer of a principal that is a subscription, so that none is taken for a token's subject."""
-
-_DIGEST_SIZE = hashlib.sha256().digest_size
-
-
-def new_key() -> str:
-    """A new subscription key: 43 characters that may stand in a header and in a query, 256 bits at random."""
-    return secrets.token_urlsafe(32)
-
-
-def key_digest(key: str | bytes) -> bytes:
-    """What a store keeps of a key: its SHA-256.
-
-    It cannot be turned back while keys are random, as those of ``new_key`` are; one that somebody thought up can be
-    guessed.
-    """
-    return hashlib.sha256(key.encode() if isinstance(key, str) else key).digest()
-
-
-@dataclass(frozen=True, kw_only=True)
-class KeyRecord:
-    """What a store knows of a key: its digest, the subscription it belongs to, and whether that is active."""
-
-    digest: bytes = field(repr=False)
-    subscription: Subscription
-    active: bool = True
-    principal: Principal = field(init=False, repr=False, compare=False)
-    """The caller the key stands for when nothing better is known of them: the subscription itself."""
-
-    def __post_init__(self) -> None:
-        """Make the principal once."""
-        object.__setattr__(self, "principal", Principal(subject=self.subscription.id, issuer=ISSUER))
-
-
-class KeyStore(Protocol):
-    """Where subscription keys are looked up.
-
-    ``find`` may be a plain or an ``async`` function; a plain one must not wait for anything.
-    """
-
-    def find(self, digest: bytes) -> KeyRecord | Awaitable[KeyRecord | None] | None:
-        """The record of the key with this digest, active or not; None when there is no such key. Raises StoreError."""
-        ...
-
-
-@dataclass(frozen=True)
-class _Held:
-    subscription: Subscription
-    active: bool
-    digests: dict[Slot, bytes]
+__all__ = [
+    "ISSUER",
+    "KEY_PATTERN",
+    "HeldKey",
+    "KeyRecord",
+    "KeyStore",
+    "Keyring",
+    "MemoryKeys",
+    "Slot",
+    "State",
+    "key_digest",
+    "new_key",
+]
 
 
 class MemoryKeys:
     """Subscription keys in the memory of this process: what is changed holds from the next request on.
 
-    Every subscription has room for two keys, so that callers can change from one to the other without a gap.
+    Every subscription has room for two keys, so that callers can change from one to the other without a gap; one that
+    is replaced may live on for an overlap besides. ``prefix`` is what the keys issued here begin with.
+
+    What is asked of a subscription that is not there raises LookupError.
     """
 
-    def __init__(self) -> None:
-        """Begin with no subscription."""
+    def __init__(self, *, prefix: str = PREFIX, clock: Clock | None = None) -> None:
+        """Begin with no subscription. ConfigError for a prefix that cannot begin a key."""
+        if not is_prefix(prefix):
+            raise ConfigError("MemoryKeys", "prefix", f"{prefix!r} cannot begin a key", 'Write one such as "acme_live"')
+        self._prefix = prefix
+        self._clock = clock or SystemClock()
         self._records: dict[bytes, KeyRecord] = {}
-        self._held: dict[str, _Held] = {}
+        self._rings: dict[str, Keyring] = {}
 
     def __repr__(self) -> str:
         """How many there are, not which."""
-        return f"<MemoryKeys: {len(self._held)} subscriptions>"
+        return f"<MemoryKeys: {len(self._rings)} subscriptions>"
 
     def __len__(self) -> int:
         """How many subscriptions there are."""
-        return len(self._held)
+        return len(self._rings)
 
     def find(self, digest: bytes) -> KeyRecord | None:
-        """The record of the key with this digest, active or not; None when there is no such key."""
+        """The record of the key with this digest, working or not; None when there is no such key."""
         return self._records.get(digest)
+
+    def keyring(self, subscription_id: str) -> Keyring:
+        """What is kept of a subscription."""
+        ring = self._rings.get(subscription_id)
+        if ring is None:
+            raise LookupError(f"there is no subscription {subscription_id!r}")
+        return ring
 
     def add(
         self,
@@ -92,72 +67,83 @@ class MemoryKeys:
         *,
         primary: bytes | None = None,
         secondary: bytes | None = None,
-        active: bool = True,
+        state: State = "active",
+        expires: float | None = None,
     ) -> None:
         """Add a subscription, or replace the one of the same id, with the digests of keys that exist already.
 
-        ValueError for what is no ``key_digest``, and for a key that is another's or stands in both places.
+        ``expires`` is in seconds since 1970-01-01 UTC. ValueError for what is no ``key_digest``, and for a key that is
+        another's or stands in both places.
         """
         given: dict[Slot, bytes | None] = {"primary": primary, "secondary": secondary}
-        digests = {slot: digest for slot, digest in given.items() if digest is not None}
-        for digest in digests.values():
-            self._check_free(digest, subscription.id)
-        if len({*digests.values()}) < len(digests):
-            raise ValueError("the two keys of a subscription are the same")
-        self._write(_Held(subscription, active, digests))
+        keys = tuple(HeldKey(slot=slot, digest=digest) for slot, digest in given.items() if digest is not None)
+        self._write(Keyring(subscription=subscription, state=state, expires=expires, keys=keys))
 
-    def issue(self, subscription_id: str, slot: Slot = "primary") -> str:
-        """Make a new key for a subscription and give it back, this once; the one it replaces works no more.
+    def issue(self, subscription_id: str, slot: Slot = "primary", *, overlap: float = 0.0) -> str:
+        """Make a new key for a subscription and give it back, this once.
 
-        LookupError when there is no such subscription.
+        The one it replaces works for ``overlap`` seconds more; with 0, no more at all.
         """
-        if slot not in ("primary", "secondary"):
-            raise ValueError(f"{slot!r} is neither primary nor secondary")
-        held = self._known(subscription_id)
-        key = new_key()
-        self._write(replace(held, digests={**held.digests, slot: key_digest(key)}))
+        key = new_key(self._prefix)
+        self._replace(subscription_id, slot, key_digest(key), overlap)
         return key
 
+    def set_key(self, subscription_id: str, slot: Slot, digest: bytes, *, overlap: float = 0.0) -> None:
+        """Give a subscription a key that exists already, by its digest; else as ``issue``."""
+        self._replace(subscription_id, slot, digest, overlap)
+
+    def rotate(self, subscription_id: str, slot: Slot = "primary", *, overlap: float = 86_400.0) -> str:
+        """What ``issue`` does, with a day on which the old key and the new one both work."""
+        return self.issue(subscription_id, slot, overlap=overlap)
+
     def revoke(self, subscription_id: str, slot: Slot) -> None:
-        """Let one key of a subscription work no more. LookupError when there is no such subscription."""
-        held = self._known(subscription_id)
-        kept: dict[Slot, bytes] = {name: digest for name, digest in held.digests.items() if name != slot}
-        self._write(replace(held, digests=kept))
+        """Let one key of a subscription work no more, nor the one it had replaced."""
+        self._write(self.keyring(subscription_id).without_key(slot))
+
+    def set_state(self, subscription_id: str, state: State) -> None:
+        """Say where a subscription stands. ValueError for what is no state."""
+        self._write(replace(self.keyring(subscription_id), state=state))
 
     def suspend(self, subscription_id: str) -> None:
-        """Let the keys of a subscription rest. LookupError when there is no such subscription."""
-        self._write(replace(self._known(subscription_id), active=False))
+        """Let the keys of a subscription rest."""
+        self.set_state(subscription_id, "suspended")
 
     def resume(self, subscription_id: str) -> None:
-        """Let the keys of a subscription work again. LookupError when there is no such subscription."""
-        self._write(replace(self._known(subscription_id), active=True))
+        """Let the keys of a subscription work, again or for the first time."""
+        self.set_state(subscription_id, "active")
+
+    def cancel(self, subscription_id: str) -> None:
+        """End a subscription; it is still known, and so is that it was cancelled."""
+        self.set_state(subscription_id, "cancelled")
+
+    def expire(self, subscription_id: str, at: float | None = None) -> None:
+        """Let a subscription expire at a time, in seconds since 1970-01-01 UTC; now when none is given."""
+        moment = self._clock.now() if at is None else at
+        self._write(replace(self.keyring(subscription_id), expires=moment))
 
     def remove(self, subscription_id: str) -> None:
-        """Forget a subscription and its keys. LookupError when there is no such subscription."""
-        self._forget(self._known(subscription_id))
-        del self._held[subscription_id]
+        """Forget a subscription and its keys."""
+        self._forget(self.keyring(subscription_id))
+        del self._rings[subscription_id]
 
-    def _known(self, subscription_id: str) -> _Held:
-        held = self._held.get(subscription_id)
-        if held is None:
-            raise LookupError(f"there is no subscription {subscription_id!r}")
-        return held
+    def _replace(self, subscription_id: str, slot: Slot, digest: bytes, overlap: float) -> None:
+        if not overlap >= 0:
+            raise ValueError(f"{overlap!r} is no time for two keys to overlap: give seconds, 0 or more")
+        ends = self._clock.now() + overlap if overlap else None
+        self._write(self.keyring(subscription_id).with_key(slot, digest, old_ends=ends))
 
-    def _check_free(self, digest: bytes, subscription_id: str) -> None:
-        if not isinstance(digest, bytes) or len(digest) != _DIGEST_SIZE:
-            raise ValueError("not the digest of a key: write key_digest(key)")
-        record = self._records.get(digest)
-        if record is not None and record.subscription.id != subscription_id:
-            raise ValueError("this key belongs to another subscription")
-
-    def _write(self, held: _Held) -> None:
-        before = self._held.get(held.subscription.id)
+    def _write(self, ring: Keyring) -> None:
+        ring = ring.without_ended(self._clock.now())
+        for key in ring.keys:
+            record = self._records.get(key.digest)
+            if record is not None and record.subscription.id != ring.subscription.id:
+                raise ValueError("this key belongs to another subscription")
+        before = self._rings.get(ring.subscription.id)
         if before is not None:
             self._forget(before)
-        self._held[held.subscription.id] = held
-        for digest in held.digests.values():
-            self._records[digest] = KeyRecord(digest=digest, subscription=held.subscription, active=held.active)
+        self._rings[ring.subscription.id] = ring
+        self._records.update({record.digest: record for record in ring.records()})
 
-    def _forget(self, held: _Held) -> None:
-        for digest in held.digests.values():
-            del self._records[digest]
+    def _forget(self, ring: Keyring) -> None:
+        for key in ring.keys:
+            del self._records[key.digest]

@@ -1,0 +1,134 @@
+"""What is known of a subscription's keys, as values: what a store finds of one key, and what it keeps of all."""
+
+from collections.abc import Awaitable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, Protocol, Self, TypeAlias, get_args
+
+from apim_middleware.identity import Principal, Subscription
+
+Slot: TypeAlias = Literal["primary", "secondary"]
+State: TypeAlias = Literal["submitted", "active", "rejected", "suspended", "cancelled", "expired"]
+"""Where a subscription stands, in Azure's words; only the keys of an ``active`` one work."""
+
+ISSUER = "urn:apim-middleware:subscription"
+"""Stands as the issuer of a principal that is a subscription, so that none is taken for a token's subject."""
+
+_DIGEST_SIZE = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeyRecord:
+    """What a store finds of a key: its digest, the subscription it belongs to, and whether and how long it works."""
+
+    digest: bytes = field(repr=False)
+    subscription: Subscription
+
+    state: State = "active"
+    """Where the subscription stands."""
+
+    expires: float | None = None
+    """When the subscription expires, in seconds since 1970-01-01 UTC; None for never."""
+
+    ends: float | None = None
+    """When this key ends, though its subscription may go on: it was replaced and lives out its overlap."""
+
+    lasting: bool = field(init=False, repr=False, compare=False)
+    """Whether it works, and for as long as nobody changes that."""
+
+    principal: Principal = field(init=False, repr=False, compare=False)
+    """The caller the key stands for when nothing better is known of them: the subscription itself."""
+
+    def __post_init__(self) -> None:
+        """Work out once what every request asks."""
+        object.__setattr__(self, "lasting", self.state == "active" and self.expires is None and self.ends is None)
+        object.__setattr__(self, "principal", Principal(subject=self.subscription.id, issuer=ISSUER))
+
+    def state_at(self, now: float) -> State | None:
+        """Where the subscription stands at a time; None when this key has ended."""
+        if self.ends is not None and self.ends <= now:
+            return None
+        over = self.expires is not None and self.expires <= now
+        return "expired" if self.state == "active" and over else self.state
+
+
+class KeyStore(Protocol):
+    """Where subscription keys are looked up.
+
+    ``find`` may be a plain or an ``async`` function; a plain one must not wait for anything.
+    """
+
+    def find(self, digest: bytes) -> KeyRecord | Awaitable[KeyRecord | None] | None:
+        """The record of the key with this digest, working or not; None when there is no such key. Raises StoreError."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeldKey:
+    """A key of a subscription: in its slot, or replaced there and living until ``ends``."""
+
+    slot: Slot
+    digest: bytes = field(repr=False)
+    ends: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Keyring:
+    """A subscription, where it stands, and its keys: at most one in each slot, and one that was replaced there.
+
+    What changes it gives a new one. It is what stores keep: ``document`` and ``read`` turn it into JSON and back.
+    """
+
+    subscription: Subscription
+    state: State = "active"
+    expires: float | None = None
+    keys: tuple[HeldKey, ...] = ()
+
+    def __post_init__(self) -> None:
+        """There is no such thing as a seventh state, a third slot or a digest of another size."""
+        if self.state not in get_args(State):
+            raise ValueError(f"{self.state!r} is no state of a subscription: it is one of {', '.join(get_args(State))}")
+        for key in self.keys:
+            if key.slot not in get_args(Slot):
+                raise ValueError(f"{key.slot!r} is neither primary nor secondary")
+            if not isinstance(key.digest, bytes) or len(key.digest) != _DIGEST_SIZE:
+                raise ValueError("not the digest of a key: write key_digest(key)")
+        if len({key.digest for key in self.keys}) < len(self.keys):
+            raise ValueError("the two keys of a subscription are the same")
+
+    def records(self) -> list[KeyRecord]:
+        """What is found of each key."""
+        facts = {"subscription": self.subscription, "state": self.state, "expires": self.expires}
+        return [KeyRecord(digest=key.digest, ends=key.ends, **facts) for key in self.keys]  # type: ignore[arg-type]
+
+    def with_key(self, slot: Slot, digest: bytes, *, old_ends: float | None = None) -> Self:
+        """With another key in a slot; the one it replaces lives on until ``old_ends``, or not at all.
+
+        The one that had been replaced before it ends now, so that there are never more than four.
+        """
+        kept = [key for key in self.keys if key.slot != slot]
+        if old_ends is not None:
+            kept += [replace(key, ends=old_ends) for key in self.keys if key.slot == slot and key.ends is None]
+        return replace(self, keys=(*kept, HeldKey(slot=slot, digest=digest)))
+
+    def without_key(self, slot: Slot) -> Self:
+        """Without the key in a slot, and without the one it had replaced."""
+        return replace(self, keys=tuple(key for key in self.keys if key.slot != slot))
+
+    def without_ended(self, now: float) -> Self:
+        """Without the keys that have ended."""
+        return replace(self, keys=tuple(key for key in self.keys if key.ends is None or key.ends > now))
+
+    def document(self) -> dict[str, Any]:
+        """All of it as JSON can say it; of keys it holds digests only."""
+        keys = [{"slot": key.slot, "sha256": key.digest.hex(), "ends": key.ends} for key in self.keys]
+        known = {"state": self.state, "expires": self.expires, "keys": keys}
+        return {"subscription": asdict(self.subscription), **known}
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Self:
+        """The keyring in its document. ValueError, TypeError or KeyError when it is none."""
+        keys = [
+            HeldKey(slot=key["slot"], digest=bytes.fromhex(key["sha256"]), ends=key["ends"]) for key in document["keys"]
+        ]
+        subscription = Subscription(**document["subscription"])
+        return cls(subscription=subscription, state=document["state"], expires=document["expires"], keys=tuple(keys))

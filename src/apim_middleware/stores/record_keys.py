@@ -1,0 +1,258 @@
+"""Subscription keys kept as records: changed in one process, known to every process a moment later."""
+
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+import anyio
+
+from apim_middleware.env import SystemClock
+from apim_middleware.errors import ConfigError, FeedLost, StoreError, VersionConflict
+from apim_middleware.identity import Subscription
+from apim_middleware.protocols import Clock, Record, Records
+from apim_middleware.stores.key_text import PREFIX, is_prefix, key_digest, new_key
+from apim_middleware.stores.keyrings import HeldKey, KeyRecord, Keyring, Slot, State
+
+log = logging.getLogger("apim_middleware.keys")
+
+_PAGE = 1000
+_ATTEMPTS = 20
+"""How often a change is made again that others came before."""
+
+
+class _Copy:
+    """What is known of all subscriptions, up to one version."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.found: dict[bytes, KeyRecord] = {}
+        self.rings: dict[str, Keyring] = {}
+
+    def learn(self, record: Record, kind: str) -> None:
+        """One record as it is now. One that holds no subscription counts as none: it lets nobody in."""
+        self.version = record.version
+        if record.kind != kind:
+            return
+        ring = self.rings.pop(record.id, None)
+        for key in ring.keys if ring else ():
+            if (held := self.found.get(key.digest)) is not None and held.subscription.id == record.id:
+                del self.found[key.digest]
+        if record.document is not None and (ring := _read(record)) is not None:
+            self.rings[record.id] = ring
+            for each in ring.records():
+                other = self.found.setdefault(each.digest, each)
+                if other is not each:  # two processes at the same moment: the one who had it keeps it
+                    log.error("a key of subscription %r is that of another", record.id)
+
+
+def _read(record: Record) -> Keyring | None:
+    try:
+        ring = Keyring.read(record.document or {})
+        if ring.subscription.id != record.id:
+            raise ValueError("it is that of another subscription")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        log.error("the record of subscription %r cannot be read (%s)", record.id, type(error).__name__)
+        return None
+    return ring
+
+
+class RecordKeys:
+    """A ``KeyStore`` on top of any ``Records``, for subscriptions that are changed while every process serves.
+
+    Keys are found in a copy in this process. It asks the records what has changed when a key is looked up and the last
+    time is ``refresh`` seconds ago; one request does, the others go on with what is known. What is changed through this
+    object is known to it at once. When the records cannot be asked, the copy serves until it is ``stale`` seconds old,
+    then nobody is let in (StoreError): so a key that was revoked elsewhere works for that long at most.
+
+    A method for a subscription that is not there raises LookupError; all of them may raise StoreError.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        *,
+        kind: str = "subscription",
+        prefix: str = PREFIX,
+        refresh: float = 1.0,
+        stale: float = 5.0,
+        clock: Clock | None = None,
+    ) -> None:
+        """Nothing is asked yet. ``prefix`` is what keys issued here begin with; ``kind`` is that of their records."""
+        if not is_prefix(prefix):
+            raise ConfigError("RecordKeys", "prefix", f"{prefix!r} cannot begin a key", 'Write one such as "acme_live"')
+        if not 0 <= refresh <= stale:
+            problem = f"{refresh} is no time, or more than stale={stale}"
+            raise ConfigError("RecordKeys", "refresh", problem, "Give seconds, no more than stale")
+        self._records, self._kind, self._prefix = records, kind, prefix
+        self._refresh, self._stale = refresh, stale
+        self._clock = clock or SystemClock()
+        self._copy = _Copy()
+        self._due = self._known_at = float("-inf")
+        self._asking: anyio.Event | None = None
+        self._away = False
+
+    def __repr__(self) -> str:
+        """How many there are, not which."""
+        return f"<RecordKeys: {len(self)} subscriptions>"
+
+    def __len__(self) -> int:
+        """How many subscriptions are known here."""
+        return len(self._copy.rings)
+
+    # Looking up
+
+    async def find(self, digest: bytes) -> KeyRecord | None:
+        """The record of the key with this digest, working or not; None when there is no such key. Raises StoreError."""
+        now = self._clock.monotonic()
+        if now >= self._due:
+            await self._ask_again(now)
+        if now - self._known_at > self._stale:
+            raise StoreError("what is known of subscriptions is too old")
+        return self._copy.found.get(digest)
+
+    async def refresh(self) -> None:
+        """Ask the records now what has changed. Raises StoreError."""
+        now = self._clock.monotonic()
+        copy = self._copy
+        try:
+            await self._follow(copy)
+        except FeedLost:
+            copy = _Copy()
+            await self._follow(copy)
+            self._copy = copy
+        self._known_at, self._due, self._away = now, now + self._refresh, False
+
+    async def _ask_again(self, now: float) -> None:
+        """Ask, unless somebody does already: then only those wait who know too little."""
+        while self._asking is not None:
+            if now - self._known_at <= self._stale:
+                return
+            await self._asking.wait()
+        if now < self._due:
+            return
+        self._asking = anyio.Event()
+        try:
+            await self.refresh()
+        except StoreError as error:
+            self._due = now + self._refresh
+            if not self._away:  # said once for each outage
+                log.warning("subscriptions cannot be asked for: %s", ascii(str(error))[:200])
+            self._away = True
+        finally:
+            self._asking.set()
+            self._asking = None
+
+    async def _follow(self, copy: _Copy) -> None:
+        while True:
+            page = await self._records.changes(copy.version, limit=_PAGE)
+            for record in page:
+                if record.version > copy.version:  # else somebody learnt more meanwhile
+                    copy.learn(record, self._kind)
+            if len(page) < _PAGE:
+                return
+
+    # Changing
+
+    async def keyring(self, subscription_id: str) -> Keyring:
+        """What is kept of a subscription, as it is now."""
+        return (await self._held(subscription_id))[1]
+
+    async def add(
+        self,
+        subscription: Subscription,
+        *,
+        primary: bytes | None = None,
+        secondary: bytes | None = None,
+        state: State = "active",
+        expires: float | None = None,
+    ) -> None:
+        """Add a subscription, or replace the one of the same id; as ``MemoryKeys.add``."""
+        given: dict[Slot, bytes | None] = {"primary": primary, "secondary": secondary}
+        keys = tuple(HeldKey(slot=slot, digest=digest) for slot, digest in given.items() if digest is not None)
+        await self._write(Keyring(subscription=subscription, state=state, expires=expires, keys=keys), None)
+
+    async def issue(self, subscription_id: str, slot: Slot = "primary", *, overlap: float = 0.0) -> str:
+        """Make a new key for a subscription and give it back, this once.
+
+        The one it replaces works for ``overlap`` seconds more; with 0, no more at all.
+        """
+        key = new_key(self._prefix)
+        await self.set_key(subscription_id, slot, key_digest(key), overlap=overlap)
+        return key
+
+    async def set_key(self, subscription_id: str, slot: Slot, digest: bytes, *, overlap: float = 0.0) -> None:
+        """Give a subscription a key that exists already, by its digest; else as ``issue``."""
+        if not overlap >= 0:
+            raise ValueError(f"{overlap!r} is no time for two keys to overlap: give seconds, 0 or more")
+        ends = self._clock.now() + overlap if overlap else None
+        await self._change(subscription_id, lambda ring: ring.with_key(slot, digest, old_ends=ends))
+
+    async def rotate(self, subscription_id: str, slot: Slot = "primary", *, overlap: float = 86_400.0) -> str:
+        """What ``issue`` does, with a day on which the old key and the new one both work."""
+        return await self.issue(subscription_id, slot, overlap=overlap)
+
+    async def revoke(self, subscription_id: str, slot: Slot) -> None:
+        """Let one key of a subscription work no more, nor the one it had replaced."""
+        await self._change(subscription_id, lambda ring: ring.without_key(slot))
+
+    async def set_state(self, subscription_id: str, state: State) -> None:
+        """Say where a subscription stands. ValueError for what is no state."""
+        await self._change(subscription_id, lambda ring: replace(ring, state=state))
+
+    async def suspend(self, subscription_id: str) -> None:
+        """Let the keys of a subscription rest."""
+        await self.set_state(subscription_id, "suspended")
+
+    async def resume(self, subscription_id: str) -> None:
+        """Let the keys of a subscription work, again or for the first time."""
+        await self.set_state(subscription_id, "active")
+
+    async def cancel(self, subscription_id: str) -> None:
+        """End a subscription; it is still known, and so is that it was cancelled."""
+        await self.set_state(subscription_id, "cancelled")
+
+    async def expire(self, subscription_id: str, at: float | None = None) -> None:
+        """Let a subscription expire at a time, in seconds since 1970-01-01 UTC; now when none is given."""
+        moment = self._clock.now() if at is None else at
+        await self._change(subscription_id, lambda ring: replace(ring, expires=moment))
+
+    async def remove(self, subscription_id: str) -> None:
+        """Forget a subscription and its keys."""
+        await self._held(subscription_id)
+        await self._records.delete(self._kind, subscription_id)
+        await self._changed()
+
+    async def _held(self, subscription_id: str) -> tuple[int, Keyring]:
+        record = await self._records.get(self._kind, subscription_id)
+        ring = None if record is None else _read(record)
+        if record is None or ring is None:
+            raise LookupError(f"there is no subscription {subscription_id!r}")
+        return record.version, ring
+
+    async def _change(self, subscription_id: str, change: Callable[[Keyring], Keyring]) -> None:
+        """Change a subscription as it is now, again when somebody else did meanwhile."""
+        for _ in range(_ATTEMPTS):
+            version, ring = await self._held(subscription_id)
+            try:
+                await self._write(change(ring), version)
+            except VersionConflict:
+                continue
+            return
+        raise StoreError("others change this subscription all the time")
+
+    async def _write(self, ring: Keyring, version: int | None) -> None:
+        await self.refresh()  # so that a key of somebody else is known as such
+        ring = ring.without_ended(self._clock.now())
+        for key in ring.keys:
+            other = self._copy.found.get(key.digest)
+            if other is not None and other.subscription.id != ring.subscription.id:
+                raise ValueError("this key belongs to another subscription")
+        await self._records.put(self._kind, ring.subscription.id, ring.document(), if_match=version)
+        await self._changed()
+
+    async def _changed(self) -> None:
+        """Know at once what was changed here; if that fails, the next who looks up a key asks."""
+        self._due = float("-inf")
+        with contextlib.suppress(StoreError):
+            await self.refresh()

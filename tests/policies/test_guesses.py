@@ -1,0 +1,421 @@
+"""Who guesses is kept out for a while, however it is done; who does not, hardly notices."""
+
+import base64
+import json
+from typing import Any
+
+import anyio
+import jwt
+import pytest
+
+from apim_middleware import by
+from apim_middleware.env import Env
+from apim_middleware.errors import ConfigError
+from apim_middleware.identity import Subscription
+from apim_middleware.policies.api_key import APIKeyAuth
+from apim_middleware.policies.basic import BasicAuth
+from apim_middleware.policies.either import AnyOf
+from apim_middleware.policies.guesses import LimitGuesses
+from apim_middleware.policies.jwt import JWTAuth
+from apim_middleware.policy import Policy, Stack
+from apim_middleware.stores.keys import MemoryKeys, new_key
+from apim_middleware.stores.users import Cost, MemoryUsers
+from apim_middleware.testing import Answer, FakeClock, call, connect
+from apim_middleware.types import Receive, Scope, Send
+
+from .counting import AWAY, Counting, SlowCounters, from_address, quiet
+
+HEADER = b"ocp-apim-subscription-key"
+SECRET = "s" * 64
+CHEAP = Cost(ln=4, r=8, p=1)
+
+
+def code(answer: Answer) -> str:
+    found: str = json.loads(answer.body)["code"]
+    return found
+
+
+def basic(name: str, password: str) -> tuple[bytes, bytes]:
+    return b"authorization", b"Basic " + base64.b64encode(f"{name}:{password}".encode())
+
+
+def bearer(clock: FakeClock, key: str = SECRET) -> tuple[bytes, bytes]:
+    claims = {"iss": "issuer", "aud": "api", "sub": "ada", "exp": clock.now() + 3600}
+    return b"authorization", f"Bearer {jwt.encode(claims, key, algorithm='HS256')}".encode()
+
+
+class House:
+    """Keys, users and tokens behind a limit of three failures a minute."""
+
+    def __init__(self, env: Env, *, app: Any = None, authenticator: Policy | None = None, **fields: Any) -> None:
+        self.keys, self.users = MemoryKeys(), MemoryUsers(cost=CHEAP)
+        self.good = []
+        for name in ("ada", "bob"):
+            self.keys.add(Subscription(id=name))
+            self.good.append((HEADER, self.keys.issue(name).encode()))
+        self.users.add("eve", "right")
+        self.limit = LimitGuesses(**{"failures": 3, **fields})
+        self.inside = app or Counting()
+        layers = [self.limit, authenticator or APIKeyAuth(keys=self.keys)]
+        self.app = Stack(*layers, env=env, place="here")(self.inside)
+
+    async def ask(self, *lines: tuple[bytes, bytes], **more: Any) -> Answer:
+        answer = await call(self.app, headers=lines, **more)
+        await quiet()
+        return answer
+
+    async def guess(self, **more: Any) -> Answer:
+        return await self.ask((HEADER, new_key().encode()), **more)
+
+
+# Guessing
+
+
+@pytest.mark.anyio
+async def test_who_has_failed_too_often_is_kept_out_and_told_for_how_long(env: Env, clock: FakeClock) -> None:
+    house = House(env)
+    assert [(await house.guess()).status for _ in range(3)] == [401] * 3
+    answer = await house.guess()
+    assert (answer.status, code(answer)) == (429, "too-many-failures")
+    wait = int(answer.header(b"retry-after") or 0)
+    assert 0 < wait <= 60
+    clock.advance(wait)
+    assert (await house.guess()).status == 401
+
+
+@pytest.mark.anyio
+async def test_a_right_guess_is_refused_too_while_the_doors_are_closed(env: Env) -> None:
+    """Else the refusals would tell which guess is right."""
+    house = House(env)
+    for _ in range(3):
+        await house.guess()
+    assert (await house.ask(house.good[0])).status == 429
+
+
+@pytest.mark.anyio
+async def test_a_thousand_guesses_try_no_more_than_the_limit_allows(env: Env, clock: FakeClock) -> None:
+    house = House(env)
+    tried = 0
+    for _ in range(1_000):
+        tried += (await house.guess()).status == 401
+        clock.advance(0.6)
+    assert tried <= 3 * 11  # three a minute in ten minutes, and what a sliding window lets pass at its edges
+
+
+@pytest.mark.anyio
+async def test_guesses_made_at_the_same_time_are_not_more(env: Env) -> None:
+    house = House(env)
+    answers: list[int] = []
+
+    async def guess() -> None:
+        answers.append((await call(house.app, headers=[(HEADER, new_key().encode())])).status)
+
+    for _ in range(10):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(guess)
+        await quiet()
+    assert answers.count(401) <= 5  # those of the first wave are under way together where the store is slow
+    assert answers.count(429) >= 45
+
+
+@pytest.mark.anyio
+async def test_failures_of_one_client_keep_no_other_out(env: Env) -> None:
+    house = House(env)
+    for _ in range(4):
+        await house.guess()
+    assert (await house.ask(house.good[0], **from_address("198.51.100.1"))).status == 200
+
+
+@pytest.mark.anyio
+async def test_the_addresses_of_one_network_are_one_client(env: Env) -> None:
+    house = House(env)
+    statuses = [(await house.guess(**from_address(f"2001:db8::{number}"))).status for number in range(4)]
+    assert statuses == [401, 401, 401, 429]
+
+
+@pytest.mark.anyio
+async def test_a_name_is_guarded_wherever_the_guesses_come_from(env: Env) -> None:
+    house = House(env, by=by.either(by.username, by.client), trusted_for=0)
+    house.app = Stack(house.limit, BasicAuth(users=house.users), env=env, place="there")(house.inside)
+    statuses = [
+        (await house.ask(basic("eve", f"guess {number}"), **from_address(f"198.51.100.{number}"))).status
+        for number in range(5)
+    ]
+    assert statuses == [401, 401, 401, 429, 429]
+    assert (await house.ask(basic("other", "guess"))).status == 401
+
+
+# What counts
+
+
+@pytest.mark.anyio
+async def test_a_request_without_credentials_is_no_guess(env: Env) -> None:
+    house = House(env)
+    assert {(await house.ask()).status for _ in range(10)} == {401}
+
+
+@pytest.mark.anyio
+async def test_good_requests_do_not_count_whatever_becomes_of_them(env: Env) -> None:
+    house = House(env, app=Counting(status=404))
+    assert {(await house.ask(house.good[0])).status for _ in range(10)} == {404}
+
+
+@pytest.mark.anyio
+async def test_a_401_of_the_app_counts(env: Env) -> None:
+    app = Counting(status=401)
+    built = Stack(LimitGuesses(failures=3), env=env, place="login")(app)
+    for _ in range(5):
+        last = await call(built, "POST", "/login")
+        await quiet()
+    assert (last.status, app.asked) == (429, 3)
+
+
+AUTHENTICATORS = {
+    "key": (lambda house, clock: APIKeyAuth(keys=house.keys), lambda clock: (HEADER, b"guess")),
+    "password": (lambda house, clock: BasicAuth(users=house.users), lambda clock: basic("eve", "guess")),
+    "nobody's password": (lambda house, clock: BasicAuth(users=house.users), lambda clock: basic("x", "guess")),
+    "token": (
+        lambda house, clock: JWTAuth(issuer="issuer", audience="api", keys=SECRET.encode(), algorithms=("HS256",)),
+        lambda clock: bearer(clock, "t" * 64),
+    ),
+    "any": (
+        lambda house, clock: AnyOf(APIKeyAuth(keys=house.keys), BasicAuth(users=house.users)),
+        lambda clock: basic("eve", "guess"),
+    ),
+    "anybody": (
+        lambda house, clock: AnyOf(APIKeyAuth(keys=house.keys), BasicAuth(users=house.users), anonymous=True),
+        lambda clock: (HEADER, b"guess"),
+    ),
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", AUTHENTICATORS)
+async def test_the_refusals_of_every_authenticator_count(env: Env, clock: FakeClock, kind: str) -> None:
+    make, guess = AUTHENTICATORS[kind]
+    house = House(env)
+    house.app = Stack(house.limit, make(house, clock), env=env, place="there")(house.inside)
+    assert [(await house.ask(guess(clock))).status for _ in range(4)] == [401, 401, 401, 429]
+
+
+# Neighbours
+
+
+@pytest.mark.anyio
+async def test_a_neighbour_whose_key_was_good_comes_in_while_somebody_guesses(env: Env) -> None:
+    house = House(env)
+    assert (await house.ask(house.good[0])).status == 200
+    for _ in range(20):
+        await house.guess()
+        assert (await house.ask(house.good[0])).status == 200
+    assert (await house.guess()).status == 429
+
+
+@pytest.mark.anyio
+async def test_a_neighbour_nobody_knows_yet_waits_no_longer_than_the_window(env: Env, clock: FakeClock) -> None:
+    house = House(env)
+    for _ in range(20):
+        await house.guess()
+    assert (await house.ask(house.good[1])).status == 429
+    clock.advance(60)
+    assert (await house.ask(house.good[1])).status == 200
+
+
+@pytest.mark.anyio
+async def test_good_credentials_are_known_where_they_came_from_and_nowhere_else(env: Env) -> None:
+    house = House(env)
+    await house.ask(house.good[0])
+    for _ in range(4):
+        await house.guess(**from_address("198.51.100.1"))
+    assert (await house.ask(house.good[0], **from_address("198.51.100.1"))).status == 429
+
+
+@pytest.mark.anyio
+async def test_good_credentials_are_forgotten_in_time(env: Env, clock: FakeClock) -> None:
+    house = House(env, trusted_for=100)
+    await house.ask(house.good[0])
+    clock.advance(100)
+    for _ in range(4):
+        await house.guess()
+    assert (await house.ask(house.good[0])).status == 429
+
+
+@pytest.mark.anyio
+async def test_who_has_a_key_of_their_own_cannot_guess_more_with_it(env: Env) -> None:
+    """A guess in the query beside good credentials in a header, good and bad in turn."""
+    house = House(env)
+    house.app = Stack(
+        house.limit, APIKeyAuth(keys=house.keys, optional=True), BasicAuth(users=house.users), env=env, place="there"
+    )(house.inside)
+    good = basic("eve", "right")
+    tried = 0
+    for number in range(50):
+        await house.ask(good)
+        tried += (await house.ask(good, query=b"subscription-key=guess-%d" % number)).status == 401
+    assert tried <= 4
+
+
+@pytest.mark.anyio
+async def test_a_revoked_key_is_trusted_no_more(env: Env) -> None:
+    house = House(env)
+    await house.ask(house.good[0])
+    house.keys.suspend("ada")
+    assert [(await house.ask(house.good[0])).status for _ in range(4)] == [401, 401, 401, 429]
+
+
+@pytest.mark.anyio
+async def test_what_is_remembered_of_good_credentials_is_bounded(env: Env) -> None:
+    house = House(env)
+    seat = env.at("x").bind(house.limit)
+    trusted = seat.on_request.__self__._trusted
+    for number in range(10_000):
+        trusted.keep(f"client {number % 6_000}", b"%d" % number)
+    for number in range(100):
+        trusted.keep("one", b"%d" % number)
+    assert len(trusted._known) == 4_096
+    assert max(map(len, trusted._known.values())) == 16
+
+
+@pytest.mark.anyio
+async def test_a_failure_leaves_no_empty_room_behind(env: Env) -> None:
+    house = House(env)
+    seat = env.at("x").bind(house.limit)
+    trusted = seat.on_request.__self__._trusted
+    trusted.keep("one", b"1")
+    trusted.forget("one", b"1")
+    trusted.forget("two", b"1")
+    assert trusted._known == {}
+
+
+# WebSockets, streams, endings, the store
+
+
+@pytest.mark.anyio
+async def test_guesses_at_the_handshake_of_a_websocket_count(env: Env) -> None:
+    house = House(env)
+    for _ in range(4):
+        answer = await connect(house.app, headers=[(HEADER, b"guess")])
+        await quiet()
+    assert (answer.status, code(answer)) == (429, "too-many-failures")
+    assert (await connect(house.app, headers=[house.good[0]], **from_address("198.51.100.1"))).status == 101
+
+
+@pytest.mark.anyio
+async def test_open_streams_hold_nothing(env: Env) -> None:
+    """Twenty responses under way at once are no failures of anybody."""
+    opened, done = 0, anyio.Event()
+
+    async def streams(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal opened
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        opened += 1
+        await done.wait()
+        await send({"type": "http.response.body", "body": b"b"})
+
+    house = House(env, app=streams)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(20):
+            tasks.start_soon(house.ask, house.good[0])
+        while opened < 20:
+            await anyio.lowlevel.checkpoint()
+        done.set()
+
+
+@pytest.mark.anyio
+async def test_an_app_that_raises_is_no_guess(env: Env) -> None:
+    house = House(env, app=Counting(failure=RuntimeError("the app")))
+    for _ in range(5):
+        with pytest.raises(RuntimeError, match="the app"):
+            await house.ask(house.good[0])
+
+
+@pytest.mark.anyio
+async def test_a_guess_counts_though_its_client_leaves_before_the_answer(env: Env) -> None:
+    house = House(env)
+    for _ in range(3):
+        with pytest.raises(OSError, match="gone"):
+            await house.guess(leave_after=0)
+        await quiet()
+    assert (await house.guess()).status == 429
+
+
+@pytest.mark.anyio
+async def test_while_the_store_is_away_failures_are_counted_here(slow: SlowCounters, clock: FakeClock) -> None:
+    house = House(Env(clock=clock, counters=slow))
+    slow.failure = AWAY
+    assert [(await house.guess()).status for _ in range(4)] == [401, 401, 401, 429]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("choice", "status"), [("refuse", 503), ("allow", 401)])
+async def test_what_becomes_of_requests_without_a_store_can_be_said(
+    slow: SlowCounters, clock: FakeClock, choice: str, status: int
+) -> None:
+    house = House(Env(clock=clock, counters=slow), when_store_fails=choice)
+    slow.failure = AWAY
+    assert {(await house.guess()).status for _ in range(5)} == {status}
+
+
+@pytest.mark.anyio
+async def test_a_caller_without_a_key_is_refused_or_counted_with_the_others(env: Env) -> None:
+    house = House(env)
+    assert code(await house.guess(client=None)) == "caller-unknown"
+    house = House(env, when_unknown="together", name="together")
+    assert [(await house.guess(client=None)).status for _ in range(4)] == [401, 401, 401, 429]
+
+
+# Configuration
+
+
+@pytest.mark.parametrize(
+    ("field", "fields"),
+    [
+        ("failures", {"failures": 0}),
+        ("failures", {"failures": "many"}),
+        ("per", {"per": 0}),
+        ("name", {"name": ""}),
+        ("name", {"name": "ä"}),
+        ("trusted_for", {"trusted_for": -1}),
+        ("trusted_for", {"trusted_for": float("inf")}),
+        ("when_store_fails", {"when_store_fails": "wait"}),
+        ("fails", {"fails": 3}),
+    ],
+)
+def test_a_mistake_is_told_while_building_and_names_its_field(field: str, fields: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        LimitGuesses(**fields)
+    assert (caught.value.policy, caught.value.field) == ("LimitGuesses", field)
+
+
+def test_a_condition_that_must_be_awaited_is_a_mistake() -> None:
+    async def failed(exchange: object) -> bool:
+        return True
+
+    with pytest.raises(ConfigError) as caught:
+        LimitGuesses(failed=failed)  # type: ignore[arg-type]
+    assert caught.value.field == "failed"
+
+
+def test_two_that_would_count_together_are_a_mistake(clock: FakeClock) -> None:
+    with pytest.raises(ConfigError, match="another name"):
+        Stack(LimitGuesses(failures=3), LimitGuesses(failures=3, when_unknown="together"), place="here")(Counting())
+
+
+def test_in_a_store_others_see_it_needs_a_place_with_a_name(slow: SlowCounters) -> None:
+    with pytest.raises(ConfigError, match="place"):
+        Stack(LimitGuesses(), env=Env(counters=slow))(Counting())
+
+
+def test_it_relies_on_what_its_key_relies_on() -> None:
+    assert LimitGuesses().needs == {"client"}
+
+
+@pytest.mark.anyio
+async def test_what_was_counted_stays_when_the_stack_is_built_anew(env: Env) -> None:
+    house = House(env)
+    for _ in range(3):
+        await house.guess()
+    house.app = Stack(LimitGuesses(failures=3), APIKeyAuth(keys=house.keys), env=env, place="here")(house.inside)
+    assert (await house.guess()).status == 429
