@@ -3,9 +3,9 @@
 A version in memory stands in ``stores``; one conformance suite runs against every version of a protocol.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from apim_middleware.types import RawHeaders
 
@@ -147,18 +147,42 @@ class Permits(Protocol):
 
 
 class Entries(Protocol):
-    """Bytes under a key for a time: cached responses and looked-up documents."""
+    """Bytes under a key for a time: cached responses, looked-up documents, leases.
+
+    Every store may forget any entry at any time to make room, so what must not be lost has no place here. Keys and tags
+    begin with the place and the name of whose they are. An entry may carry up to 128 tags of 1 to 1024 bytes
+    (ValueError for others); ``purge`` takes away at once what carries one, however much that is.
+    Values may be large, but are handed over whole: what is larger than some 256 KiB is better cut into several.
+    """
 
     async def get(self, key: bytes) -> bytes | None:
-        """The bytes, unless unknown, expired or evicted. Raises StoreError."""
+        """The bytes, unless unknown, expired, purged or evicted. Raises StoreError."""
         ...
 
-    async def set(self, key: bytes, value: bytes, ttl: float) -> None:
-        """Keep the bytes for ``ttl`` seconds, or less when room is needed. Raises StoreError."""
+    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """What ``get`` gives for each of the keys, in one round trip where there is one. Raises StoreError."""
         ...
 
-    async def delete(self, key: bytes) -> None:
-        """Forget the key. Raises StoreError."""
+    async def set(self, key: bytes, value: bytes, ttl: float, *, tags: Collection[bytes] = ()) -> None:
+        """Keep the bytes, and no others, for ``ttl`` seconds, or less when room is needed. Raises StoreError.
+
+        With 0 seconds or fewer, or for a value larger than all the room there is, the key has nothing afterwards.
+        """
+        ...
+
+    async def add(self, key: bytes, value: bytes, ttl: float) -> bool:
+        """Keep the bytes if the key has none, and say whether that was so; of several at once, one. Raises StoreError.
+
+        With a value of one's own it is a lock that opens by itself after ``ttl`` seconds, and by ``delete`` earlier.
+        """
+        ...
+
+    async def delete(self, key: bytes, *, value: bytes | None = None) -> None:
+        """Forget the key; with ``value``, only if it has that, looked up and done in one step. Raises StoreError."""
+        ...
+
+    async def purge(self, tag: bytes) -> None:
+        """Forget every entry that was set with this tag until now, whoever set it. Raises StoreError."""
         ...
 
 
@@ -173,6 +197,8 @@ class UpstreamRequest:
     given, ``tls`` is for the TLS handshake in the place of ``connect``, and in the place of ``read`` ``first_byte`` is
     for the whole response head, once the request is sent, and ``write`` for each wait until the upstream takes more of
     the body. None is no limit for the first two; infinity is for all.
+    ``trailers`` is whether trailers are wanted (``TE``), and ``early_hints`` is told the header lines of each 103 that
+    comes once the request is sent (RFC 8297). A transport that can read neither makes nothing of them.
     """
 
     method: str
@@ -186,6 +212,8 @@ class UpstreamRequest:
     tls: float | None = None
     first_byte: float | None = None
     write: float | None = None
+    trailers: bool = False
+    early_hints: Callable[[RawHeaders], Awaitable[None]] | None = None
 
 
 class UpstreamResponse(Protocol):
@@ -212,4 +240,53 @@ class Transport(Protocol):
 
     async def aclose(self) -> None:
         """Close every pooled connection."""
+        ...
+
+
+class Record(NamedTuple):
+    """A document at one of its versions."""
+
+    kind: str
+    """What it is about: ``subscription``, ``product``."""
+
+    id: str
+    version: int
+    """Greater than that of every change to the store before; it is what ``if_match`` and ``changes`` go by."""
+
+    document: dict[str, Any] | None
+    """What JSON can hold, a copy of your own; None when the record was deleted."""
+
+
+class Records(Protocol):
+    """Documents with versions: what a gateway's administration keeps, and every process wants to know of.
+
+    ``if_match`` is the version a record must have for a change to be made, 0 for a record that is not there; without it
+    the change is made whatever it has. Kinds have 1 to 40 characters of ``a-z0-9-``, ids 1 to 256 of any that print;
+    a document has a million bytes as JSON at most; else ValueError.
+    """
+
+    async def get(self, kind: str, record_id: str) -> Record | None:
+        """The record, unless there is none. Raises StoreError."""
+        ...
+
+    async def page(self, kind: str, *, after: str = "", limit: int = 1000) -> Sequence[Record]:
+        """The records of a kind by id, those behind ``after``, in the order of code points. Raises StoreError."""
+        ...
+
+    async def put(
+        self, kind: str, record_id: str, document: Mapping[str, Any], *, if_match: int | None = None
+    ) -> Record:
+        """Write a record, whole. Raises VersionConflict and StoreError."""
+        ...
+
+    async def delete(self, kind: str, record_id: str, *, if_match: int | None = None) -> None:
+        """Delete a record; nothing happens when there is none and that was not excluded. As ``put``."""
+        ...
+
+    async def changes(self, after: int, *, limit: int = 1000) -> Sequence[Record]:
+        """What was changed behind a version, each record as it is now, in the order of versions.
+
+        Behind 0 it is everything there is. Deleted records are told as such, for as long as that is remembered; behind
+        a version too far back for that, or one that the store has never had, it raises FeedLost. Raises StoreError.
+        """
         ...

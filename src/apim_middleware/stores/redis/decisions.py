@@ -153,4 +153,4 @@ def failure(told: bytes | str) -> StoreError:
     """Of what the server says of one call, the kind only."""
     text = told.decode("utf-8", "replace") if isinstance(told, bytes) else told
     kind = text.partition(" ")[0]
-    return StoreError(f"the store could not count this ({kind if kind.isupper() else 'script error'})")
+    return StoreError(f"the store could not do this ({kind if kind.isupper() else 'script error'})")

@@ -1,0 +1,111 @@
+-- Entries: a string for each key, and one for each tag, which names the generation the tag is in.
+--
+-- KEYS     one for each item: that of an entry, or of a tag to purge
+-- ARGV[1]  milliseconds since 1970 to go by instead of the server's clock, or nothing
+-- ARGV[2]  what the keys of tags begin with
+-- ARGV[3]  what no generation's name began with
+-- ARGV     then for each item: operation, milliseconds to live, value, how many tags, and the tags
+--
+-- An entry knows its tags and the generations it was kept in; it is there as long as all of them are. A tag lives as
+-- long as the last entry that has it, so purging it is forgetting it, and whoever uses it next begins a generation.
+--
+-- A record: when it ends, how many tags it has, where the value begins; each tag and its generation; the value.
+--
+-- Answers for each item: the record or nothing, how many were added, or why that failed.
+
+local call, pack, unpack = redis.call, struct.pack, struct.unpack
+
+local now, linger = tonumber(ARGV[1]), 3600000 -- a clock for tests does not move with that which keys expire by
+if not now then
+  now, linger = 0, 0
+end
+local tags, fresh, number = ARGV[2], ARGV[3], 0
+
+local function current(key)
+  local record = call('GET', key)
+  if not record then
+    return false
+  end
+  local ends, count, begin, at = unpack('<dI4I4', record)
+  for _ = 1, count do
+    local tag, generation
+    tag, generation, at = unpack('<I2c0I1c0', record, at)
+    if call('GET', tags .. tag) ~= generation then
+      return false
+    end
+  end
+  assert(at == begin + 1, 'this is no entry')
+  return ends > now and record, at
+end
+
+local function generation(tag, life)
+  local key = tags .. tag
+  local found = call('GET', key)
+  if not found then
+    number = number + 1 -- what is purged and kept again in one script is in another generation too
+    found = fresh .. number
+    call('SET', key, found, 'PX', life)
+  elseif call('PTTL', key) < life then
+    call('PEXPIRE', key, life)
+  end
+  return found
+end
+
+local OPERATIONS = {}
+
+-- The whole record, for to cut it here would be to copy it once more.
+function OPERATIONS.get(key)
+  return (current(key))
+end
+
+function OPERATIONS.set(key, life, value, named)
+  if life <= 0 then
+    return call('UNLINK', key)
+  end
+  local record, begin = { '' }, 16
+  for i, tag in ipairs(named) do
+    local found = generation(tag, life + linger + 1000)
+    record[i + 1] = pack('<I2c0I1c0', #tag, tag, #found, found)
+    begin = begin + #record[i + 1]
+  end
+  record[1] = pack('<dI4I4', now + life, #named, begin)
+  record[#record + 1] = value
+  call('SET', key, table.concat(record), 'PX', life + linger)
+  return 1
+end
+
+function OPERATIONS.add(key, life, value, named)
+  if current(key) then
+    return 0
+  end
+  OPERATIONS.set(key, life, value, named)
+  return 1
+end
+
+function OPERATIONS.delete(key)
+  return call('UNLINK', key)
+end
+
+function OPERATIONS.release(key, _, value)
+  local record, at = current(key)
+  return record and string.sub(record, at) == value and call('UNLINK', key) or 0
+end
+
+OPERATIONS.purge = OPERATIONS.delete
+
+local answers, at = {}, 4
+for i, key in ipairs(KEYS) do
+  local operation, life, value, count = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], tonumber(ARGV[at + 3])
+  local named = {}
+  for each = 1, count do
+    named[each] = ARGV[at + 3 + each]
+  end
+  at = at + 4 + count
+  local fine, answer = pcall(OPERATIONS[operation], key, life, value, named)
+  if fine then
+    answers[2 * i - 1], answers[2 * i] = 1, answer
+  else
+    answers[2 * i - 1], answers[2 * i] = 0, type(answer) == 'table' and answer.err or answer
+  end
+end
+return answers

@@ -1,0 +1,306 @@
+"""Subscription keys kept as records: what one process changes, every process knows within a second."""
+
+import logging
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from apim_middleware.errors import ConfigError, StoreError, VersionConflict
+from apim_middleware.identity import Subscription
+from apim_middleware.protocols import Record
+from apim_middleware.stores.keys import key_digest
+from apim_middleware.stores.record_keys import RecordKeys
+from apim_middleware.stores.records import MemoryRecords
+from apim_middleware.testing import FakeClock
+
+pytestmark = pytest.mark.anyio
+ADA = Subscription(id="ada", product="starter", owner="ada@example.org")
+
+
+class Watched(MemoryRecords):
+    """Records that count how often they are asked what changed, may fail, and may be slow."""
+
+    def __init__(self, clock: FakeClock, **options: Any) -> None:
+        super().__init__(clock, **options)
+        self.asked = 0
+        self.away = False
+        self.gate: anyio.Event | None = None
+
+    async def changes(self, after: int, *, limit: int = 1000) -> list[Record]:
+        self.asked += 1
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.away:
+            raise StoreError("away")
+        return await super().changes(after, limit=limit)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def records(clock: FakeClock) -> Watched:
+    return Watched(clock)
+
+
+@pytest.fixture
+def keys(records: Watched, clock: FakeClock) -> RecordKeys:
+    return RecordKeys(records, clock=clock)
+
+
+@pytest.fixture
+def other(records: Watched, clock: FakeClock) -> RecordKeys:
+    """The same in another process."""
+    return RecordKeys(records, clock=clock)
+
+
+async def state(keys: RecordKeys, key: str) -> str | None:
+    found = await keys.find(key_digest(key))
+    return None if found is None else found.state
+
+
+async def test_a_change_is_known_at_once_here_and_within_a_second_elsewhere(
+    keys: RecordKeys, other: RecordKeys, clock: FakeClock
+) -> None:
+    assert await state(other, "x") is None
+    await keys.add(ADA)
+    key = await keys.issue("ada")
+    assert await state(keys, key) == "active"
+    assert await state(other, key) is None
+    clock.advance(1.0)
+    assert await state(other, key) == "active"
+    for change, told in ((keys.suspend, "suspended"), (keys.resume, "active"), (keys.cancel, "cancelled")):
+        await change("ada")
+        assert await state(keys, key) == told
+        clock.advance(1.0)
+        assert await state(other, key) == told
+    await keys.remove("ada")
+    assert await state(keys, key) is None
+    clock.advance(1.0)
+    assert await state(other, key) is None
+    assert (len(keys), len(other)) == (0, 0)
+
+
+async def test_the_subscription_comes_back_whole(keys: RecordKeys, other: RecordKeys) -> None:
+    await keys.add(ADA, primary=key_digest("one"), secondary=key_digest("two"), expires=7.0)
+    found = await other.find(key_digest("two"))
+    assert found is not None
+    assert (found.subscription, found.expires, found.principal.subject) == (ADA, 7.0, "ada")
+    assert (await other.keyring("ada")).keys == (await keys.keyring("ada")).keys
+
+
+async def test_keys_rotate_with_an_overlap(keys: RecordKeys, clock: FakeClock) -> None:
+    await keys.add(ADA)
+    old = await keys.issue("ada")
+    new = await keys.rotate("ada", overlap=60)
+    old_record, new_record = await keys.find(key_digest(old)), await keys.find(key_digest(new))
+    assert old_record is not None
+    assert new_record is not None
+    assert (old_record.ends, new_record.ends) == (clock.now() + 60, None)
+    await keys.revoke("ada", "primary")
+    assert await state(keys, old) is None
+    assert await state(keys, new) is None
+
+
+async def test_no_record_holds_a_key(keys: RecordKeys, records: Watched) -> None:
+    await keys.add(ADA)
+    key = await keys.issue("ada")
+    [record] = await records.page("subscription")
+    assert key not in str(record.document)
+    assert key_digest(key).hex() in str(record.document)
+
+
+async def test_looking_up_asks_once_in_a_while(keys: RecordKeys, records: Watched, clock: FakeClock) -> None:
+    for _ in range(100):
+        await keys.find(b"x")
+    assert records.asked == 1
+    clock.advance(0.999)
+    await keys.find(b"x")
+    assert records.asked == 1
+    clock.advance(0.001)
+    await keys.find(b"x")
+    assert records.asked == 2
+
+
+async def test_while_one_asks_the_others_go_on(keys: RecordKeys, records: Watched, clock: FakeClock) -> None:
+    await keys.add(ADA, primary=key_digest("k"))
+    clock.advance(2)
+    records.gate = anyio.Event()
+    asked = records.asked
+    async with anyio.create_task_group() as group:
+        group.start_soon(keys.find, b"x")
+        await anyio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
+        assert await state(keys, "k") == "active"
+        assert records.asked == asked + 1
+        records.gate.set()
+
+
+async def test_at_first_everybody_waits_for_the_one_who_asks(keys: RecordKeys, records: Watched) -> None:
+    await RecordKeys(records).add(ADA, primary=key_digest("k"))
+    records.gate = anyio.Event()
+    asked, told = records.asked, []
+
+    async def look() -> None:
+        told.append(await state(keys, "k"))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(10):
+            group.start_soon(look)
+        for _ in range(5):
+            await anyio.lowlevel.checkpoint()
+        assert told == []
+        records.gate.set()
+    assert told == ["active"] * 10
+    assert records.asked <= asked + 2
+
+
+async def test_who_asks_and_leaves_lets_the_next_one_ask(keys: RecordKeys, records: Watched) -> None:
+    records.gate = anyio.Event()
+    told = []
+
+    async def look() -> None:
+        told.append(await state(keys, "k"))
+
+    leaves = anyio.CancelScope()
+
+    async def asks_and_leaves() -> None:
+        with leaves:
+            await keys.find(b"x")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(asks_and_leaves)
+        await anyio.lowlevel.checkpoint()
+        group.start_soon(look)
+        await anyio.lowlevel.checkpoint()
+        leaves.cancel()
+        await anyio.lowlevel.checkpoint()
+        records.gate.set()
+    assert told == [None]
+
+
+async def test_an_outage_is_outlived_for_a_while_and_then_nobody_comes_in(
+    keys: RecordKeys, records: Watched, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    await keys.add(ADA, primary=key_digest("k"))
+    records.away = True
+    with caplog.at_level(logging.WARNING):
+        for _ in range(5):
+            clock.advance(1.0)
+            assert await state(keys, "k") == "active"
+    clock.advance(1.0)
+    asked = records.asked
+    for _ in range(10):
+        with pytest.raises(StoreError, match="too old"):
+            await keys.find(key_digest("k"))
+    assert records.asked == asked + 1  # it is not asked by everybody
+    records.away = False
+    clock.advance(1.0)
+    assert await state(keys, "k") == "active"
+    assert len(caplog.records) == 1
+
+
+async def test_a_change_that_cannot_be_read_back_is_known_to_the_next_who_looks(
+    keys: RecordKeys, records: Watched
+) -> None:
+    await keys.add(ADA, primary=key_digest("k"))
+    put = records.put
+
+    async def puts_and_fails(*args: Any, **options: Any) -> Record:
+        record = await put(*args, **options)
+        records.away = True
+        return record
+
+    records.put = puts_and_fails  # type: ignore[method-assign]
+    await keys.suspend("ada")
+    records.away = False
+    assert await state(keys, "k") == "suspended"
+
+
+async def test_changes_that_meet_are_both_made(keys: RecordKeys, other: RecordKeys) -> None:
+    await keys.add(ADA)
+    async with anyio.create_task_group() as group:
+        group.start_soon(keys.set_key, "ada", "primary", key_digest("one"))
+        group.start_soon(other.set_key, "ada", "secondary", key_digest("two"))
+        group.start_soon(keys.expire, "ada", 99.0)
+    ring = await keys.keyring("ada")
+    assert ({key.digest for key in ring.keys}, ring.expires) == ({key_digest("one"), key_digest("two")}, 99.0)
+
+
+async def test_a_change_that_never_gets_its_turn_is_an_error(keys: RecordKeys, records: Watched) -> None:
+    await keys.add(ADA)
+
+    async def conflicts(*args: Any, **options: Any) -> Record:
+        raise VersionConflict(1)
+
+    records.put = conflicts  # type: ignore[method-assign]
+    with pytest.raises(StoreError, match="all the time"):
+        await keys.suspend("ada")
+
+
+async def test_a_key_belongs_to_one_subscription(keys: RecordKeys, other: RecordKeys) -> None:
+    await keys.add(ADA, primary=key_digest("k"))
+    with pytest.raises(ValueError, match="belongs to another"):
+        await other.add(Subscription(id="bob"), primary=key_digest("k"))
+    await other.add(Subscription(id="bob"))
+    with pytest.raises(ValueError, match="belongs to another"):
+        await other.set_key("bob", "primary", key_digest("k"))
+
+
+async def test_who_is_too_far_behind_begins_anew(clock: FakeClock) -> None:
+    records = Watched(clock, max_deleted=2)
+    keys, other = RecordKeys(records, clock=clock), RecordKeys(records, clock=clock)
+    for number in range(6):
+        await keys.add(Subscription(id=f"s{number}"), primary=key_digest(f"k{number}"))
+    assert await state(other, "k0") == "active"
+    for number in range(5):
+        await keys.remove(f"s{number}")
+    clock.advance(1)
+    assert await state(other, "k0") is None
+    assert await state(other, "k5") == "active"
+    assert len(other) == 1
+
+
+async def test_more_subscriptions_than_a_page_are_all_known(keys: RecordKeys, records: Watched) -> None:
+    for number in range(2500):
+        ring = {"subscription": {"id": f"s{number}"}, "state": "active", "expires": None, "keys": []}
+        await records.put("subscription", f"s{number}", ring)
+    await keys.refresh()
+    assert len(keys) == 2500
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{}, {"subscription": {"id": "bob"}, "state": "active", "expires": None, "keys": []}, {"subscription": "x"}],
+)
+async def test_a_record_that_is_no_subscription_lets_nobody_in(
+    keys: RecordKeys, records: Watched, document: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    await keys.add(ADA, primary=key_digest("k"))
+    await records.put("subscription", "ada", document)
+    await records.put("product", "ada", {})
+    await keys.refresh()
+    assert await state(keys, "k") is None
+    assert "cannot be read" in caplog.text
+    with pytest.raises(LookupError):
+        await keys.suspend("ada")
+
+
+async def test_a_subscription_that_is_not_there_is_told(keys: RecordKeys) -> None:
+    for call in (keys.suspend("x"), keys.issue("x"), keys.remove("x"), keys.keyring("x")):
+        with pytest.raises(LookupError, match="there is no subscription 'x'"):
+            await call
+
+
+async def test_what_makes_no_sense_is_refused(keys: RecordKeys, records: Watched) -> None:
+    await keys.add(ADA)
+    with pytest.raises(ValueError, match="overlap"):
+        await keys.issue("ada", overlap=-1)
+    with pytest.raises(ConfigError, match=r"RecordKeys\.refresh"):
+        RecordKeys(records, refresh=9)
+    with pytest.raises(ConfigError, match=r"RecordKeys\.prefix"):
+        RecordKeys(records, prefix="A B")
