@@ -82,6 +82,7 @@ def test_connection_nominates_fields(lines, names):
         b"if-none-match",
         b"access-control-allow-origin",
         b"www-authenticate",
+        b"te",
     ],
 )
 def test_connection_cannot_nominate_what_is_for_every_recipient(name):

@@ -14,6 +14,7 @@ from apim_middleware._http.credentials import CREDENTIALS
 from apim_middleware._http.keeping import (
     STATUSES,
     Keeping,
+    Terms,
     judge,
     kept_fields,
     selecting_fields,
@@ -40,7 +41,8 @@ def fields(**named: bytes) -> RawHeaders:
 
 
 def verdict(*headers: tuple[bytes, bytes], status: int = 200, **more: object) -> Keeping | str:
-    return judge(status, list(headers), received=NOW, **more)  # type: ignore[arg-type]
+    terms = Terms(ttl=more.pop("ttl", None))  # type: ignore[arg-type]
+    return judge(status, list(headers), received=NOW, terms=terms, **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("status", sorted(STATUSES))
@@ -163,7 +165,7 @@ def test_fields_of_the_connection_and_those_a_directive_names_are_not_kept() -> 
     [b"cache-control", b"expires", b"date", b"age", b"vary", b"pragma", b"connection", b"content-type"]
 ), st.binary(max_size=40))))  # fmt: skip
 def test_judging_never_fails(status: int, headers: RawHeaders) -> None:
-    assert isinstance(judge(status, headers, received=NOW, ttl=60.0), Keeping | str)
+    assert isinstance(judge(status, headers, received=NOW, terms=Terms(ttl=60.0)), Keeping | str)
 
 
 # Which requests get the same response

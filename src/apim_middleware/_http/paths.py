@@ -5,7 +5,7 @@ for the other.
 """
 
 import re
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 _PCHAR = "/:@!$&'()*+,;=-._~"
 _PLAIN = bytes(range(0x30, 0x3A)) + bytes(range(0x41, 0x5B)) + bytes(range(0x61, 0x7B)) + _PCHAR.encode()
@@ -76,6 +76,17 @@ def _decoded(raw: bytes) -> str:
         return unquote_to_bytes(raw).decode()
     except UnicodeDecodeError:
         raise BadTarget("the path is not valid UTF-8") from None
+
+
+def written_path(text: str) -> str:
+    """A path as people write it in configuration, when it is one a canonical path can equal; else BadTarget."""
+    if "?" in text or "#" in text:
+        raise BadTarget("it holds more than a path")
+    if unquote(text) != text:
+        raise BadTarget("it holds a percent-escape, which is compared decoded")
+    if canonical_path(text, None)[0] != text:
+        raise BadTarget("it holds two slashes in a row")
+    return text
 
 
 def canonical_query(query: bytes) -> bytes:
