@@ -13,7 +13,7 @@ from tests.servers import saying, stub
 from apim_middleware.errors import ConfigError, ConnectFailed, TransportError, UpstreamBroken, UpstreamTimeout
 from apim_middleware.policy import Policy, Stack
 from apim_middleware.proxy import Proxy
-from apim_middleware.testing import Answer, connect, http_scope
+from apim_middleware.testing import Answer, http_scope
 from apim_middleware.transports.httpx import HttpxTransport
 
 pytestmark = pytest.mark.anyio
@@ -880,14 +880,6 @@ async def test_a_refusal_of_head_has_no_body():
     async with Gateway(saying(b"")) as gateway:
         answer = await gateway.ask("HEAD")
         assert (answer.status, answer.body) == (502, b"")
-
-
-async def test_websockets_are_refused():
-    proxy = Proxy("http://x")
-    answer = await connect(proxy)
-    assert problem(answer) == (501, "websocket-not-supported")
-    answer = await connect(proxy, denial=False)
-    assert answer.messages == [{"type": "websocket.close", "code": 1008, "reason": "websocket-not-supported"}]
 
 
 async def test_an_unknown_scope_is_an_error():

@@ -1,7 +1,8 @@
 """One exchange under way: its request goes up, its response comes down, and neither waits in memory for the other."""
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from typing import cast
 
 import anyio
 
@@ -21,6 +22,8 @@ log = logging.getLogger("apim_middleware")
 _NO_BODY: Message = {"type": "http.request", "body": b"", "more_body": False}
 _READS = ("GET", "HEAD")
 _NOMINATES_NOTHING = (None, b"keep-alive", b"close")
+_TRAILERS, _EARLY_HINT = "http.response.trailers", "http.response.early_hint"
+_BEYOND = frozenset((_TRAILERS, _EARLY_HINT))
 
 
 async def refuse(refusal: Refusal, scope: Scope, send: Send) -> None:
@@ -63,6 +66,9 @@ class Passing:
             self._first = await self._receive()
             if self._first["type"] == "http.disconnect":
                 return
+        extensions = self._scope.get("extensions")
+        if extensions and not _BEYOND.isdisjoint(extensions):
+            self._use(extensions)
         await watched(self._receive, self._pass)
 
     async def _pass(self, watch: Watch) -> None:
@@ -119,6 +125,28 @@ class Passing:
             request.body = body
         watch.begin()
 
+    # What only some servers can pass on
+
+    def _use(self, extensions: Collection[str]) -> None:
+        """Ask for trailers if the client wants any (RFC 9110 §6.5), and for early hints, where the server takes them.
+
+        Clients of HTTP/1.0 know neither.
+        """
+        if self._scope.get("http_version") == "1.0":
+            return
+        self._request.trailers = _TRAILERS in extensions and hops.takes_trailers(self._scope["headers"])
+        if _EARLY_HINT in extensions:
+            self._request.early_hints = self._pass_hint
+
+    async def _pass_hint(self, lines: RawHeaders) -> None:
+        if links := get_all(lines, b"link"):
+            await self._send({"type": _EARLY_HINT, "links": links})
+
+    async def _pass_trailers(self, response: Answer) -> None:
+        nominated = hops.nominated(response.headers)
+        lines = [line for line in response.trailers if hops.may_trail(line[0]) and line[0] not in nominated]
+        await self._send({"type": _TRAILERS, "headers": lines, "more_trailers": False})
+
     # The response
 
     async def _fail(self, error: TransportError | Refusal) -> None:
@@ -141,7 +169,9 @@ class Passing:
             await self._fail(error)
             return
         headers.append(self._via)
-        await self._send({"type": "http.response.start", "status": response.status, "headers": headers})
+        head: Message = {"type": "http.response.start", "status": response.status, "headers": headers}
+        trails = left is None and self._request.trailers and _announced(response, head)
+        await self._send(head)
         last = response.whole() if type(response) is Answer else None
         if last is None:
             last = await self._pass_chunks(response, left)
@@ -149,6 +179,8 @@ class Passing:
             raise _other_length(len(last) - left)
         watch.stop()
         await self._send({"type": "http.response.body", "body": last, "more_body": False})
+        if trails:
+            await self._pass_trailers(cast("Answer", response))
 
     async def _pass_chunks(self, response: UpstreamResponse, left: int | None) -> bytes:
         """Pass down what comes, but for what goes with the end: that is given back."""
@@ -166,6 +198,15 @@ class Passing:
         if left:
             raise _other_length(-left)
         return last
+
+
+def _announced(response: UpstreamResponse, head: Message) -> bool:
+    """Whether trailers may follow this head; then it says so. Only bodies in chunks have any (RFC 9112 §7.1.2)."""
+    if type(response) is not Answer or b"transfer-encoding" not in response.index:
+        return False
+    head["trailers"] = True
+    head["headers"] += hops.announced(response.headers)
+    return True
 
 
 def _other_length(excess: int) -> UpstreamBroken:

@@ -6,16 +6,18 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
+from apim_middleware._config import Configured
 from apim_middleware._http import hops
 from apim_middleware._http.addresses import parse_address
 from apim_middleware._http.headers import header_value, raw_headers
 from apim_middleware._http.lines import Checked, are_names, check_values, checked
 from apim_middleware._http.paths import BadTarget, canonical_path, is_plain
 from apim_middleware.conditions import routed_path
-from apim_middleware.errors import Refusal
+from apim_middleware.errors import ConfigError, Refusal
 from apim_middleware.protocols import UpstreamRequest
 from apim_middleware.types import RawHeaders, Scope
 
+_USER_INFO = re.compile(r"(?:[^/?#]*//)?[^/?#]*@")
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,252}[a-z0-9.])?")
 _TARGET = re.compile(rb"\*|/[!-\"$-~]*")
 _ENCODED_SLASH = re.compile(rb"%(2[fF]|5[cC])")
@@ -62,18 +64,41 @@ def parsed(url: str) -> Upstream:
     return Upstream(f"{parts.scheme}://{authority}", authority.encode(), prefix.rstrip(b"/"))
 
 
+def upstream_of(value: Configured, field: str, url: str, cure: str) -> Upstream:
+    """The parts of the URL that a field holds. Raises ConfigError."""
+    if _USER_INFO.match(url):  # which no message may show
+        own = "Set the Authorization header with SetHeader instead"
+        raise ConfigError(type(value).__name__, field, "holds a user name or password", own)
+    try:
+        return parsed(url)
+    except ValueError as error:
+        raise value.mistake(field, f"cannot be asked: {error}", cure) from None
+
+
+def pseudonym_of(via: str) -> bytes:
+    """A name for ``Via`` that no other proxy has."""
+    return f"{via}-{secrets.token_hex(4)}".encode()
+
+
 class Writer:
     """Writes requests to one upstream, but for their bodies."""
 
     def __init__(
-        self, upstream: Upstream, seconds: Seconds, *, via: str, forwarded: Forwarding, keep_host: bool, direct: bool
+        self,
+        upstream: Upstream,
+        seconds: Seconds,
+        *,
+        pseudonym: bytes,
+        forwarded: Forwarding,
+        keep_host: bool,
+        direct: bool,
     ) -> None:
-        """Make a name for ``Via`` that no other proxy has.
+        """``pseudonym`` is the name for ``Via``, by which a loop is found.
 
         ``direct`` is whether requests go straight to a transport of ours, so that nobody changes their lines.
         """
         self.upstream = upstream
-        self.pseudonym = f"{via}-{secrets.token_hex(4)}".encode()
+        self.pseudonym = pseudonym
         self.via = self._via("1.1")
         """What responses are told."""
         self._own = lru_cache(maxsize=1024)(self._written_own)

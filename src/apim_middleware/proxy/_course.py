@@ -1,0 +1,262 @@
+"""The course of one request through a pool: which members are asked, how often, and how long each has."""
+
+from collections.abc import Awaitable, Callable
+from itertools import count
+from math import inf
+from typing import Self, TypeAlias
+
+import anyio
+
+from apim_middleware._ring import refused
+from apim_middleware.by import Key
+from apim_middleware.errors import ConnectFailed, Refusal, TransportError, UpstreamTimeout
+from apim_middleware.exchange import Exchange
+from apim_middleware.protocols import UpstreamRequest, UpstreamResponse
+from apim_middleware.proxy._fleet import Fleet
+from apim_middleware.proxy._kept_body import is_whole, kept
+from apim_middleware.proxy._node import Node, Try
+from apim_middleware.proxy._outcomes import kind_of, retry_after
+from apim_middleware.proxy._racing import Race
+from apim_middleware.proxy._statuses import statuses_of
+from apim_middleware.proxy.retry import IDEMPOTENT, Budget, Hedge, Retry
+from apim_middleware.types import Message, Scope, Send
+
+Asking: TypeAlias = Callable[[Node, UpstreamRequest], Awaitable[UpstreamResponse]]
+"""How a member is sent a request."""
+
+_HEADS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
+
+
+class Plan:
+    """How often the requests of a proxy are sent, and to how many at once."""
+
+    def __init__(self, fleet: Fleet, retry: Retry | None, hedge: Hedge | None) -> None:
+        """A request is neither repeated nor sent twice unless there is a rule for it."""
+        now = fleet.clock.monotonic()
+        self.fleet, self.retry, self.hedge = fleet, retry, hedge
+        self.bad = frozenset[int]() if retry is None else statuses_of(retry, "statuses")
+        self.repeating = Budget(1.0 if retry is None else retry.budget, now)
+        self.hedging = Budget(1.0 if hedge is None else hedge.budget, now)
+
+
+class Course:
+    """A transport for one request, which sends it to a pool; after ``begin`` it is a context, which ends it there.
+
+    ``asking`` is how a member is sent a request, where that is not by its transport's ``send``.
+    """
+
+    __slots__ = ("_answered", "_asking", "_attributes", "_key", "_live", "_plan", "_scope", "_stamps", "_tried")
+
+    _live: Try
+
+    def __init__(self, plan: Plan, scope: Scope, asking: Asking | None = None) -> None:
+        """Nothing is under way yet."""
+        self._plan, self._scope, self._asking = plan, scope, asking or _sent
+        self._attributes: dict[str, object] = {}
+        self._key: str | None = None
+        self._stamps: list[bytes] = []
+        self._answered = False
+        self._tried: list[Node] = []
+
+    async def begin(self, index: dict[bytes, bytes] | None) -> tuple[UpstreamRequest, dict[bytes, bytes]]:
+        """Choose a member, and write the request for it. Raises Refusal."""
+        fleet, scope = self._plan.fleet, self._scope
+        fleet.begin()
+        if fleet.looks_up:
+            await fleet.find()
+        exchange = Exchange.of(scope)
+        if exchange is not None:
+            self._attributes = exchange.attributes
+        if fleet.pool.key is not None:
+            self._key = _key(fleet.pool.key, exchange or Exchange(scope))
+        if fleet.stamp is not None:
+            self._stamps = fleet.stamp.found(scope["headers"])
+        try:
+            self._live = live = fleet.first(self._key, self._stamps)
+        except Refusal as refusal:
+            self._attributes["apim.upstream.error"] = refusal.code
+            raise
+        try:
+            return live.node.writer.request(scope, index)
+        except BaseException:
+            live.leave()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, where: object) -> None:
+        """Nothing of the request is under way any more."""
+        if isinstance(error, TransportError):
+            self._plan.fleet.broke_off(self._live)
+        self._live.leave()
+
+    @property
+    def via(self) -> tuple[bytes, bytes]:
+        """The line a response is given."""
+        return self._live.node.writer.via
+
+    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
+        """The answer of a member, which may be the second or third that was asked. Raises TransportError."""
+        retry = self._plan.retry
+        if retry is None:
+            return await self._once(request, None)
+        self._plan.repeating.pay_in()
+        request.body = kept(request.body, retry.max_body)
+        return await self._repeated(request, retry)
+
+    async def opening(self, request: UpstreamRequest, rules: object) -> UpstreamResponse:
+        """The same for a WebSocket handshake, whose rules ``asking`` knows."""
+        return await self.send(request)
+
+    async def aclose(self) -> None:
+        """There is nothing to close: the connections belong to others."""
+
+    def stamping(self, send: Send) -> Send:
+        """A ``send`` that gives the client the cookie of its member, unless it has it."""
+        stamp, scope = self._plan.fleet.stamp, self._scope
+        if stamp is None:
+            return send
+
+        async def sending(message: Message) -> None:
+            mine = self._live.node.stamp
+            if message["type"] in _HEADS and self._answered and mine not in self._stamps:
+                message = {**message, "headers": [*message["headers"], stamp.line(mine, scope)]}
+            await send(message)
+
+        return sending
+
+    # Again
+
+    async def _repeated(self, request: UpstreamRequest, retry: Retry) -> UpstreamResponse:
+        clock = self._plan.fleet.clock
+        over = inf if retry.deadline is None else clock.monotonic() + retry.deadline
+        for repetition in count(1):
+            came = await self._what_comes(request, min(retry.per_try or inf, over - clock.monotonic()))
+            wait = self._wait(request, came, repetition, over)
+            if wait is None or not self._move_on(_reason(came), repetition):
+                break
+            if not isinstance(came, TransportError):
+                await came.aclose()
+            await anyio.sleep(wait)
+            request = self._rewritten(request, self._live)
+        if isinstance(came, TransportError):
+            raise came
+        return came
+
+    async def _what_comes(self, request: UpstreamRequest, seconds: float) -> UpstreamResponse | TransportError:
+        try:
+            return await self._once(request, None if seconds == inf else seconds)
+        except TransportError as error:
+            return error
+
+    def _wait(
+        self, request: UpstreamRequest, came: UpstreamResponse | TransportError, repetition: int, over: float
+    ) -> float | None:
+        """Seconds before the request may be sent again; None when it may not, or need not."""
+        fleet, retry, asked = self._plan.fleet, self._plan.retry, 0.0
+        if retry is None or repetition >= retry.attempts or not is_whole(request.body):
+            return None
+        if not isinstance(came, ConnectFailed) and request.method not in IDEMPOTENT:  # it may have been executed
+            return None
+        if isinstance(came, TransportError):
+            if kind_of(came) not in retry.errors:
+                return None
+        elif came.status not in self._plan.bad:
+            return None
+        else:
+            asked = retry_after(came.headers, fleet.clock.now()) or 0.0
+        wait, now = max(asked, retry.wait(repetition, fleet.draw())), fleet.clock.monotonic()
+        if asked > retry.max_backoff or now + wait >= over or not self._plan.repeating.take(now):
+            return None
+        return wait
+
+    def _move_on(self, reason: str, repetition: int) -> bool:
+        """Turn to another member, or to the same one again; whether there is any."""
+        fleet = self._plan.fleet
+        self._tried.append(self._live.node)
+        live = fleet.another(self._key, self._tried)
+        if live is None:
+            return False
+        self._live.leave()
+        told = {"apim.upstream.member": self._live.node.name, "apim.upstream.reason": reason}
+        fleet.count("apim.upstream.retries", told)
+        self._attributes["apim.upstream.retries"] = repetition
+        self._live = live
+        return True
+
+    def _rewritten(self, request: UpstreamRequest, live: Try) -> UpstreamRequest:
+        other, _ = live.node.writer.request(self._scope)
+        other.body, other.trailers, other.early_hints = request.body, request.trailers, request.early_hints
+        return other
+
+    # Once, or twice at once
+
+    async def _once(self, request: UpstreamRequest, seconds: float | None) -> UpstreamResponse:
+        hedge = self._plan.hedge
+        plain = self._asking is _sent and request.body is None and request.method in ("GET", "HEAD")
+        if hedge is None or not plain:
+            return await self._ask(self._live, request, seconds)
+        self._plan.hedging.pay_in()
+        first = self._live
+
+        async def ask(live: Try) -> UpstreamResponse:
+            return await self._ask(live, request if live is first else self._rewritten(request, live), seconds)
+
+        self._live, response = await Race(ask).run(first, self._second, hedge.after)
+        self._attributes["apim.upstream.member"] = self._live.node.name
+        return response
+
+    def _second(self) -> Try | None:
+        """Another member that may be asked as well."""
+        plan = self._plan
+        fleet, now = plan.fleet, plan.fleet.clock.monotonic()
+        live = fleet.another(self._key, [*self._tried, self._live.node], only_fresh=True)
+        if live is None:
+            return None
+        if not plan.hedging.take(now):
+            live.leave()
+            return None
+        self._attributes["apim.upstream.hedged"] = True
+        fleet.count("apim.upstream.hedges", {"apim.upstream.member": self._live.node.name})
+        return live
+
+    async def _ask(self, live: Try, request: UpstreamRequest, seconds: float | None) -> UpstreamResponse:
+        """Ask one member, and tell the fleet what came of it."""
+        fleet, node = self._plan.fleet, live.node
+        self._attributes["apim.upstream.member"] = node.name
+        if node.breaker is not None:
+            self._attributes["apim.upstream.breaker"] = node.breaker.state
+        try:
+            asked = self._asking(node, request)
+            response = await (asked if seconds is None else _within(seconds, asked))
+        except TransportError as error:
+            fleet.failed(live, error)
+            raise
+        except BaseException:
+            live.leave()
+            raise
+        fleet.answered(live, response.status, response.headers)
+        self._answered = True
+        return response
+
+
+def _key(key: Key, exchange: Exchange) -> str | None:
+    try:
+        return key(exchange)
+    except Exception as error:
+        raise refused(exchange, error) from error
+
+
+def _sent(node: Node, request: UpstreamRequest) -> Awaitable[UpstreamResponse]:
+    return node.transport.send(request)
+
+
+def _reason(came: UpstreamResponse | TransportError) -> str:
+    return str(kind_of(came)) if isinstance(came, TransportError) else str(came.status)
+
+
+async def _within(seconds: float, asked: Awaitable[UpstreamResponse]) -> UpstreamResponse:
+    with anyio.move_on_after(seconds):
+        return await asked
+    raise UpstreamTimeout("the upstream took too long for one try")

@@ -1,0 +1,62 @@
+"""A request body that can go up more than once, as long as it is small."""
+
+from collections.abc import AsyncIterable, AsyncIterator
+from typing import TypeAlias
+
+Body: TypeAlias = bytes | AsyncIterable[bytes] | None
+
+
+class KeptBody:
+    """Chunks that are kept when they come, up to a size; every iteration begins with those that came before.
+
+    One iteration goes on at a time. ``whole`` is whether all that has come is still there.
+    """
+
+    def __init__(self, body: AsyncIterable[bytes], most: int) -> None:
+        """Keep at most so many bytes."""
+        self.whole = True
+        self._source = aiter(body)
+        self._parts: list[bytes] = []
+        self._room = most
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        if not self.whole:
+            raise RuntimeError("some of the body is gone")
+        return _Pass(self)
+
+    def part(self, number: int) -> bytes | None:
+        """A chunk that is there; None when it has yet to come."""
+        return self._parts[number] if number < len(self._parts) else None
+
+    async def more(self) -> bytes:
+        """The next chunk that comes, which is kept if there is room."""
+        chunk = await anext(self._source)
+        self._room -= len(chunk)
+        if self._room < 0:
+            self.whole, self._parts = False, []
+        elif self.whole:
+            self._parts.append(chunk)
+        return chunk
+
+
+class _Pass:
+    def __init__(self, body: KeptBody) -> None:
+        self._body, self._next = body, 0
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        part = self._body.part(self._next)
+        self._next += 1
+        return await self._body.more() if part is None else part
+
+
+def kept(body: Body, most: int) -> Body:
+    """The body as it can be sent again."""
+    return KeptBody(body, most) if isinstance(body, AsyncIterable) else body
+
+
+def is_whole(body: Body) -> bool:
+    """Whether it can be sent again."""
+    return not isinstance(body, KeptBody) or body.whole

@@ -1,0 +1,115 @@
+"""Where the members of a pool are: those that are written down, and those that are looked up now and then."""
+
+import logging
+import re
+from collections.abc import Sequence
+from math import inf
+
+from apim_middleware.proxy._lookup import LookupFailed, addresses, targets
+from apim_middleware.proxy._node import Place
+from apim_middleware.proxy.members import MOST, Entry, Member, Members, Service
+from apim_middleware.transports._origins import parsed as parsed_origin
+
+log = logging.getLogger("apim_middleware")
+
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?")
+_LEAST_WEIGHT = 0.01  # of a record that says 0: "very small chance of being selected" (RFC 2782)
+_SOONEST = 1.0
+
+
+class Roster:
+    """The places of all members, as they are known by now. Every time is an argument."""
+
+    def __init__(self, members: Members) -> None:
+        """Only what is written down is known yet."""
+        self._members = members
+        self._found: dict[str, list[Place]] = {}
+        self._due: dict[str, float] = {}
+        self._version = 0
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """Another value after each change."""
+        return self._members.version, self._version
+
+    def places(self) -> list[Place]:
+        """Where requests can go."""
+        return [place for entry in self._members for place in self._places_of(entry)][:MOST]
+
+    def drained(self, place: Place) -> bool:
+        """Whether the member that this place belongs to is drained."""
+        return self._members.drained(place.entry)
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether there is anything to look up."""
+        return any(_every(entry) is not None for entry in self._members)
+
+    def lacks(self, now: float) -> bool:
+        """Whether a service was never found and should be looked for before a request gives up."""
+        return any(
+            isinstance(entry, Service) and entry.url not in self._found and self._due.get(entry.url, -inf) <= now
+            for entry in self._members
+        )
+
+    async def look_up(self, now: float) -> float:
+        """Look up what is due, and give the seconds until the next thing is."""
+        waits = []
+        for entry in self._members:
+            every = _every(entry)
+            if every is not None:
+                if self._due.get(entry.url, -inf) <= now:
+                    self._due[entry.url] = now + await self._look_up(entry, every)
+                waits.append(self._due[entry.url] - now)
+        for gone in self._found.keys() - {entry.url for entry in self._members}:
+            del self._found[gone]
+            self._due.pop(gone, None)
+        return max(_SOONEST, min(waits, default=_SOONEST))
+
+    async def _look_up(self, entry: Entry, every: float) -> float:
+        try:
+            if isinstance(entry, Service):
+                records, holds = await targets(entry.record, entry.server)
+                places = [place for each in records if (place := _of_target(entry, *each)) is not None]
+                every = min(every, max(holds, _SOONEST))
+            else:
+                origin = parsed_origin(entry.upstream.origin)
+                places = [_of_address(entry, each, origin.port) for each in await addresses(origin.host, origin.port)]
+        except LookupFailed as error:
+            log.warning("upstream-lookup-failed: %s", error)
+            return min(every, 5.0)
+        if places and places != self._found.get(entry.url):
+            self._found[entry.url] = places
+            self._version += 1
+        return every
+
+    def _places_of(self, entry: Entry) -> Sequence[Place]:
+        found = self._found.get(entry.url)
+        if found is not None and _every(entry) is not None:
+            return found
+        return [] if isinstance(entry, Service) else [_of_member(entry)]
+
+
+def _every(entry: Entry) -> float | None:
+    return entry.every if isinstance(entry, Service) else entry.lookup
+
+
+def _of_member(member: Member) -> Place:
+    return Place(member.label, member.url, "", member.weight, member.priority, member.url)
+
+
+def _of_address(member: Member, address: str, port: int) -> Place:
+    upstream = member.upstream
+    host = f"[{address}]" if ":" in address else address
+    url = f"{upstream.origin.split(':', 1)[0]}://{host}:{port}{upstream.prefix.decode()}"
+    authority = upstream.authority.decode()
+    return Place(f"{member.label} {address}", url, authority, member.weight, member.priority, member.url)
+
+
+def _of_target(service: Service, host: str, port: int, weight: int, priority: int) -> Place | None:
+    """The place a record names, if it is one that can be asked."""
+    if not port or _HOST.fullmatch(host) is None:
+        log.warning("upstream-lookup-failed: a record of %s names nobody who could be asked", service.record)
+        return None
+    url = f"{service.scheme}://{host}:{port}{service.path}"
+    return Place(url, url, "", weight or _LEAST_WEIGHT, priority, service.url)

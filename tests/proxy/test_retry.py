@@ -1,0 +1,563 @@
+"""Asking again: when, whom, how often, and above all when not."""
+
+import anyio
+import anyio.lowlevel
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.servers import stub
+
+from apim_middleware.errors import ConfigError, ConnectFailed, TransportError, UpstreamBroken, UpstreamTimeout
+from apim_middleware.policy import Stack
+from apim_middleware.proxy import Proxy
+from apim_middleware.proxy._kept_body import KeptBody
+from apim_middleware.proxy._racing import Race
+from apim_middleware.proxy.breaker import CircuitBreaker
+from apim_middleware.proxy.pool import Pool
+from apim_middleware.proxy.retry import IDEMPOTENT, Budget, Hedge, Retry
+from apim_middleware.testing import Answer, http_scope
+from apim_middleware.transports.httpx import HttpxTransport
+
+from .scripted import Said, Scripted, ask, problem
+from .test_pool import SEEN, A, B, C, Gateway, Look
+
+pytestmark = pytest.mark.anyio
+
+AT_ONCE = Retry(backoff=0)
+LONG = [(b"content-length", b"8")]
+METHODS = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "POST", "PATCH", "PROPFIND"]
+FAILURES = [ConnectFailed("x"), UpstreamTimeout("x"), UpstreamBroken("x"), 503]
+
+
+# Whom and how often
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+async def test_another_member_is_asked(failure):
+    gateway = Gateway(A, B, C, told={"a": failure}, retry=AT_ONCE)
+    answer = await gateway.ask()
+    assert (answer.status, gateway.transport.asked) == (200, ["a", "b"])
+    assert gateway.under_way == [0, 0, 0]
+
+
+async def test_the_same_member_is_asked_again_when_there_is_no_other():
+    gateway = Gateway(A, told={"a": [503, ConnectFailed("x"), 200]}, retry=AT_ONCE)
+    assert (await gateway.ask()).status == 200
+    assert gateway.transport.asked == ["a", "a", "a"]
+
+
+async def test_one_upstream_can_be_asked_again_without_a_pool():
+    transport = Scripted(a=[503, 200])
+    assert (await ask(Proxy(A, transport=transport, retry=AT_ONCE))).status == 200
+
+
+async def test_the_last_answer_goes_down_when_all_has_failed():
+    gateway = Gateway(
+        A, B, C, told={"a": 502, "b": UpstreamBroken("x"), "c": (503, [(b"x-c", b"1")], b"sorry")}, retry=AT_ONCE
+    )
+    answer = await gateway.ask()
+    assert (answer.status, answer.body, answer.header(b"x-c")) == (503, b"sorry", b"1")
+    assert gateway.transport.asked == ["a", "b", "c"]
+
+
+async def test_the_last_error_is_told_when_all_has_failed():
+    told = {"a": 503, "b": 503, "c": UpstreamTimeout("x")}
+    gateway = Gateway(A, B, C, told=told, retry=AT_ONCE)
+    assert problem(await gateway.ask()) == (504, "upstream-timeout")
+
+
+async def test_answers_that_are_not_passed_on_are_closed():
+    gateway = Gateway(A, B, told={"a": 503}, retry=AT_ONCE)
+    await gateway.ask()
+    assert [each.closed for each in gateway.transport.said] == [True, True]
+
+
+async def test_what_is_no_failure_is_not_repeated():
+    gateway = Gateway(A, B, told={"a": [500, 404, TransportError("the request is at fault")]}, retry=AT_ONCE)
+    assert [(await gateway.ask("GET")).status for _ in range(1)] == [500]
+    assert gateway.transport.asked == ["a"]
+
+
+async def test_a_member_left_alone_is_not_asked_again():
+    gateway = Gateway(A, B, told={"a": 503, "b": 503}, retry=AT_ONCE, breaker=CircuitBreaker(failures=1))
+    assert (await gateway.ask()).status == 503
+    assert gateway.transport.asked == ["a", "b"]
+    assert gateway.under_way == [0, 0]
+
+
+# What may be repeated
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("failure", FAILURES)
+async def test_only_what_may_be_done_twice_is_repeated_once_it_was_sent(method, failure):
+    gateway = Gateway(A, B, told={"a": failure}, retry=AT_ONCE)
+    answer = await gateway.ask(method)
+    repeated = method in IDEMPOTENT or isinstance(failure, ConnectFailed)
+    assert gateway.transport.asked == (["a", "b"] if repeated else ["a"])
+    assert (answer.status == 200) is repeated
+
+
+async def test_nothing_is_repeated_once_a_response_has_begun():
+    gateway = Gateway(A, B, told={"a": Said(breaks=UpstreamBroken("half"))}, retry=AT_ONCE)
+    with pytest.raises(UpstreamBroken):
+        await gateway.ask()
+    assert gateway.transport.asked == ["a"]
+
+
+# Bodies
+
+
+@pytest.mark.parametrize("framing", [LONG, [(b"transfer-encoding", b"chunked")]])
+async def test_a_body_goes_up_again_as_it_was(framing):
+    gateway = Gateway(A, B, told={"a": 503}, retry=AT_ONCE)
+    answer = await gateway.ask("PUT", headers=framing, body=[b"one ", b"", b"two", b"!"])
+    assert answer.status == 200
+    assert gateway.transport.bodies == {"a": [b"one two!"], "b": [b"one two!"]}
+
+
+async def test_a_body_too_large_to_keep_goes_up_once():
+    gateway = Gateway(A, B, told={"a": 503}, retry=Retry(backoff=0, max_body=7))
+    answer = await gateway.ask("PUT", headers=LONG, body=[b"one ", b"two!"])
+    assert (answer.status, gateway.transport.asked) == (503, ["a"])
+
+
+async def test_a_body_that_was_not_begun_goes_elsewhere_however_large():
+    gateway = Gateway(A, B, told={"a": ConnectFailed("x")}, retry=Retry(backoff=0, max_body=0))
+    answer = await gateway.ask("POST", headers=LONG, body=[b"one ", b"two!"])
+    assert answer.status == 200
+    assert gateway.transport.bodies == {"b": [b"one two!"]}
+
+
+async def test_a_body_that_was_begun_is_finished_by_the_next_member():
+    async def refuse_early(request):
+        return 503
+
+    class Early(Scripted):
+        async def _take(self, host, request):
+            if host == "a":
+                chunks = aiter(request.body)
+                self.bodies[host].append(await anext(chunks))
+            else:
+                await super()._take(host, request)
+
+    transport = Early(a=503)
+    app = Proxy(Gateway(A, B).app.upstream, transport=transport, retry=AT_ONCE)
+    answer = await ask(app, "PUT", headers=LONG, body=[b"one ", b"two!"])
+    assert answer.status == 200
+    assert transport.bodies == {"a": [b"one "], "b": [b"one two!"]}
+
+
+@pytest.mark.parametrize("transport", [None, HttpxTransport])
+async def test_an_upload_that_is_broken_off_by_an_answer_goes_elsewhere_whole(transport):
+    """Over real sockets, and with a time for each try."""
+    answered, inbox = anyio.Event(), [b"one ", b"two!"]
+
+    async def early(spoken):
+        await spoken.until(b"one ")
+        await spoken.say(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n")
+        await spoken.hang_on()
+        answered.set()
+
+    async def patient(spoken):
+        await spoken.until(b"two!")
+        await spoken.say(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+
+    async def receive():
+        if len(inbox) == 1:
+            with anyio.fail_after(10):
+                await answered.wait()
+        return {"type": "http.request", "body": inbox.pop(0), "more_body": bool(inbox)} if inbox else await stay()
+
+    async def stay():
+        await anyio.sleep_forever()
+
+    answer = Answer()
+
+    async def send(message):
+        answer.messages.append(message)
+
+    async with stub(early) as one, stub(patient) as two:
+        retry = Retry(backoff=0, per_try=30, deadline=30)
+        app = Proxy(Pool(one.origin, two.origin), transport=transport and transport(), retry=retry)
+        await app(http_scope("PUT", headers=LONG), receive, send)
+        await app._transport.aclose()
+    assert (answer.status, answer.body) == (200, b"ok")
+    assert two.heard[0].endswith(b"\r\n\r\none two!")
+
+
+async def test_a_client_that_leaves_ends_it():
+    gateway = Gateway(A, B, told={"a": 503}, retry=AT_ONCE)
+    answer, inbox = (
+        Answer(),
+        [{"type": "http.request", "body": b"half", "more_body": True}, {"type": "http.disconnect"}],
+    )
+
+    async def receive():
+        return inbox.pop(0)
+
+    async def send(message):
+        answer.messages.append(message)
+
+    await gateway.app(http_scope("PUT", headers=LONG), receive, send)
+    assert (answer.messages, gateway.under_way) == ([], [0, 0])
+
+
+async def test_a_client_that_leaves_while_nobody_is_asked_ends_it():
+    """Between two tries there is only the waiting."""
+    gateway = Gateway(A, told={"a": 503}, retry=Retry(backoff=3600, max_backoff=3600))
+    gateway.app._plan.fleet.draw = lambda: 1.0
+
+    async def receive():
+        while not gateway.transport.asked:
+            await anyio.lowlevel.checkpoint()
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        raise AssertionError(message)
+
+    with anyio.fail_after(10):
+        await gateway.app(http_scope("GET"), receive, send)
+    assert gateway.under_way == [0]
+
+
+async def pieces():
+    for each in (b"a", b"bc", b"def"):
+        yield each
+
+
+async def test_a_kept_body_begins_where_it_began():
+    body = KeptBody(pieces(), 6)
+    first = aiter(body)
+    assert [await anext(first), await anext(first)] == [b"a", b"bc"]
+    assert [each async for each in body] == [b"a", b"bc", b"def"]
+    assert [each async for each in body] == [b"a", b"bc", b"def"]
+
+
+async def test_a_body_beyond_its_size_is_let_go():
+    body = KeptBody(pieces(), 5)
+    assert [each async for each in body] == [b"a", b"bc", b"def"]
+    assert (body.whole, body._parts) == (False, [])
+    with pytest.raises(RuntimeError):
+        aiter(body)
+
+
+# When
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"), [(b"0", 200), (b"2", 503), (b"Thu, 01 Jan 1970 00:00:00 GMT", 200), (b"soon", 200)]
+)
+async def test_a_retry_after_is_waited_for_or_passed_on(asked, status):
+    gateway = Gateway(A, told={"a": [(503, [(b"retry-after", asked)]), 200]}, retry=Retry(backoff=0, max_backoff=1))
+    answer = await gateway.ask()
+    assert answer.status == status
+    if status == 503:
+        assert answer.header(b"retry-after") == asked
+
+
+@pytest.mark.parametrize(
+    ("repetition", "drawn", "seconds"),
+    [(1, 1.0, 0.1), (2, 1.0, 0.2), (4, 1.0, 0.8), (5, 1.0, 1.0), (50, 1.0, 1.0), (4, 0.5, 0.4), (9, 0.0, 0)],
+)
+def test_the_wait_grows_up_to_a_bound_and_is_drawn(repetition, drawn, seconds):
+    assert Retry(backoff=0.1, max_backoff=1.0).wait(repetition, drawn) == pytest.approx(seconds)
+
+
+async def test_a_try_has_a_time_of_its_own():
+    async def never(request):
+        await anyio.sleep_forever()
+
+    gateway = Gateway(A, B, told={"a": [never]}, retry=Retry(backoff=0, per_try=0.01))
+    assert (await gateway.ask()).status == 200
+    assert gateway.under_way == [0, 0]
+
+
+async def test_a_try_that_takes_too_long_is_not_repeated_if_it_may_have_been_executed():
+    async def never(request):
+        await anyio.sleep_forever()
+
+    gateway = Gateway(
+        A, B, told={"a": [never]}, retry=Retry(backoff=0, per_try=0.01), breaker=CircuitBreaker(failures=1)
+    )
+    assert problem(await gateway.ask("POST")) == (504, "upstream-timeout")
+    assert gateway.transport.asked == ["a"]
+    assert gateway.states == ["open", "ready"]
+
+
+async def test_there_is_a_time_for_all_of_them():
+    async def slow(request):
+        gateway.clock.advance(6)
+        return 503
+
+    gateway = Gateway(A, told={"a": [slow]}, retry=Retry(attempts=9, backoff=0, deadline=10))
+    assert (await gateway.ask()).status == 503
+    assert len(gateway.transport.asked) == 2
+
+
+# The budget
+
+
+async def test_an_upstream_in_trouble_is_not_buried():
+    gateway = Gateway(A, told={"a": 503}, retry=Retry(backoff=0, budget=0.1))
+    for _ in range(200):
+        await gateway.ask()
+    assert 200 + 10 <= len(gateway.transport.asked) <= 200 + 10 + 20
+
+
+def test_after_a_while_something_may_be_spent_again():
+    budget = Budget(0.1, now=0)
+    assert sum(budget.take(0) for _ in range(20)) == 10
+    assert [budget.take(0.5), budget.take(1.5), budget.take(1.5)] == [False, True, False]
+    assert sum(budget.take(1000) for _ in range(20)) == 10
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(0, 5)), max_size=300), st.sampled_from([0.1, 0.5, 1.0]))
+def test_no_more_is_ever_spent_than_there_was(steps, share):
+    budget, now, paid, spent = Budget(share, now=0), 0.0, 0, 0
+    for passed in steps:
+        if passed is None:
+            budget.pay_in()
+            paid += 1
+        else:
+            now += passed
+            spent += budget.take(now)
+    assert spent <= 10 + paid * share + now + 1e-6
+
+
+# What is seen of it
+
+
+async def test_the_exchange_says_how_often_it_was_repeated_and_who_answered():
+    gateway = Gateway(A, B, C, told={"a": 503, "b": ConnectFailed("x")}, retry=AT_ONCE)
+    await ask(Stack(Look())(gateway.app))
+    assert SEEN[-1] == {"apim.upstream.member": C, "apim.upstream.retries": 2}
+    assert gateway.events.all == [("apim.upstream.retries", A, "503"), ("apim.upstream.retries", B, "connect")]
+
+
+# Asking twice at once
+
+
+class Slow:
+    """An upstream that answers when it is told to, and knows whether somebody still waits."""
+
+    def __init__(self):
+        self.asked, self.go, self.left = anyio.Event(), anyio.Event(), False
+
+    async def __call__(self, request):
+        self.asked.set()
+        try:
+            await self.go.wait()
+        except BaseException:
+            self.left = True
+            raise
+        return 200
+
+
+HEDGE = Hedge(after=0.01)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_second_member_is_asked_when_the_first_takes_long(method):
+    slow = Slow()
+    gateway = Gateway(A, B, told={"a": [slow], "b": (200, [], b"quick")}, hedge=HEDGE)
+    answer = await ask(Stack(Look())(gateway.app), method)
+    assert (answer.status, slow.left) == (200, True)
+    assert gateway.transport.asked == ["a", "b"]
+    assert gateway.under_way == [0, 0]
+    assert SEEN[-1] == {"apim.upstream.member": B, "apim.upstream.hedged": True}
+    assert ("apim.upstream.hedges", A) in gateway.events.all
+
+
+async def test_the_first_may_still_win():
+    first, second = Slow(), Slow()
+
+    async def told(request):
+        first.go.set()
+        return await second(request)
+
+    gateway = Gateway(A, B, told={"a": [first], "b": [told]}, hedge=HEDGE)
+    await ask(Stack(Look())(gateway.app))
+    assert SEEN[-1]["apim.upstream.member"] == A
+    assert second.left
+    assert gateway.under_way == [0, 0]
+
+
+async def test_a_quick_answer_asks_nobody_else():
+    gateway = Gateway(A, B, hedge=Hedge(after=60))
+    await gateway.ask()
+    assert gateway.transport.asked == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "body"), [("POST", [], b""), ("PUT", LONG, b"12345678"), ("GET", LONG, b"12345678")]
+)
+async def test_what_is_more_than_a_question_is_asked_once(method, headers, body):
+    slow = Slow()
+    gateway = Gateway(A, B, told={"a": [slow]}, hedge=HEDGE)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: ask(gateway.app, method, headers=headers, body=body))
+        await slow.asked.wait()
+        await anyio.sleep(0.05)
+        slow.go.set()
+    assert gateway.transport.asked == ["a"]
+
+
+async def test_an_error_waits_for_the_other_answer():
+    slow = Slow()
+
+    async def broken(request):
+        slow.go.set()
+        raise UpstreamBroken("x")
+
+    gateway = Gateway(A, B, told={"a": [slow], "b": [broken]}, hedge=HEDGE)
+    assert (await gateway.ask()).status == 200
+
+
+@pytest.mark.parametrize(("late", "status"), [(200, 200), (500, 500), (UpstreamTimeout("y"), 503)])
+async def test_a_failing_status_waits_for_the_other_answer(late, status):
+    slow, quick = Slow(), Said(503)
+
+    async def sorry(request):
+        slow.go.set()
+        return quick
+
+    async def first(request):
+        await slow(request)
+        if isinstance(late, Exception):
+            raise late
+        return late
+
+    gateway = Gateway(A, B, told={"a": [first], "b": [sorry]}, hedge=HEDGE)
+    assert (await gateway.ask()).status == status
+    assert quick.closed
+    assert gateway.under_way == [0, 0]
+
+
+async def test_two_errors_are_one_error():
+    slow = Slow()
+
+    async def broken(request):
+        slow.go.set()
+        raise UpstreamBroken("x")
+
+    async def late(request):
+        await slow(request)
+        raise UpstreamTimeout("y")
+
+    gateway = Gateway(A, B, told={"a": [late], "b": [broken]}, hedge=HEDGE)
+    assert (await gateway.ask()).status in (502, 504)
+    assert gateway.under_way == [0, 0]
+
+
+async def test_two_answers_at_once_are_one_answer():
+    both, asked = anyio.Event(), []
+
+    async def told(request):
+        asked.append(request)
+        if len(asked) == 2:
+            both.set()
+        await both.wait()
+        return 200
+
+    gateway = Gateway(A, B, told={"a": [told], "b": [told]}, hedge=HEDGE)
+    assert (await gateway.ask()).status == 200
+    assert [each.closed for each in gateway.transport.said] == [True] * len(gateway.transport.said)
+    assert gateway.under_way == [0, 0]
+
+
+async def test_an_answer_nobody_waits_for_any_more_is_closed():
+    gateway, said = Gateway(A), Said()
+    live = gateway.app._plan.fleet.first(None)
+    with anyio.CancelScope() as left:
+
+        async def ask_and_leave(live):
+            left.cancel()
+            return said
+
+        await Race(ask_and_leave).run(live, lambda: None, 60)
+    assert left.cancelled_caught
+    assert (said.closed, gateway.under_way) == (True, [0])
+
+
+async def test_nobody_is_asked_twice_when_the_budget_is_used_up():
+    async def slow(request):
+        await anyio.sleep(0.02)
+        return 200
+
+    gateway = Gateway(A, B, told={"a": [slow]}, hedge=Hedge(after=0.001, budget=0.01))
+    while gateway.app._plan.hedging.take(gateway.clock.monotonic()):
+        pass
+    await gateway.ask()
+    assert gateway.transport.asked == ["a"]
+    assert gateway.under_way == [0, 0]
+
+
+async def test_an_error_that_is_nobodys_answer_comes_out_as_it_is():
+    async def failing(request):
+        raise RuntimeError("mine")
+
+    gateway = Gateway(A, B, told={"a": [failing]}, hedge=HEDGE)
+    with pytest.raises(RuntimeError, match="mine"):
+        await gateway.ask()
+    assert gateway.under_way == [0, 0]
+
+
+async def test_nobody_else_to_ask_is_no_reason_to_fail():
+    slow = Slow()
+    gateway = Gateway(A, told={"a": [slow]}, hedge=HEDGE)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: gateway.ask())
+        await slow.asked.wait()
+        await anyio.sleep(0.03)
+        slow.go.set()
+    assert gateway.transport.asked == ["a"]
+
+
+async def test_a_client_that_leaves_ends_both():
+    one, other = Slow(), Slow()
+    gateway = Gateway(A, B, told={"a": [one], "b": [other]}, hedge=HEDGE)
+
+    async def receive():
+        await other.asked.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        raise AssertionError(message)
+
+    with anyio.fail_after(10):
+        await gateway.app(http_scope("GET"), receive, send)
+    assert one.left
+    assert other.left
+    assert gateway.under_way == [0, 0]
+
+
+# Mistakes
+
+
+def test_one_upstream_has_nobody_else_to_ask():
+    with pytest.raises(ConfigError, match=r"Proxy\.hedge"):
+        Proxy(A, hedge=HEDGE)
+
+
+@pytest.mark.parametrize(
+    ("cls", "fields", "field"),
+    [
+        (Retry, {"attempts": 1}, "attempts"),
+        (Retry, {"attempts": 51}, "attempts"),
+        (Retry, {"backoff": 2.0}, "backoff"),
+        (Retry, {"backoff": -1}, "backoff"),
+        (Retry, {"max_body": -1}, "max_body"),
+        (Retry, {"budget": 0.0}, "budget"),
+        (Retry, {"per_try": 0}, "per_try"),
+        (Retry, {"deadline": 0}, "deadline"),
+        (Retry, {"statuses": (), "errors": ()}, "statuses"),
+        (Retry, {"statuses": ("x",)}, "statuses"),
+        (Hedge, {"after": 0}, "after"),
+        (Hedge, {}, "after"),
+        (Hedge, {"after": 1, "budget": 2.0}, "budget"),
+    ],
+)
+def test_a_mistake_names_its_field(cls, fields, field):
+    with pytest.raises(ConfigError, match=rf"{cls.__name__}\.{field}"):
+        cls(**fields)
