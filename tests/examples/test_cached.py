@@ -42,3 +42,15 @@ def test_each_customer_gets_their_own_orders(client: TestClient, example: dict[s
 def test_without_a_key_there_are_no_orders(client: TestClient, example: dict[str, Any]) -> None:
     client.get("/customers/orders", headers={"Ocp-Apim-Subscription-Key": example["acme_key"]})
     assert client.get("/customers/orders").status_code == 401
+
+
+def test_where_a_visitor_comes_from_makes_no_other_page(client: TestClient) -> None:
+    first = client.get("/shop/prices?utm_source=news")
+    assert client.get("/shop/prices?utm_campaign=spring").json() == first.json()
+
+
+def test_what_another_url_changes_is_taken_away_by_name(client: TestClient) -> None:
+    first = client.get("/shop/prices")
+    assert "cache-tag" not in first.headers
+    client.post("/deliveries?name=tea")
+    assert client.get("/shop/prices").json()["prices"]["tea"] == first.json()["prices"]["tea"] - 1

@@ -50,7 +50,7 @@ def gateway() -> Iterator[Session]:
 
 
 def test_every_line_it_prints_shows_what_it_says(gateway: Session) -> None:
-    assert len(gateway.lines) == 9
+    assert len(gateway.lines) == 15
     seen = {}
     for what, (status, command) in gateway.lines.items():
         answer = seen[what] = gateway.run(command)
@@ -59,12 +59,17 @@ def test_every_line_it_prints_shows_what_it_says(gateway: Session) -> None:
     hit = seen["the same answer from the cache (age, cache-status: hit)"]
     assert re.search(r"^cache-status: apim;hit", hit, re.MULTILINE)
     made = re.compile(r'"made_at":[\d.]+')
-    upstream = seen["from the upstream (look at cache-status, ratelimit, and at what the upstream saw)"]
-    assert made.findall(hit) == made.findall(upstream) != []
-    assert '"x-caller":"alice"' in upstream
-    assert "ocp-apim-subscription-key" not in upstream
-    assert "x-powered-by" not in upstream
-    assert upstream.lower().count("\ndate:") == 1
+    fresh = seen["from a server (look at cache-status, ratelimit, and at what the server has seen)"]
+    assert made.findall(hit) == made.findall(fresh) != []
+    assert '"x-user-id":"alice"' in fresh
+    assert '"x-product-id":"starter"' in fresh
+    assert "ocp-apim-subscription-key" not in fresh
+    assert "x-powered-by" not in fresh
+    assert fresh.lower().count("\ndate:") == 1
+    single = seen["one of the two servers is busy with single orders, and the other is asked"]
+    assert single.count('{"order":7,"server":"one","query":"via=gateway"}\n200\n') == 4
+    assert seen["events as they happen"].count("data: ") == 3
+    assert seen["and none too many for the product business"] == "200\n" * 11
 
 
 def test_every_request_leaves_a_span_on_the_console(gateway: Session) -> None:

@@ -1,8 +1,12 @@
 """Behind real front servers the gateway knows who is calling, and nobody can tell it otherwise."""
 
-import pytest
+import re
+from pathlib import Path
 
-from .conftest import CLIENT, Front, Upstream
+import pytest
+from tests.servers import LOOPBACK, Running, serving
+
+from .conftest import CLIENT, Front, Seen, Upstream, example, running_front
 
 LIES = [
     ("X-Forwarded-For", "6.6.6.6"),
@@ -15,15 +19,20 @@ LIES = [
 ]
 
 
-@pytest.mark.parametrize(("tls", "scheme"), [(False, "http"), (True, "https")])
 @pytest.mark.parametrize("lies", [(), LIES], ids=["honest", "lying"])
-def test_address_scheme_and_host_are_the_clients_own(front: Front, tls, scheme, lies):
-    seen = front.ask(tls=tls, headers=lies)
+def test_address_scheme_and_host_are_the_clients_own(front: Front, lies):
+    seen = front.ask(headers=lies)
     assert seen.status == 200
     assert seen.lines("x-forwarded-for") == [CLIENT]
-    assert seen.lines("x-forwarded-proto") == [scheme]
+    assert seen.lines("x-forwarded-proto") == ["https"]
     assert seen.lines("x-forwarded-host") == ["api.example"]
     assert "6.6.6.6" not in str(seen.body)
+
+
+def test_plain_http_is_sent_to_https(front: Front):
+    seen = front.ask(path="/orders?page=2", tls=False)
+    assert seen.status == 308
+    assert re.fullmatch(r"https://api\.example(:\d+)?/orders\?page=2", seen.headers["Location"])
 
 
 def test_a_client_cannot_pile_up_lies(front: Front):
@@ -66,7 +75,59 @@ def test_events_pass_when_they_come(front: Front, upstream: Upstream):
         connection.close()
 
 
+@pytest.mark.parametrize("lies", [(), LIES], ids=["honest", "lying"])
+def test_a_websocket_passes_with_who_is_calling(front: Front, upstream: Upstream, lies):
+    headers = [("Authorization", "Bearer a.b.c"), *lies]
+    with front.websocket(
+        "/talk", additional_headers=headers, subprotocols=["chat"], origin="https://x.example"
+    ) as socket:
+        assert socket.subprotocol == "chat"
+        seen = Seen(101, socket.recv().encode(), {})
+        for message in ("text", b"bytes", "x" * 100_000):
+            socket.send(message)
+            assert socket.recv() == message
+        socket.close(4001, "enough")
+    assert seen.lines("x-forwarded-for") == [CLIENT]
+    assert seen.lines("x-forwarded-proto") == ["https"]
+    assert seen.lines("x-forwarded-host") == ["api.example"]
+    assert seen.lines("authorization") == ["Bearer a.b.c"]
+    assert seen.lines("origin") == ["https://x.example"]
+    assert "6.6.6.6" not in str(seen.body)
+
+
+def test_an_upgrade_to_anything_else_is_not_passed_on(front: Front):
+    seen = front.ask(
+        headers=[("Connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "h2c"), ("HTTP2-Settings", "AAMA")]
+    )
+    assert seen.status == 200
+    assert seen.lines("upgrade") == seen.lines("http2-settings") == []
+
+
+def test_a_tunnel_is_refused(front: Front):
+    with front.context().wrap_socket(front.socket(), server_hostname="api.example") as wire:
+        wire.sendall(b"CONNECT api.example:443 HTTP/1.1\r\nHost: api.example\r\n\r\n")
+        status = int(wire.recv(4096).split()[1])
+    assert status in (400, 403, 404, 405, 421, 501)
+
+
+def test_the_front_can_ask_whether_the_gateway_is_ready(front: Front):
+    seen = front.ask(path="/readyz")
+    assert (seen.status, seen.body) == (200, b'{"status": "ok"}')
+
+
 def test_a_target_a_front_and_the_gateway_could_read_in_two_ways_is_one(front: Front):
     """Fronts resolve or pass dot segments; the gateway takes none."""
     seen = front.ask(path="/public/..%2fadmin")
     assert seen.status in (400, 404)
+
+
+def test_caddy_sends_no_more_to_a_gateway_that_is_about_to_end(behind: Running, tmp_path: Path):
+    names = example("behind_caddy", "app.py", UPSTREAM=behind.origin)
+    with serving(names["app"]) as gateway:
+        words = {"127.0.0.1:8000": f"{LOOPBACK}:{gateway.port}", "health_interval 2s": "health_interval 50ms"}
+        with running_front("caddy", "Caddyfile", words, tmp_path) as front:
+            assert front.ask().status == 200
+            names["gateway"].layers[0].drain.begin()
+            while (status := front.ask().status) == 200:
+                pass
+            assert status == 503

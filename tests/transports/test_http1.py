@@ -187,7 +187,7 @@ async def test_one_who_gives_up_waiting_loses_nobody_their_turn():
 async def test_one_who_gives_up_as_their_turn_comes_hands_it_on():
     transport = Http1Transport(max_connections=1)
     async with stub(polite()) as upstream:
-        pool = transport._pool()
+        pool = transport._pools.here()
         request = UpstreamRequest("GET", upstream.origin)
         connection = await pool.take(request)
         first = asyncio.create_task(pool.take(request))
@@ -205,7 +205,7 @@ async def test_one_who_gives_up_as_their_turn_comes_hands_it_on():
 async def test_the_turn_of_one_who_has_just_given_up_is_the_next_ones():
     transport = Http1Transport(max_connections=1)
     async with stub(polite()) as upstream:
-        pool = transport._pool()
+        pool = transport._pools.here()
         request = UpstreamRequest("GET", upstream.origin)
         connection = await pool.take(request)
         first = asyncio.create_task(pool.take(request))
@@ -271,7 +271,7 @@ async def test_an_idle_connection_the_upstream_closes_is_forgotten(transport):
 
     async with stub(speak) as upstream:
         await ask(transport, upstream)
-        [connection] = next(iter(transport._pool()._places.values())).free
+        [connection] = next(iter(transport._pools.here()._places.values())).free
         go_on.set()
         await connection.gone
         assert transport.connections == 0
@@ -306,7 +306,7 @@ async def test_room_for_more_is_no_answer(transport):
 
     async with stub(speak) as upstream:
         request = UpstreamRequest("POST", upstream.origin, body=body())
-        connection = await transport._pool().take(request)
+        connection = await transport._pools.here().take(request)
         answer = await send(connection, request, written(request))
         assert [chunk async for chunk in answer] == [b"ok"]
         assert b"6\r\nfirst \r\n6\r\nsecond\r\n0\r\n\r\n" in upstream.heard[0]
@@ -542,7 +542,7 @@ def test_a_loop_that_was_closed_without_a_word_is_forgotten():
 
     for _ in range(3):
         asyncio.run(count())
-    assert len(transport._pools) == 1
+    assert len(transport._pools._made) == 1
 
 
 def test_trio_is_told_what_to_use_instead():

@@ -32,22 +32,27 @@ class Answer:
     """The response: the head is known, the body flows when iterated."""
 
     __slots__ = (
-        "_error", "_line", "_waiter", "begun", "headers", "index", "interrupted", "method", "parts", "read", "sent",
-        "status", "uploader",
+        "_error", "_line", "_waiter", "begun", "headers", "hints", "index", "interrupted", "method", "parts", "read",
+        "sent", "status", "trailers", "uploader",
     )  # fmt: skip
+
+    status: int
+    headers: RawHeaders
+    index: dict[bytes, bytes]
+    """``dict`` of the lines as they came: names are tokens in lower case, no value holds a control character."""
+    trailers: RawHeaders
+    """What came behind the body; there when the body has come to its end."""
 
     def __init__(self, line: Line, method: str, read: float | None) -> None:
         """An exchange begins; ``read`` is in seconds, for each wait on the body."""
-        self.status = 0
-        self.headers: RawHeaders = []
-        self.index: dict[bytes, bytes] = {}
-        """``dict`` of the lines as they came: names are tokens in lower case, no value holds a control character."""
         self.method = method
         self.read = read
         self.parts: list[bytes] = []
         """What has come of the body and was not read."""
+        self.hints: list[RawHeaders] = []
+        """The lines of early hints that were not passed on."""
         self.begun = False
-        """Whether the head is known."""
+        """Whether the head is known, and with it ``status``, ``headers`` and ``index``."""
         self.sent = False
         """Whether the request was sent to its end."""
         self.uploader: asyncio.Task[object] | None = None
@@ -110,6 +115,12 @@ class Answer:
             uploader, self.uploader, self.interrupted = self.uploader, None, True
             uploader.cancel()
         elif self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def hint(self, lines: RawHeaders) -> None:
+        """Early hints have come."""
+        self.hints.append(lines)
+        if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def end(self, error: TransportError | None = None) -> None:

@@ -61,6 +61,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._poll: select.poll | None = None
         self._answer: Answer | None = None
+        self._upgrades = False
         self._head = b""  # what has come of a head that is not whole
         self._interim = 0  # bytes of the interim heads of this exchange
         self._body: Body = UntilClose()
@@ -76,10 +77,10 @@ class Connection(asyncio.Protocol):
         """Whether nothing has come since the last exchange, not even what the event loop has not told yet."""
         return not (self.closed or (self._poll is not None and self._poll.poll(0)))
 
-    def begin(self, method: str, read: float | None) -> Answer:
-        """Open an exchange."""
+    def begin(self, method: str, read: float | None, *, upgrades: bool = False) -> Answer:
+        """Open an exchange; ``upgrades`` is whether it asks for another protocol."""
         self.asked += 1
-        self.silent = True
+        self.silent, self._upgrades = True, upgrades
         self._head, self._interim, self._ahead = b"", 0, 0
         self._answer = Answer(self, method, read)
         return self._answer
@@ -106,6 +107,19 @@ class Connection(asyncio.Protocol):
             self._reading = True
             if not self._transport.is_closing():
                 self._transport.resume_reading()
+
+    def hand_over(self, successor: asyncio.Protocol) -> asyncio.Transport | None:
+        """Give the socket to another protocol after a 101; None when it is closed already.
+
+        What has come since waits in the answer. The successor tells when it has lost the connection.
+        """
+        answer, self._answer, self._deadline = self._answer, None, inf
+        if answer is None or self._transport is None or self._transport.is_closing():
+            return None
+        self._transport.set_protocol(successor)
+        if not self._reading:
+            self._transport.resume_reading()
+        return self._transport
 
     def close(self) -> None:
         """Close it, with the goodbye that TLS has."""
@@ -177,24 +191,28 @@ class Connection(asyncio.Protocol):
     # The response
 
     def _take_head(self, answer: Answer, raw: bytes) -> None:
-        """Look for the end of the head, passing over interim ones (RFC 9110 §15.2)."""
+        """Look for the end of the head; of interim ones only early hints are told (RFC 9110 §15.2)."""
         searched = max(0, len(self._head) - len(_END_OF_HEAD))
         while (found := raw.find(_END_OF_HEAD, searched)) >= 0:
             end, searched = found + len(_END_OF_HEAD), 0
             if self._interim + end > MAX_HEAD:
                 raise UpstreamBroken("the response head is larger than allowed")
-            head = read_head(raw[:end])
+            head = read_head(raw[:end], upgrades=self._upgrades)
             raw = raw[end:]
-            if head[0] >= 200:
+            if head[0] >= 200 or (head[0] == 101 and self._upgrades):
                 self._begin_body(answer, head, raw)
                 return
             self._interim += end
+            if head[0] == 103:
+                answer.hint(head[1])
         check_beginning(raw, MAX_HEAD - self._interim)
         self._head = raw
 
     def _begin_body(self, answer: Answer, head: Head, rest: bytes) -> None:
         status, headers, index, latest, self._keep = head
-        self._body = framed(answer.method, status, headers, index, latest=latest)
+        self._body = (
+            UntilClose() if status == 101 else framed(answer.method, status, headers, index, latest=latest)
+        )  # what follows a 101 is another protocol, to the end
         if status == 204 and not _SAYS_NOTHING.issuperset(
             (index.get(b"content-length"), index.get(b"transfer-encoding"))
         ):
@@ -222,6 +240,7 @@ class Connection(asyncio.Protocol):
 
     def _part(self, answer: Answer, *, clean: bool = False) -> None:
         """The response is there to its end: keep the connection if it can carry another exchange."""
+        answer.trailers = self._body.trailers
         self._answer, self._deadline = None, inf
         if not self._reading:
             self.go_on()

@@ -22,11 +22,12 @@ Address: TypeAlias = tuple[socket.AddressFamily, Any]
 
 
 class Dialling(NamedTuple):
-    """How connections are made: over which socket, and how TLS is spoken."""
+    """How connections are made: over which socket, to which addresses, and how TLS is spoken."""
 
     context: Callable[[], ssl.SSLContext]
     server_name: str | None = None
     uds: str | None = None
+    admits: Callable[[str], bool] | None = None
 
     async def dial(self, connection: Connection, origin: Origin, seconds: float | None, tls: float | None) -> None:
         """Connect to an origin within so many seconds, and so many more for TLS. Raises ConnectFailed."""
@@ -42,7 +43,16 @@ class Dialling(NamedTuple):
     async def _reach(self, origin: Origin) -> socket.socket:
         if self.uds is not None:
             return await _connected((socket.AF_UNIX, self.uds))
-        return await _fastest(await _addresses(origin.host, origin.port))
+        return await _fastest(self._admitted(await _addresses(origin.host, origin.port)))
+
+    def _admitted(self, addresses: list[Address]) -> list[Address]:
+        """Those that may be connected to; what is judged here is what is dialled, whatever the name says next time."""
+        if self.admits is None:
+            return addresses
+        found = [each for each in addresses if self.admits(each[1][0])]
+        if not found:
+            raise ConnectFailed("the upstream's name leads to no address that may be connected to")
+        return found
 
     def _options(self, origin: Origin, seconds: float | None) -> dict[str, Any]:
         if origin.scheme != "https":

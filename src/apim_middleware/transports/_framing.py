@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from apim_middleware.errors import UpstreamBroken
 from apim_middleware.types import RawHeaders
@@ -20,6 +20,11 @@ class Body(Protocol):
 
     over: bool
     """Whether it has come to its end."""
+
+    @property
+    def trailers(self) -> RawHeaders:
+        """What has come behind it, names in lower case."""
+        ...
 
     def take(self, data: bytes, parts: list[bytes]) -> int:
         """Add what these bytes hold of the body to ``parts``, and tell how many of them are the message's at all.
@@ -56,6 +61,8 @@ class Length:
 
     __slots__ = ("_left", "over")
 
+    trailers: ClassVar[RawHeaders] = []
+
     def __init__(self, length: int) -> None:
         self._left = length
         self.over = not length
@@ -75,6 +82,8 @@ class UntilClose:
 
     __slots__ = ("over",)
 
+    trailers: ClassVar[RawHeaders] = []
+
     def __init__(self) -> None:
         self.over = False
 
@@ -85,15 +94,16 @@ class UntilClose:
 
 
 class Chunked:
-    """A body in chunks, with its last chunk and its trailers, which are read and dropped."""
+    """A body in chunks, with its last chunk and its trailers."""
 
-    __slots__ = ("_left", "_line", "_next", "_trailers", "over")
+    __slots__ = ("_left", "_line", "_next", "_trailing", "over", "trailers")
 
     def __init__(self) -> None:
         self._left = 0  # bytes of the chunk that are still to come
         self._line = b""  # of a line that has not come to its end
         self._next: Callable[[Chunked, bytes], None] = Chunked._begin  # not bound: that would be a cycle
-        self._trailers = 0
+        self._trailing = 0  # bytes
+        self.trailers: RawHeaders = []
         self.over = False
 
     def take(self, data: bytes, parts: list[bytes]) -> int:
@@ -139,9 +149,13 @@ class Chunked:
         self._next = Chunked._begin
 
     def _trailer(self, line: bytes) -> None:
-        self._trailers += len(line)
-        if self._trailers > _MAX_TRAILERS:
+        self._trailing += len(line)
+        if self._trailing > _MAX_TRAILERS:
             raise UpstreamBroken("the trailers of the response are larger than allowed")
-        if line and _TRAILER.fullmatch(line) is None:
+        if not line:
+            self.over = True
+            return
+        if _TRAILER.fullmatch(line) is None:
             raise UpstreamBroken("a trailer of the response cannot be read")
-        self.over = not line
+        name, _, value = line.partition(b":")
+        self.trailers.append((name.lower(), value.strip(b" \t")))

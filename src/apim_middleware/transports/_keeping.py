@@ -189,3 +189,36 @@ class Pool:
             connection.close()
         if free:
             await asyncio.wait([connection.gone for connection in free])
+
+
+class Pools:
+    """A pool for each event loop."""
+
+    def __init__(self, limits: Limits, dialling: Dialling) -> None:
+        """None is made yet."""
+        self._limits, self._dialling = limits, dialling
+        self._made: dict[asyncio.AbstractEventLoop, Pool] = {}
+        self._latest: Pool | None = None
+
+    def here(self) -> Pool:
+        """That of the event loop that is running. Raises RuntimeError when it is none of asyncio."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError as error:
+            raise RuntimeError("Http1Transport needs asyncio; HttpxTransport runs on trio as well") from error
+        pool = self._latest
+        if pool is None or pool.loop is not loop or pool.closed:
+            self._latest = pool = self._made.get(loop) or self._new(loop)
+        return pool
+
+    async def aclose(self) -> None:
+        """Close what is free in that of the running event loop, and from now on what comes back."""
+        pool = self._made.pop(asyncio.get_running_loop(), None)
+        if pool is not None:
+            await pool.aclose()
+
+    def _new(self, loop: asyncio.AbstractEventLoop) -> Pool:
+        for each in [each for each in self._made if each.is_closed()]:  # nobody said goodbye there
+            del self._made[each]
+        self._made[loop] = pool = Pool(loop, self._limits, self._dialling)
+        return pool

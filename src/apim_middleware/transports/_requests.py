@@ -15,6 +15,7 @@ from apim_middleware.types import RawHeaders
 _NO_BREAKS = bytes(code for code in range(256) if code not in b"\0\r\n")
 _TARGET = re.compile(rb"[!-~\x80-\xff]+")
 _REPEATABLE = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))  # RFC 9110 §9.2.2
+_ASKS_FOR_TRAILERS = (b"connection: te", b"te: trailers")  # RFC 9110 §10.1.4
 _name = itemgetter(0)
 _LONGEST_NAME = 256
 _REMEMBERED = 2048
@@ -50,6 +51,8 @@ def written(request: UpstreamRequest) -> bytes:
     if b"host" not in names:
         parts.append(b"host: " + parsed(request.origin).authority)
     parts += map(b": ".join, lines)
+    if request.trailers:
+        parts += _ASKS_FOR_TRAILERS
     if request.body is not None:
         parts += map(b": ".join, framing(request))
     parts += (b"", b"")

@@ -1,22 +1,24 @@
 """Sending a request over a connection: no faster than the upstream takes it, and no longer than until it answers."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from math import inf
 
 from apim_middleware.errors import TransportError
 from apim_middleware.protocols import UpstreamRequest
 from apim_middleware.transports._answer import Answer
 from apim_middleware.transports._connection import Connection
+from apim_middleware.types import RawHeaders
 
 _AT_ONCE = 65536  # bytes of a body that are written in one go
 
 
-async def ask(connection: Connection, request: UpstreamRequest, head: bytes) -> Answer:
-    """Send a request and wait for the head of the answer.
+async def ask(connection: Connection, request: UpstreamRequest, head: bytes, *, upgrades: bool = False) -> Answer:
+    """Send a request and wait for the head of the answer, which may be a 101 where the request ``upgrades``.
 
     Raises TransportError, and what the body raises; then the connection is closed.
     """
-    answer = connection.begin(request.method, request.read)
+    answer = connection.begin(request.method, request.read, upgrades=upgrades)
     try:
         if request.body is None:
             connection.write(head)
@@ -28,13 +30,29 @@ async def ask(connection: Connection, request: UpstreamRequest, head: bytes) -> 
         else:
             connection.write(head)
             await _send_chunks(connection, answer, request.body, request)
+        seconds = request.read if request.first_byte is None else request.first_byte
+        if request.early_hints is not None:
+            await _hinted(answer, request.early_hints, inf if seconds is None else seconds)
         while not answer.begun:
-            await answer.news(request.read if request.first_byte is None else request.first_byte)
+            await answer.news(seconds)
             answer.check()
     except BaseException:
         await answer.aclose()
         raise
     return answer
+
+
+async def _hinted(answer: Answer, pass_on: Callable[[RawHeaders], Awaitable[None]], seconds: float) -> None:
+    """Wait for the head, for so many seconds in all, and pass on what is hinted before it."""
+    loop = asyncio.get_running_loop()
+    over = loop.time() + seconds
+    while True:
+        while answer.hints:
+            await pass_on(answer.hints.pop(0))
+        answer.check()
+        if answer.begun:
+            return
+        await answer.news(over - loop.time())
 
 
 async def _send_bytes(connection: Connection, answer: Answer, head: bytes, body: bytes, seconds: float | None) -> None:

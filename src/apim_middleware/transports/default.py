@@ -2,28 +2,37 @@
 
 import asyncio
 import ssl
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import cached_property
 from importlib.util import find_spec
 from typing import Any
 
 from apim_middleware.protocols import Transport, UpstreamRequest, UpstreamResponse
+from apim_middleware.transports.websockets import WebSockets
 
 
 class DefaultTransport:
     """An ``Http1Transport`` on asyncio where httptools is installed (extra ``gateway``), else an ``HttpxTransport``.
 
     ``verify`` is True (the usual certificate authorities), False (no check: for tests), or an SSL context of your own.
+    ``admits`` says of an address, as text, whether it may be connected to; without one, all may.
     """
 
-    def __init__(self, *, verify: ssl.SSLContext | bool = True) -> None:
+    def __init__(self, *, verify: ssl.SSLContext | bool = True, admits: Callable[[str], bool] | None = None) -> None:
         """Neither is made before it is needed."""
         self._verify = verify
+        self._admits = admits
         self._has_httptools = find_spec("httptools") is not None
 
     def send(self, request: UpstreamRequest) -> Coroutine[Any, Any, UpstreamResponse]:
         """Send the request and return once the response head is known. Raises TransportError."""
         return self.here.send(request)
+
+    @property
+    def open_websocket(self) -> Callable[[UpstreamRequest, WebSockets], Awaitable[Any]]:
+        """How WebSockets are opened, by whichever transport is the one here. AttributeError where none can."""
+        opens: Callable[[UpstreamRequest, WebSockets], Awaitable[Any]] = self.here.open_websocket  # type: ignore[attr-defined]
+        return opens
 
     async def aclose(self) -> None:
         """Close every pooled connection of this event loop."""
@@ -44,10 +53,10 @@ class DefaultTransport:
     def _http1(self) -> Transport:
         from apim_middleware.transports.http1 import Http1Transport
 
-        return Http1Transport(verify=self._verify)
+        return Http1Transport(verify=self._verify, admits=self._admits)
 
     @cached_property
     def _httpx(self) -> Transport:
         from apim_middleware.transports.httpx import HttpxTransport
 
-        return HttpxTransport(verify=self._verify)
+        return HttpxTransport(verify=self._verify, admits=self._admits)

@@ -3,20 +3,25 @@
 ``Http1Transport`` sends. Under it, each in a file: ``_requests`` writes heads and ``_heads`` reads them, strictly;
 ``_framing`` tells where a response ends; ``_connection`` is a connection and ``_answer`` the exchange on it;
 ``_sending`` sends a request in step with the upstream; ``_keeping`` keeps connections and ``_dialling`` makes them.
+``_handshake`` opens a WebSocket, and ``_websocket`` is one.
 """
 
-import asyncio
 import ssl
+from collections.abc import Callable
 from os import PathLike
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from apim_middleware.errors import ConfigError, UpstreamBroken
 from apim_middleware.protocols import UpstreamRequest
 from apim_middleware.transports._answer import Answer
 from apim_middleware.transports._dialling import Dialling
-from apim_middleware.transports._keeping import Limits, Pool
+from apim_middleware.transports._keeping import Limits, Pools
 from apim_middleware.transports._requests import repeatable, written
 from apim_middleware.transports._sending import ask
+from apim_middleware.transports.websockets import WebSockets
+
+if TYPE_CHECKING:
+    from apim_middleware.transports._websocket import UpstreamWebSocket
 
 File: TypeAlias = str | PathLike[str]
 
@@ -34,12 +39,18 @@ class Http1Transport:
     ``max_idle`` are kept open between requests, each for ``idle`` seconds: less than the five after which many servers
     hang up, so that a request seldom meets a closing connection.
     ``uds`` is the path of a Unix socket to connect to, whatever the request's origin.
+    ``admits`` says of an address, as text, whether it may be connected to; it is asked for each address a name leads
+    to, and only those it admits are dialled. Without one that is left it is ConnectFailed.
 
     What two readers could read in two ways is UpstreamBroken: ambiguous framing (RFC 9112 §6.3; a repeated
     ``Content-Length`` too), bare or folded lines, a space before a colon, a status outside 200 to 599, a change of
-    protocol nobody asked for, a head of more than 64 KiB or 256 lines, interim ones included, which are passed over;
-    lines of more than 4 KiB among the chunks, and trailers of more than 16 KiB, which are dropped. An answer that comes
-    while the request body is still being sent ends the sending, and the connection with it.
+    protocol nobody asked for, a head of more than 64 KiB or 256 lines, interim ones included; lines of more than 4 KiB
+    among the chunks, and trailers of more than 16 KiB. An answer that comes while the request body is still being sent
+    ends the sending, and the connection with it.
+
+    Of interim responses only early hints are told, to a request that has ``early_hints``, the others are passed over.
+    Trailers are asked for where the request has ``trailers``; those that come are the ``trailers`` of the response,
+    once its body has been read.
 
     Each event loop has connections of its own. It needs asyncio; ``HttpxTransport`` runs on trio as well.
     """
@@ -56,6 +67,7 @@ class Http1Transport:
         max_waiting: int = 1000,
         idle: float = 4.0,
         uds: str | None = None,
+        admits: Callable[[str], bool] | None = None,
     ) -> None:
         """Nothing is opened before the first request."""
         for name, value in (("max_connections", max_connections), ("max_idle", max_idle), ("max_waiting", max_waiting)):
@@ -63,10 +75,10 @@ class Http1Transport:
                 raise ConfigError("Http1Transport", name, f"{value} is too few", "Give a larger number")
         if not idle >= 0:
             raise ConfigError("Http1Transport", "idle", f"{idle} is no time", "Give seconds, 0 to keep nothing")
-        self._limits = Limits(max_connections, max_idle, max_waiting, idle)
-        self._dialling = Dialling(_Tls(verify, ca, cert).context, server_name, uds)
-        self._pools: dict[asyncio.AbstractEventLoop, Pool] = {}
-        self._latest: Pool | None = None
+        limits = Limits(max_connections, max_idle, max_waiting, idle)
+        dialling = Dialling(_Tls(verify, ca, cert).context, server_name, uds, admits)
+        self._pools = Pools(limits, dialling)
+        self._tunnels = Pools(limits, dialling)  # of WebSockets: those that stay must not keep requests out
 
     async def send(self, request: UpstreamRequest) -> Answer:
         """Send the request and return once the response head is known. Raises TransportError.
@@ -74,7 +86,7 @@ class Http1Transport:
         A request that is safe to repeat (RFC 9110 §9.2.2) is repeated once, on a new connection, when a kept one turns
         out to be dead before anything came back (RFC 9112 §9.3.1). No other request is sent twice.
         """
-        head, pool = written(request), self._pool()
+        head, pool = written(request), self._pools.here()
         connection = pool.free(request.origin) or await pool.take(request)
         try:
             return await ask(connection, request, head)
@@ -83,32 +95,25 @@ class Http1Transport:
                 raise
         return await ask(await pool.take(request), request, head)
 
+    async def open_websocket(self, request: UpstreamRequest, rules: WebSockets) -> "Answer | UpstreamWebSocket":
+        """Open a WebSocket, or give the response by which the upstream refuses it. Raises TransportError.
+
+        The request is a handshake but for the fields that make it one (RFC 6455 §4.1), which are added. WebSockets are
+        counted apart from other exchanges: ``max_connections`` of them to each origin.
+        """
+        from apim_middleware.transports._handshake import open_websocket
+
+        return await open_websocket(self._tunnels.here(), request, rules)
+
     async def aclose(self) -> None:
         """Close every pooled connection of this event loop; those in use close when their exchange ends."""
-        pool = self._pools.pop(asyncio.get_running_loop(), None)
-        if pool is not None:
-            await pool.aclose()
+        await self._pools.aclose()
+        await self._tunnels.aclose()
 
     @property
     def connections(self) -> int:
         """How many connections this event loop has open, those being made included."""
-        return self._pool().connections
-
-    def _pool(self) -> Pool:
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError as error:
-            raise RuntimeError("Http1Transport needs asyncio; HttpxTransport runs on trio as well") from error
-        pool = self._latest
-        if pool is None or pool.loop is not loop or pool.closed:
-            self._latest = pool = self._pools.get(loop) or self._new_pool(loop)
-        return pool
-
-    def _new_pool(self, loop: asyncio.AbstractEventLoop) -> Pool:
-        for each in [each for each in self._pools if each.is_closed()]:  # nobody said goodbye there
-            del self._pools[each]
-        self._pools[loop] = pool = Pool(loop, self._limits, self._dialling)
-        return pool
+        return self._pools.here().connections + self._tunnels.here().connections
 
 
 class _Tls:

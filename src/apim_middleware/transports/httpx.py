@@ -52,6 +52,8 @@ class HttpxTransport:
     ``max_idle`` are kept open between requests, each for ``idle`` seconds: less than the five after which many servers
     hang up, so that a request seldom meets a closing connection.
     ``uds`` is the path of a Unix socket to connect to, whatever the request's origin.
+    ``admits`` says of an address, as text, whether it may be connected to: the first address of a name that it admits
+    is dialled. Without one it is ConnectFailed.
 
     A response whose framing is ambiguous (RFC 9112 §6.3), whose status is outside 200 to 599, or whose head is larger
     than 64 KiB or 256 lines is UpstreamBroken. Interim responses are passed over. An answer that comes while the
@@ -67,6 +69,7 @@ class HttpxTransport:
         max_idle: int = 100,
         idle: float = 4.0,
         uds: str | None = None,
+        admits: Callable[[str], bool] | None = None,
     ) -> None:
         """Nothing is opened before the first request."""
         if http2 and find_spec("h2") is None:
@@ -74,6 +77,7 @@ class HttpxTransport:
         tls = httpx.create_ssl_context(verify, trust_env=False)
 
         def connection(origin: httpcore.Origin, wire: _Wire) -> httpcore.AsyncHTTPConnection:
+            wire.admits = admits
             return httpcore.AsyncHTTPConnection(
                 origin, tls, keepalive_expiry=idle, http2=http2, uds=uds, network_backend=wire
             )
@@ -265,6 +269,21 @@ def _framed(request: UpstreamRequest) -> RawHeaders:
     return headers
 
 
+async def _admitted(admits: Callable[[str], bool], host: str, port: int, seconds: float | None) -> str:
+    """The first address of a name that may be connected to; what is judged here is what is dialled."""
+    try:
+        with anyio.fail_after(seconds):
+            found = await anyio.getaddrinfo(host, port)
+    except TimeoutError as error:
+        raise httpcore.ConnectTimeout from error
+    except (OSError, UnicodeError) as error:
+        raise httpcore.ConnectError(str(error)) from error
+    for *_, address in found:
+        if admits(str(address[0])):
+            return str(address[0])
+    raise httpcore.ConnectError("the upstream's name leads to no address that may be connected to")
+
+
 class _Whole:
     """A request body that is there; the library's own would be a generator, which trio misses when it is forgotten."""
 
@@ -324,6 +343,7 @@ class _Wire(httpcore.AsyncNetworkBackend, httpcore.AsyncNetworkStream):
     """
 
     bare = False  # HTTP/2 frames its messages itself
+    admits: Callable[[str], bool] | None = None
 
     def __init__(self) -> None:
         self._net = httpcore.AnyIOBackend()  # runs on trio as well
@@ -355,6 +375,8 @@ class _Wire(httpcore.AsyncNetworkBackend, httpcore.AsyncNetworkStream):
 
     async def connect_tcp(self, *args: Any, **options: Any) -> Self:  # noqa: ANN401
         """Connect over TCP."""
+        if self.admits is not None:
+            options["host"] = await _admitted(self.admits, options["host"], options["port"], options["timeout"])
         self._stream = await self._net.connect_tcp(*args, **options)
         return self
 
