@@ -5,14 +5,18 @@
 
 import argparse
 
+import cache
 import durable
+import eviction
 import exact
+import gateways
 import guarded
 import harness
 import layers
 import limiters
 import shared
 import stack
+import tokens
 
 import proxy
 
@@ -23,7 +27,11 @@ TABLES = {
     "guarded": guarded.run,
     "sqlite": durable.run,
     "exactness": exact.run,
+    "eviction": eviction.run,
+    "cache": cache.run,
     "redis": shared.run,
+    "tokens": tokens.run,
+    "gateway": gateways.run,
     "proxy": proxy.run,
 }
 

@@ -98,8 +98,39 @@ def limits() -> str:
     return printed("limits")
 
 
+@pytest.mark.parametrize("title", ["Hit ratio on Zipf traffic", "Microseconds of CPU"])
+def test_what_shelves_find_is_compared(eviction: str, title: str) -> None:
+    assert f"\n{title}" in eviction
+
+
+@pytest.fixture(scope="module")
+def eviction() -> str:
+    return printed("eviction")
+
+
+@pytest.mark.parametrize("title", ["A hit in process", "Cold: 50 requests at once", "Served: a cached route"])
+def test_caches_are_compared(cache: str, title: str) -> None:
+    assert f"\n{title}" in cache
+    assert "| Cache " in cache
+
+
+@pytest.fixture(scope="module")
+def cache() -> str:
+    return printed("cache")
+
+
 def test_limits_on_a_route_are_compared() -> None:
     assert "\n| RateLimit, sliding" in printed("guarded")
+
+
+@pytest.mark.parametrize("row", ["JWTAuth, seen before", "JWTAuth, first time", "PyJWT, decode", "50 tokens"])
+def test_tokens_are_compared(tokens: str, row: str) -> None:
+    assert f"| {row} " in tokens
+
+
+@pytest.fixture(scope="module")
+def tokens() -> str:
+    return printed("tokens")
 
 
 @pytest.mark.parametrize("title", ["Proxies, one core each", "Proxies as connections grow", "Proxies, bodies"])
@@ -136,3 +167,13 @@ def test_rates_are_counted_without_wrk(capsys: pytest.CaptureFixture[str]) -> No
     failed, rate = capsys.readouterr().out.splitlines()
     assert int(failed.removeprefix("Non-2xx or 3xx responses: ")) > 0
     assert float(rate.removeprefix("Requests/sec: ")) > 0
+
+
+@pytest.mark.parametrize("row", ["match and identify", "Starlette's router alone", "100 operations, 10 products"])
+def test_what_a_gateway_costs_is_told(gateway: str, row: str) -> None:
+    assert f"| {row} " in gateway
+
+
+@pytest.fixture(scope="module")
+def gateway() -> str:
+    return printed("gateway")

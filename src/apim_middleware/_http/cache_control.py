@@ -45,6 +45,10 @@ class Directives:
             return 0
         return delta_seconds(value) or 0
 
+    def bare(self, name: bytes) -> bool:
+        """Whether a directive is there, and nowhere with a value."""
+        return name in self._values and not any(value is not None for value in self._values[name])
+
     def entire(self, name: bytes) -> bool:
         """Whether a directive is meant for the whole response: present, and not only for fields it names."""
         return name in self._values and not self.fields(name)
@@ -111,6 +115,7 @@ class Wishes:
     only_if_cached: bool = False
     max_age: int | None = None
     min_fresh: int = 0
+    max_stale: int = 0
 
 
 ANYTHING = Wishes()
@@ -118,7 +123,7 @@ ANYTHING = Wishes()
 
 
 def wishes(cache_control: Sequence[bytes], pragma: Sequence[bytes] = ()) -> Wishes:
-    """The wishes in these fields; never raises. ``max-stale`` is not granted: nothing stale is given away."""
+    """The wishes in these fields; never raises."""
     known = tuple(cache_control), tuple(pragma)
     return _wished_before(*known) if sum(map(len, known[0] + known[1])) <= _SHORT else _wished(*known)
 
@@ -133,7 +138,13 @@ def _wished(cache_control: tuple[bytes, ...], pragma: tuple[bytes, ...]) -> Wish
         only_if_cached=b"only-if-cached" in directives,
         max_age=directives.seconds(b"max-age"),
         min_fresh=directives.seconds(b"min-fresh") or 0,
+        max_stale=_tolerance(directives),
     )
+
+
+def _tolerance(directives: Directives) -> int:
+    """For how many seconds past its time a response is welcome: without a number, however many (§5.2.1.2)."""
+    return FOREVER if directives.bare(b"max-stale") else directives.seconds(b"max-stale") or 0
 
 
 _wished_before = lru_cache(maxsize=256)(_wished)

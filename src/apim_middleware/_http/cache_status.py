@@ -11,14 +11,31 @@ def answered(name: str) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def passed_on(name: str, fwd: str, outcome: str | None) -> bytes:
-    """The member that says why a request went on, and that its response is ``stored``, or why it is not."""
-    parameters: dict[str, str | bool] = {"fwd": Token(fwd)}
+def passed_on(name: str, fwd: str, outcome: str | None, *, status: int | None = None, collapsed: bool = False) -> bytes:
+    """The member that says why a request went on, and that its response is ``stored``, or why it is not.
+
+    ``status`` is what the app said, where the client is told something else; ``collapsed`` that it was asked once for
+    several requests.
+    """
+    parameters: dict[str, str | bool | int] = {"fwd": Token(fwd)}
+    if status is not None:
+        parameters["fwd-status"] = status
     if outcome == "stored":
         parameters["stored"] = True
-    elif outcome is not None:
+    if collapsed:
+        parameters["collapsed"] = True
+    if outcome is not None and outcome != "stored":
         parameters["detail"] = Token(outcome)
     return item(_own_name(name), parameters).encode()
+
+
+def keyed(scheme: str, host: bytes, path: bytes, query: bytes) -> bytes:
+    """The parameter that says what a response is kept under, or nothing when it cannot stand in a header."""
+    text = f"{scheme}://{host.decode('latin-1')}{path.decode('latin-1')}{'?' if query else ''}{query.decode('latin-1')}"
+    try:
+        return b";key=" + item(text).encode()
+    except ValueError:
+        return b""
 
 
 def _own_name(name: str) -> str:

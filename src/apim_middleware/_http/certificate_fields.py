@@ -12,7 +12,7 @@ from apim_middleware._http.fields import parse_list
 FORWARDED = b"x-forwarded-client-cert"
 """Envoy's field: elements of pairs, the last by the proxy in front of us."""
 
-_PEM = re.compile(r"-----BEGIN CERTIFICATE-----\s*([A-Za-z0-9+/=\s]+?)\s*-----END CERTIFICATE-----")
+_PEM = re.compile(r"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----")
 _PAIR = re.compile(r'\s*([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^;,"]*)')
 
 

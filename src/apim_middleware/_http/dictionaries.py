@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 from apim_middleware._http import fields
 from apim_middleware._http.fields import Bare, Item
 
-_INNER = rf"\( *(?:{fields.ITEM}(?: +{fields.ITEM})*)? *\)"
+_INNER = rf"\( *(?:{fields.ITEM}(?: +{fields.ITEM})* *)?\)"  # no run of blanks can be split in two ways
 _next_member = re.compile(
     rf"({fields.KEY})(?:=(?:({_INNER})({fields.PARAMETERS})|({fields.BARE})({fields.PARAMETERS}))|({fields.PARAMETERS}))"
 ).match

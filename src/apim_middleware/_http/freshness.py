@@ -30,6 +30,18 @@ def freshness_lifetime(directives: Directives, headers: RawHeaders, received: fl
     return min(max(0.0, until - origination(headers, received)), FOREVER)
 
 
+def heuristic_lifetime(headers: RawHeaders, received: float, fraction: float) -> float | None:
+    """A part of the time a response had not changed when it was made, a day at most (§4.2.2); None if unknown."""
+    changed = http_date(get(headers, b"last-modified") or b"", received)
+    if changed is None:
+        return None
+    return min(max(0.0, fraction * (origination(headers, received) - changed)), LONGEST_GUESS)
+
+
+LONGEST_GUESS = 86_400.0
+"""Seconds a response is fresh at most that does not say so itself."""
+
+
 def origination(headers: RawHeaders, received: float) -> float:
     """When the response was made: its Date, or when it was received."""
     date = get(headers, b"date")

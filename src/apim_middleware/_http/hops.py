@@ -15,9 +15,17 @@ HOP_BY_HOP = frozenset(
 _LASTING = frozenset(
     b"accept age allow authorization baggage cache-control cookie date etag expect expires forwarded from host "
     b"last-modified location max-forwards ocp-apim-subscription-key origin pragma priority proxy-status range referer "
-    b"retry-after server set-cookie traceparent tracestate transfer-encoding user-agent vary via www-authenticate "
+    b"retry-after server set-cookie te traceparent tracestate transfer-encoding user-agent vary via www-authenticate "
     b"x-api-key x-real-ip".split()
 )
+_NEVER_TRAILING = HOP_BY_HOP.union(
+    b"age alt-svc authorization cache-control clear-site-data content-disposition content-encoding content-length "
+    b"content-location content-range content-security-policy content-security-policy-report-only content-type cookie "
+    b"cookie2 date expect expires forwarded host location max-forwards pragma range refresh retry-after set-cookie "
+    b"set-cookie2 status strict-transport-security vary via warning www-authenticate x-content-type-options "
+    b"x-frame-options".split()
+)
+_NEVER_TRAILING_PREFIXES = (b"access-control-", b"if-", b"proxy-", b"sec-", b"x-forwarded-")
 _LASTING_PREFIXES = (b"accept-", b"access-control-", b"content-", b"if-", b"sec-", b"x-forwarded-")
 
 
@@ -35,6 +43,22 @@ def end_to_end(headers: RawHeaders, *, without: Iterable[bytes] = ()) -> RawHead
     """The fields that travel on."""
     stay = HOP_BY_HOP.union(without)
     return [pair for pair in headers if pair[0] not in stay]
+
+
+def takes_trailers(headers: RawHeaders) -> bool:
+    """Whether the sender of a request wants the trailers of its response (RFC 9110 §10.1.4)."""
+    return b"trailers" in list_members(headers, b"te")
+
+
+def may_trail(name: bytes) -> bool:
+    """Whether a field may stand behind the body: one that frames, routes, controls or explains may not (§6.5.1)."""
+    return name not in _NEVER_TRAILING and not name.startswith(_NEVER_TRAILING_PREFIXES)
+
+
+def announced(headers: RawHeaders) -> RawHeaders:
+    """The ``Trailer`` field for the next recipient: those of the names there that may trail (§6.6.2)."""
+    names = [name for name in list_members(headers, b"trailer") if may_trail(name)]
+    return [(b"trailer", b", ".join(names))] if names else []
 
 
 def passed(headers: RawHeaders, pseudonym: bytes) -> bool:

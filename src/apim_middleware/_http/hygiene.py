@@ -170,9 +170,9 @@ class Scrub:
                         raise Refusal(400, "duplicate-header", f"{name.decode()} was sent more than once.")
                     single.add(name)
                 kept.append((name, value))
-        scope["headers"] = kept
         if sum(len(value) for _, value in aside) > self._rules.max_field_bytes:
-            raise _too_large()
+            raise _too_large()  # with the scope as it was: whoever looks again must find the same
+        scope["headers"] = kept
         return aside
 
     def _admit(self, name: bytes) -> bool:

@@ -9,9 +9,10 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from apim_middleware._http.cache_control import Directives, parse_directives
+from apim_middleware._http.cache_targeted import TARGETED, targeted_directives
 from apim_middleware._http.credentials import CREDENTIALS, Credential
-from apim_middleware._http.freshness import freshness_lifetime, initial_age
-from apim_middleware._http.headers import get, get_all, is_token, list_members
+from apim_middleware._http.freshness import freshness_lifetime, heuristic_lifetime, initial_age
+from apim_middleware._http.headers import get, get_all, is_token, list_members, without
 from apim_middleware.types import RawHeaders
 
 STATUSES = frozenset({200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 451, 501})
@@ -28,8 +29,41 @@ _NOT_KEPT = frozenset(
 )
 
 
-TO_CACHES = frozenset(b"cache-control pragma expires date age vary set-cookie".split())
+TAGS = frozenset({b"cache-tag", b"surrogate-key"})
+"""Fields that name what a response shows, so that it can be taken away by that name."""
+
+TO_CACHES = TAGS | {TARGETED} | frozenset(b"cache-control pragma expires date age vary set-cookie".split())
 """Fields without which a response says nothing about being kept, as most responses of APIs."""
+
+_DEFAULT_STATUSES = frozenset({200})
+
+
+class Terms(NamedTuple):
+    """What a cache decides where responses leave it open, in seconds, or is told to decide in spite of them."""
+
+    ttl: float | None = None
+    """How long a response is fresh that does not say."""
+
+    statuses: frozenset[int] = _DEFAULT_STATUSES
+    """The statuses that is for; they may be kept."""
+
+    fixed_ttl: float | None = None
+    """How long every response is fresh that may be kept, whatever it says."""
+
+    heuristic: float = 0.0
+    """The part of the time since it was modified that a response is fresh which says nothing else; 0 for none."""
+
+    while_revalidate: float = 0.0
+    """How long a stale response is given away while a new one is asked for, if it does not say."""
+
+    if_error: float = 0.0
+    """How long a stale response is given away when the app fails, if it does not say."""
+
+    show_tags: bool = False
+    """Whether clients see the fields with the names of what a response shows."""
+
+
+DEFAULT_TERMS = Terms()
 
 
 class Keeping(NamedTuple):
@@ -43,6 +77,14 @@ class Keeping(NamedTuple):
     selecting: tuple[bytes, ...]
     open_to: frozenset[Credential]
     headers: tuple[tuple[bytes, bytes], ...]
+    while_revalidate: float = 0.0
+    """Seconds past its time in which it may be given away while it is asked for anew (RFC 5861 §3)."""
+    if_error: float = 0.0
+    """Seconds past its time in which it may be given away when the app fails (RFC 5861 §4)."""
+    strict: bool = False
+    """Whether it says that it may never be given away stale (§4.2.4)."""
+    tags: tuple[bytes, ...] = ()
+    """What it shows, by names of the app's own."""
 
 
 def judge(
@@ -50,23 +92,26 @@ def judge(
     headers: RawHeaders,
     *,
     carried: frozenset[Credential] = _NOBODY,
-    ttl: float | None = None,
+    terms: Terms = DEFAULT_TERMS,
     received: float,
     delay: float = 0.0,
 ) -> Keeping | str:
     """How a shared cache may keep the response to a GET request, or the reason why it may not.
 
-    ``carried`` are the credentials the request came with, ``ttl`` the freshness of a 200 that does not say,
-    ``received`` the time of day, and ``delay`` how long the response took, all in seconds.
+    ``carried`` are the credentials the request came with, ``received`` the time of day, and ``delay`` how long the
+    response took, both in seconds.
     """
-    if status not in STATUSES:
+    if status not in STATUSES and (status not in terms.statuses or terms.ttl is None is terms.fixed_ttl):
         return "status"
-    lines, kind = [], b""
+    lines, kind, validated = [], b"", False
     for line in headers:
-        if line[0] in TO_CACHES:
+        name = line[0]
+        if name in TO_CACHES:
             lines.append(line)
-        elif line[0] == b"content-type":
+        elif name == b"content-type":
             kind = line[1]
+        elif name == b"etag" or name == b"last-modified":
+            validated = True
     said = _SILENCE if not lines else _said_before(tuple(lines)) if _are_usual(lines) else _said(lines, received)
     if said.reason is not None:
         return said.reason
@@ -74,16 +119,45 @@ def judge(
         return "event-stream"
     if said.selecting is None:
         return "vary"
-    lifetime = ttl if said.lifetime is None and status == 200 else said.lifetime
+    if said.always and not validated:
+        return "no-cache"
+    lifetime = _lifetime(status, headers, said, terms, received)
     if lifetime is None:
         return "no-freshness"
     age = initial_age(lines, received, delay) if lines else delay
-    if lifetime <= age:
+    revalidate, error = (0.0, 0.0) if said.strict else _grace(said, terms)
+    if lifetime <= age and not validated and lifetime + max(revalidate, error) <= age:
         return "stale"
     if not carried <= said.shared:
         return min(carried - said.shared)
     open_to = said.shared if said.lifetime is None else CREDENTIALS
-    return Keeping(lifetime, age, said.selecting, open_to, kept_fields(headers, said.directives))
+    kept = kept_fields(headers, said.directives)
+    if said.tags and not terms.show_tags:
+        kept = tuple([pair for pair in kept if pair[0] not in TAGS])
+    return Keeping(lifetime, age, said.selecting, open_to, kept, revalidate, error, said.strict, said.tags)
+
+
+def _lifetime(status: int, headers: RawHeaders, said: "_Said", terms: Terms, received: float) -> float | None:
+    """How long the response is fresh, by what it says or by the terms; None when neither tells."""
+    if said.always:
+        return 0.0
+    if terms.fixed_ttl is not None:
+        return terms.fixed_ttl
+    if said.lifetime is not None:
+        return said.lifetime
+    if terms.ttl is not None and status in terms.statuses:
+        return terms.ttl
+    return heuristic_lifetime(headers, received, terms.heuristic) if terms.heuristic else None
+
+
+def _grace(said: "_Said", terms: Terms) -> tuple[float, float]:
+    """How long the response may be given away past its time, while it is asked for anew and when the app fails."""
+    revalidate = said.directives.seconds(b"stale-while-revalidate")
+    error = said.directives.seconds(b"stale-if-error")
+    return (
+        terms.while_revalidate if revalidate is None else float(revalidate),
+        terms.if_error if error is None else float(error),
+    )
 
 
 class _Said(NamedTuple):
@@ -94,9 +168,14 @@ class _Said(NamedTuple):
     lifetime: float | None
     selecting: tuple[bytes, ...] | None
     shared: frozenset[Credential]
+    always: bool = False
+    """It may be kept, and given away only after the app was asked."""
+    strict: bool = False
+    tags: tuple[bytes, ...] = ()
 
 
-_TIMELESS = frozenset({b"cache-control", b"pragma", b"vary"})
+_TIMELESS = frozenset({b"cache-control", b"pragma", b"vary", TARGETED})
+_STRICT = (b"must-revalidate", b"proxy-revalidate", b"s-maxage")
 
 
 def _are_usual(lines: RawHeaders) -> bool:
@@ -114,10 +193,22 @@ def _said_before(lines: tuple[tuple[bytes, bytes], ...]) -> _Said:
 
 
 def _said(lines: RawHeaders, received: float) -> _Said:
-    directives = parse_directives(get_all(lines, b"cache-control"))
+    targeted = targeted_directives(get_all(lines, TARGETED))
+    directives = parse_directives(get_all(lines, b"cache-control")) if targeted is None else targeted
+    if targeted is not None:
+        lines = without(lines, b"expires", b"pragma")  # they mean nothing then (RFC 9213 §2.1)
+    always = directives.entire(b"no-cache") or (not directives and b"no-cache" in list_members(lines, b"pragma"))
     selecting = selecting_fields(get_all(lines, b"vary"))
-    lifetime = freshness_lifetime(directives, lines, received)
-    return _Said(_told_not_to(lines, directives), directives, lifetime, selecting, shared_among(directives, selecting))
+    return _Said(
+        _told_not_to(lines, directives),
+        directives,
+        freshness_lifetime(directives, lines, received),
+        selecting,
+        shared_among(directives, selecting),
+        always,
+        always or any(name in directives for name in _STRICT),
+        tags_in(lines),
+    )
 
 
 _SILENCE = _Said(None, parse_directives([]), None, (), _NOBODY)
@@ -131,9 +222,17 @@ def _told_not_to(lines: RawHeaders, directives: Directives) -> str | None:
         return "no-store"
     if directives.entire(b"private"):
         return "private"
-    if directives.entire(b"no-cache") or (not directives and b"no-cache" in list_members(lines, b"pragma")):
-        return "no-cache"
     return None if get(lines, b"set-cookie") is None else "set-cookie"
+
+
+_MOST_TAGS = 64
+
+
+def tags_in(headers: RawHeaders) -> tuple[bytes, ...]:
+    """The names of what a response shows: Cache-Tag separates them by commas, Surrogate-Key by blanks."""
+    found = [tag.strip(b" \t") for value in get_all(headers, b"cache-tag") for tag in value.split(b",")]
+    found += [tag for value in get_all(headers, b"surrogate-key") for tag in value.split()]
+    return tuple(dict.fromkeys(tag[:1024] for tag in found if tag))[:_MOST_TAGS]
 
 
 def shared_among(directives: Directives, selecting: Collection[bytes] | None = ()) -> frozenset[Credential]:

@@ -5,11 +5,12 @@ a component that a verifier cannot work out must fail, never pass unseen.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import parse_qsl, quote
 
-from apim_middleware._http.dictionaries import InnerList, parse_dictionary, write, write_dictionary
+from apim_middleware._http.dictionaries import InnerList, Member, parse_dictionary, write, write_dictionary
 from apim_middleware._http.fields import Bare, Item, item
 from apim_middleware._http.headers import get_all
 from apim_middleware.types import Scope
@@ -18,6 +19,7 @@ _PORTS = {"http": ":80", "https": ":443"}
 _SECURE = {"ws": "http", "wss": "https"}
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
 _OURS = frozenset({"sf", "key", "bs", "name"})
+_MOST = 64  # components of one signature
 
 DICTIONARIES = frozenset(
     (
@@ -53,7 +55,7 @@ class Signature(NamedTuple):
     @property
     def covered(self) -> frozenset[str]:
         """The names it covers whole, and what those cover besides themselves."""
-        names = [name for name, parameters in self.components.items if isinstance(name, str) and not parameters]
+        names = [name for name, parameters in self.components.items if type(name) is str and not parameters]
         return frozenset(names).union(*(WIDER.get(name, frozenset()) for name in names))
 
 
@@ -83,6 +85,8 @@ def base(scope: Scope, components: InnerList) -> bytes:
 
 
 def _base(scope: Scope, components: InnerList) -> str:
+    if len(components.items) > _MOST:
+        raise BadSignature(f"it covers more than {_MOST} components")
     lines: list[str] = []
     seen: set[str] = set()
     for component in components.items:
@@ -97,7 +101,7 @@ def _base(scope: Scope, components: InnerList) -> str:
 
 def _value(scope: Scope, component: Item) -> str:
     name, parameters = component
-    if not isinstance(name, str) or not parameters.keys() <= _OURS:
+    if type(name) is not str or not parameters.keys() <= _OURS:  # a String, and no Token
         raise BadSignature(f"{item(*component)} is no component of a request that is known here")
     if name[:1] != "@":
         return _field(scope, name, parameters)
@@ -133,7 +137,7 @@ def _member(name: str, text: str, parameters: dict[str, Bare]) -> str:
     if name not in DICTIONARIES or len(parameters) != 1 or not (isinstance(key, str) or strict is True):
         raise BadSignature(f"{item(name, parameters)} is covered in a way that is not known here")
     try:
-        members = parse_dictionary(text)
+        members = _members(text)
     except ValueError as error:
         raise BadSignature(f"{name} cannot be read: {error}") from None
     if not isinstance(key, str):
@@ -141,6 +145,11 @@ def _member(name: str, text: str, parameters: dict[str, Bare]) -> str:
     if key not in members:
         raise BadSignature(f"{name} has no {key}")
     return write(members[key])
+
+
+@lru_cache(maxsize=1)  # for the many components that one signature may have of one field
+def _members(text: str) -> Mapping[str, Member]:
+    return parse_dictionary(text)
 
 
 # What is not a field (RFC 9421 §2.2)
@@ -176,12 +185,18 @@ def _query_parameter(scope: Scope, parameters: dict[str, Bare]) -> str:
     wanted = parameters.get("name")
     if not isinstance(wanted, str) or len(parameters) != 1:
         raise BadSignature("@query-param names no parameter")
-    query = scope.get("query_string", b"").decode("ascii")
-    pairs = parse_qsl(query, keep_blank_values=True, errors="strict")
-    found = [value for name, value in pairs if _encoded(name) == wanted]
+    found = _query_parameters(scope.get("query_string", b"")).get(wanted, ())
     if len(found) != 1:
         raise BadSignature(f"the request has {len(found)} parameters named {wanted}")
     return _encoded(found[0])
+
+
+@lru_cache(maxsize=1)  # for the many components that one signature may have of one query
+def _query_parameters(query: bytes) -> Mapping[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, value in parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict"):
+        found.setdefault(_encoded(name), []).append(value)
+    return found
 
 
 def _encoded(text: str) -> str:

@@ -11,12 +11,11 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from apim_middleware._caching.pages import Page, Selection, Stored, Variants
 from apim_middleware._http.credentials import CREDENTIALS
 from apim_middleware._http.headers import raw_headers
-from apim_middleware._http.keeping import STATUSES
-from apim_middleware.stores.pages import Page, Selection, Stored, Variants
 
-_MARK = b"apim\x01"
+_MARK = b"apim\x02"
 _HEAD = struct.Struct(">5s16sI")
 
 
@@ -38,7 +37,9 @@ def _described(said: Selection, stored: Stored) -> dict[str, Any]:
         "said": [None if value is None else value.decode("latin-1") for value in said],
         "status": stored.status,
         "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in stored.headers],
-        "times": [stored.born, stored.until, stored.received],
+        "times": [stored.born, stored.fresh, stored.until, stored.received],
+        "stale": [stored.while_revalidate, stored.if_error, stored.strict],
+        "tags": [tag.decode("latin-1") for tag in stored.tags],
         "open_to": sorted(stored.open_to),
         "length": len(stored.body),
     }
@@ -81,16 +82,26 @@ def _unpacked(data: bytes, identity: bytes) -> Page:
 def _revived(each: Mapping[str, Any], body: bytes, selecting: tuple[bytes, ...]) -> Stored:
     status, open_to = each["status"], frozenset(each["open_to"])
     times = [float(number) for number in each["times"]]
-    if status not in STATUSES or len(body) != each["length"] or not open_to <= CREDENTIALS:
+    revalidate, error, strict = each["stale"]
+    if (
+        type(status) is not int
+        or not 200 <= status <= 599
+        or status in (206, 304)
+        or len(body) != each["length"]
+        or not open_to <= CREDENTIALS
+    ):
         raise ValueError("a stored response that was never stored")
-    if not all(map(math.isfinite, times)):
+    if not all(map(math.isfinite, [*times, revalidate, error])) or type(strict) is not bool:
         raise ValueError("a time that is none")
-    born, until, received = times
+    born, fresh, until, received = times
     headers = tuple(raw_headers(_pairs(each["headers"])))
     open_to = CREDENTIALS if open_to == CREDENTIALS else open_to
     return Stored(
-        status, headers, body, born=born, until=until, received=received, open_to=open_to, selecting=selecting
-    )
+        status, headers, body,
+        born=born, fresh=fresh, until=until, received=received, open_to=open_to, selecting=selecting,
+        while_revalidate=float(revalidate), if_error=float(error), strict=strict,
+        tags=tuple(tag.encode("latin-1") for tag in each["tags"]),
+    )  # fmt: skip
 
 
 def _pairs(headers: Sequence[Sequence[str]]) -> list[tuple[bytes, bytes]]:

@@ -32,6 +32,7 @@ class Versions:
         """Begin with nothing changed."""
         self.changes = 0
         self._last = [0] * _SLOTS
+        self._all = 0
         self._current: WeakValueDictionary[Resource, Version] = WeakValueDictionary()
 
     def of(self, resource: Resource) -> Version:
@@ -49,6 +50,11 @@ class Versions:
         if version is not None:
             version.current = False
 
+    def end_all(self) -> None:
+        """Take every resource to be in another state from now on, as far as responses on their way go."""
+        self.changes += 1
+        self._all = self.changes
+
     def changed(self, resource: Resource, *, since: int) -> bool:
         """Whether the resource may have changed since there were so many changes."""
-        return self._last[hash(resource) % _SLOTS] > since
+        return self._all > since or self._last[hash(resource) % _SLOTS] > since

@@ -4,27 +4,32 @@ from collections.abc import Iterable, Mapping
 from sys import getsizeof
 from typing import TypeAlias
 
+from apim_middleware._caching.versions import VERSION_SIZE, Version
 from apim_middleware._http.credentials import Credential
 from apim_middleware._http.keeping import selection
 from apim_middleware.stores.entries import PLACE
-from apim_middleware.stores.versions import VERSION_SIZE, Version
 
 _PAIR = 2 * getsizeof(b"") + getsizeof((b"", b""))
 """What a header line takes beside its text."""
 
 Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 Selection: TypeAlias = tuple[bytes | None, ...]
+Owners: TypeAlias = tuple[str | None, ...]
+"""Whom a response belongs to: what each key of ``private_to`` and ``vary_by`` says of the request."""
 
 
 class Stored:
-    """A whole response, when it was made (``born``), and until when it is fresh, both on its keeper's clock.
+    """A whole response, when it was made (``born``) and until when it is ``fresh``, both on its keeper's clock.
 
-    ``received`` is the time of day it came, ``open_to`` the credentials a request for it may carry, ``selecting``
-    the request fields that chose it, and ``version`` the state of the resource it shows, where its keeper minds.
+    It is kept ``until`` some later moment: ``while_revalidate`` and ``if_error`` say how many seconds past its time it
+    may still be given away, unless it is ``strict``. ``received`` is the time of day it came, ``open_to`` the
+    credentials a request for it may carry, ``selecting`` the request fields that chose it, ``tags`` what it shows,
+    and ``version`` the state of the resource it shows, where its keeper minds.
     """
 
     __slots__ = (
-        "body", "born", "headers", "open_to", "received", "selecting", "size", "status", "until", "version",
+        "body", "born", "fresh", "headers", "if_error", "open_to", "received", "selecting", "size", "status", "strict",
+        "tags", "until", "version", "while_revalidate",
     )  # fmt: skip
 
     def __init__(
@@ -34,27 +39,40 @@ class Stored:
         body: bytes,
         *,
         born: float,
-        until: float,
+        fresh: float,
         received: float,
         open_to: frozenset[Credential],
+        until: float | None = None,
         selecting: tuple[bytes, ...] = (),
+        while_revalidate: float = 0.0,
+        if_error: float = 0.0,
+        strict: bool = False,
+        tags: tuple[bytes, ...] = (),
         version: Version | None = None,
         key: object = (),
     ) -> None:
         """Weigh it, with the key it will stand under."""
         self.status, self.headers, self.body = status, headers, body
-        self.born, self.until, self.received = born, until, received
-        self.open_to, self.selecting = open_to, selecting
+        self.born, self.fresh, self.received = born, fresh, received
+        self.until = fresh if until is None else until
+        self.while_revalidate, self.if_error, self.strict = while_revalidate, if_error, strict
+        self.open_to, self.selecting, self.tags = open_to, selecting, tags
         self.version = version
         self.size = PLACE + _STORED + getsizeof(headers) + getsizeof(body) + weight(key)
         for name, value in headers:
             self.size += _PAIR + len(name) + len(value)
+        if tags:
+            self.size += weight(tags)
         if version is not None:
             self.size += VERSION_SIZE
 
     def choose(self, headers: Iterable[tuple[bytes, bytes]]) -> "Stored | None":
         """The response for a request with these headers: this one, whatever they are."""
         return self
+
+    def all(self) -> "Iterable[Stored]":
+        """Every response that stands here."""
+        return (self,)
 
 
 _STORED = getsizeof(Stored.__new__(Stored))
@@ -74,12 +92,21 @@ class Variants:
         self.size = PLACE + getsizeof(self) + getsizeof(found) + weight(selecting)
         self.size += sum(each.size + weight(said) for said, each in found.items())
 
+    @property
+    def tags(self) -> tuple[bytes, ...]:
+        """What they show, all together."""
+        return tuple({tag for each in self.found.values() for tag in each.tags})
+
     def choose(self, headers: Iterable[tuple[bytes, bytes]]) -> Stored | None:
         """The response for a request with these headers, if there is one."""
         return self.found.get(selection(self.selecting, headers))
 
+    def all(self) -> Iterable[Stored]:
+        """Every response that stands here."""
+        return self.found.values()
+
     def joined_by(self, said: Selection, stored: Stored, *, most: int, max_bytes: int, now: float) -> "Variants":
-        """These and one more: stale ones leave, and the oldest while they are too many or too large."""
+        """These and one more: those past their time leave, and the oldest while they are too many or too large."""
         found = {other: each for other, each in self.found.items() if other != said and each.until > now}
         found[said] = stored
         joined = Variants(self.selecting, found)

@@ -1,0 +1,253 @@
+"""The response cache in a store that others see too: one process of several asks the app, the others wait for it."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import anyio
+
+from apim_middleware._caching import background
+from apim_middleware._caching.asking import Asked
+from apim_middleware._caching.detached import Detached
+from apim_middleware._caching.keeper import Keeper
+from apim_middleware._caching.marks import EVERYTHING, Place, SoftMarks, names_of, tag_in_store
+from apim_middleware._caching.pages import Stored, Variants
+from apim_middleware._caching.rules import Caching
+from apim_middleware._caching.shared_pages import SharedPages
+from apim_middleware._http.freshness import unfit
+from apim_middleware._http.keeping import selection
+from apim_middleware.env import Env
+from apim_middleware.errors import Refusal, StoreError
+from apim_middleware.exchange import Exchange
+from apim_middleware.protocols import Entries
+from apim_middleware.stores.tags import MOST_TAGS
+from apim_middleware.types import ASGIApp, Tap
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.25
+_LEASE = 10.0  # seconds after which others ask the app, whatever became of who was to
+_ALONE = 10.0  # seconds the processes do not wait for each other's responses that turned out not to be for others
+_MARKS_HOLD = 1.0
+_RELEASE = 2.0  # seconds the store has to take a lease back
+
+
+class RemoteKeeper(Keeper):
+    """Keeps pages in a store that others see too."""
+
+    def __init__(self, policy: Caching, env: Env, entries: Entries) -> None:
+        """Keep them at the place of the environment."""
+        super().__init__(policy, env, env.clock.now)
+        self.space = f"{env.place}/{policy.name}"
+        self._pages = SharedPages(entries, self.space, owned=self._owned, on_trouble=self._count_trouble)
+        self._marks, self._marks_read = SoftMarks(), -math.inf
+
+    def _count_trouble(self) -> None:
+        self._count("store_failed")
+
+    async def on_request(self, exchange: Exchange) -> ASGIApp | None:
+        """Answer from the store if there is something that may answer."""
+        asked = self._asked(exchange)
+        if asked is None:
+            return None
+        asked.token = b""
+        try:
+            asked.generation, asked.page = await self._pages.find(*asked.key)
+            await self._soften(asked)
+        except StoreError as error:
+            if self._policy.when_store_fails == "refuse":
+                raise Refusal(503, "cache-unavailable", "The response cache cannot be asked at the moment.") from error
+            self._bypass(exchange, asked.wished)
+            return None
+        if asked.page is not None:
+            answer = self._answer(exchange, asked, asked.page, self._time())
+        else:
+            answer = self._miss(exchange, asked, "uri-miss")
+        going_on = answer is None and exchange.state.get(self) is asked
+        if going_on and asked.flight_key is not None and self._flights.get(asked.flight_key) is asked:
+            return await self._lead(exchange, asked)
+        return answer
+
+    async def _lead(self, exchange: Exchange, asked: Asked) -> ASGIApp | None:
+        """Ask the app, unless another process does already."""
+        try:
+            stored = await self._leased(asked)
+        except BaseException:
+            self._end_flight(asked, whole=False)
+            raise
+        if stored is None:
+            return None
+        self._end_flight(asked, whole=False)  # who waits here will look for it too
+        return self._stored_answer(exchange, asked, stored, self._time())
+
+    # one of several processes
+
+    async def _leased(self, asked: Asked) -> Stored | None:
+        """Wait until this process is to ask the app, or for what another one has stored meanwhile."""
+        if self._unshared.get(asked.flight_key, 0.0) > self.monotonic():
+            return None
+        try:
+            if await self._is_first(asked):
+                return None
+            with anyio.move_on_after(self._patience or 0.0):
+                return await self._stored_by_others(asked)
+        except StoreError:
+            self._count_trouble()
+        return None
+
+    async def _looked_for(self, asked: Asked) -> Stored | None:
+        """What another process has stored since it was looked for, or stores while it is waited for."""
+        try:
+            stored = await self._found(asked)
+        except StoreError:
+            return None
+        return await self._leased(asked) if stored is None else stored
+
+    async def _is_first(self, asked: Asked) -> bool:
+        """Whether it is for this process to ask the app, or of no use to wait for who does."""
+        name = self._lease_name(asked)
+        token = await self._pages.lease(name, _LEASE)
+        if token is None:
+            return await self._pages.is_alone(name)
+        asked.token = token
+        return True
+
+    async def _stored_by_others(self, asked: Asked) -> Stored | None:
+        """Look again and again for what another process stores, or for its leaving that to us."""
+        pause = _FIRST_PAUSE
+        while True:
+            await anyio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            first = await self._is_first(asked)  # who stores something does so before it leaves
+            if (stored := await self._found(asked)) is not None:
+                await self._release(asked)
+                return stored
+            if first:
+                return None
+
+    async def _found(self, asked: Asked) -> Stored | None:
+        """What another process has stored that may answer."""
+        asked.generation, page = await self._pages.find(*asked.key)
+        asked.page = page
+        await self._soften(asked)
+        stored = None if page is None else page.choose(asked.headers)
+        if stored is None or not self.open_to(asked, stored):
+            return None
+        now = self._time()
+        return stored if unfit(asked.wished, now - stored.born, stored.fresh - stored.born) is None else None
+
+    def _lease_name(self, asked: Asked) -> bytes:
+        resource, owners = asked.key
+        page, stale = asked.page, asked.stale
+        names = page.selecting if isinstance(page, Variants) else () if stale is None else stale.selecting
+        return self._pages.lease_name(resource, owners, selection(names, asked.headers))
+
+    async def _release(self, asked: Asked, *, alone: bool = False) -> None:
+        token, asked.token = asked.token, b""
+        if token:
+            await self._pages.release(self._lease_name(asked), token, alone=_ALONE if alone else 0.0)
+
+    async def at_work_on(self, flight: Detached) -> None:
+        """Ask the app for a flight, unless another process does."""
+        asked = flight.asked
+        if asked.flight_key is not None and not asked.token and self._patience is not None:
+            stored = await self._looked_for(asked)
+            if stored is not None:
+                flight.answer(stored)
+                return
+        try:
+            await flight.ask()
+        finally:
+            with anyio.move_on_after(_RELEASE, shield=True):
+                await self._release(asked, alone=isinstance(flight.verdict, str))
+
+    async def completed(self, flight: Detached) -> None:
+        """A flight has come to its end, and what is to be kept of it is kept."""
+        await self._release(flight.asked, alone=isinstance(flight.verdict, str))
+        self.landed(flight)
+
+    # on the way out
+
+    async def on_response(self, exchange: Exchange) -> Tap | None:
+        """Copy what may be kept; take away what was changed."""
+        asked, head = exchange.state.get(self), exchange.shared.response
+        if asked is None or head is None:
+            return None
+        if isinstance(asked, Asked):
+            tap = self._record(exchange, asked, head)
+            if tap is None and asked.token:
+                self.disappointed(asked)
+                await self._release(asked, alone=True)
+            return tap
+        for resource in self._passed(asked, head):
+            await self._pages.forget(resource)
+        return None
+
+    async def on_sent(self, exchange: Exchange) -> None:
+        """Keep what passed whole."""
+        asked = exchange.state.get(self)
+        if isinstance(asked, Asked) and asked.recording is not None:
+            await self.keep(asked, asked.recording)
+            await self._release(asked)
+
+    def on_end(self, exchange: Exchange) -> None:
+        """Whatever became of the response, nothing of it is on its way any more."""
+        asked = exchange.state.get(self)
+        if not isinstance(asked, Asked):
+            return
+        whole = False
+        if asked.recording is not None:
+            whole = exchange.shared.completed and asked.recording.body() is not None
+            asked.recording.give_up()
+        if asked.flight_key is not None:
+            self._end_flight(asked, whole=whole)
+        if asked.token and background.event_loop() is not None:
+            background.begin(partial(self._release, asked))
+
+    async def keep_stored(self, asked: Asked, stored: Stored) -> None:
+        """Keep a response."""
+        page = self._page_with(asked, stored, asked.page, self._policy.max_entry_bytes)
+        resource, owners = asked.key
+        seconds = page.until - self._time()
+        tags = [tag_in_store(self.space, name) for name in names_of(resource, page.tags)][:MOST_TAGS]
+        if await self._pages.keep(resource, owners, asked.generation, page, seconds=seconds, tags=tags):
+            self._stored += 1
+            self._count("stored")
+
+    async def forget(self, asked: Asked) -> None:
+        """Take away what is kept for a request."""
+        resource, owners = asked.key
+        await self._pages.drop(resource, owners, asked.generation)
+
+    # taken away, or marked stale
+
+    async def purge_place(self, place: Place, *, soft: bool) -> None:
+        """Take away what answers a URL, or all below one."""
+        await self._purge(place.name, soft=soft)
+
+    async def purge_tag(self, tag: bytes, *, soft: bool) -> None:
+        """Take away what has a tag."""
+        await self._purge(("tag", tag), soft=soft)
+
+    async def purge_everything(self, *, soft: bool) -> None:
+        """Take away all there is."""
+        await self._purge(EVERYTHING, soft=soft)
+
+    async def _purge(self, name: Sequence[str | bytes], *, soft: bool) -> None:
+        self._versions.end_all()
+        tag = tag_in_store(self.space, name)
+        if not soft:
+            await self._pages.purge(tag)
+            return
+        marks = SoftMarks.of(await self._pages.read_marks())
+        marks.mark(tag, self._time())
+        await self._pages.write_marks(marks.data())
+        self._marks, self._marks_read = marks, self.monotonic()
+
+    async def _soften(self, asked: Asked) -> None:
+        """Let what was marked stale be stale; what others marked is looked at once a second."""
+        if asked.page is None:
+            return
+        if self.monotonic() - self._marks_read >= _MARKS_HOLD:
+            self._marks_read = self.monotonic()
+            self._marks = SoftMarks.of(await self._pages.read_marks())
+        if self._marks:
+            self._marks.soften(asked.page, self.space, asked.key[0])

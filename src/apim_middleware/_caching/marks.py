@@ -1,0 +1,147 @@
+"""By what a stored response can be taken away, and what was marked stale in a store that others see too."""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from apim_middleware._caching.packing import fingerprint
+from apim_middleware._caching.pages import Page
+from apim_middleware._http.paths import BadTarget, canonical_path, canonical_query
+from apim_middleware._http.targets import Resource
+from apim_middleware._telemetry.routes import route_of
+from apim_middleware.types import Scope
+
+_DEEPEST = 16
+_ROUTE = b"route:"
+EVERYTHING = ("everything",)
+"""What names every response of a cache."""
+
+
+class Place(NamedTuple):
+    """A URL, or all below it, as resources are told apart."""
+
+    scheme: str
+    host: str
+    path: str
+    query: bytes | None
+    """None for all that begins so."""
+
+    def holds(self, resource: Resource) -> bool:
+        """Whether a resource is it, or below it."""
+        scheme, host, _, path, _, query = resource
+        if (scheme, host.decode("latin-1").lower()) != (self.scheme, self.host):
+            return False
+        if self.query is None:
+            return path.startswith(self.path)
+        return (path, query) == (self.path, self.query)
+
+    @property
+    def name(self) -> tuple[str | bytes, ...]:
+        """What names it in a store."""
+        below = () if self.query is None else (self.query,)
+        return "below" if self.query is None else "url", self.scheme, self.host, self.path, *below
+
+
+def place_of(url: str, *, below: bool = False) -> Place:
+    """The place a whole URL means; ValueError says what it lacks."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.fragment or "@" in parts.netloc:
+        raise ValueError("is no whole URL")
+    if below and (parts.query or not parts.path.endswith("/")):
+        raise ValueError("does not end with a slash")
+    try:
+        raw = (parts.path or "/").encode()
+        path, _ = canonical_path(unquote(parts.path or "/", errors="strict"), raw)
+        query = None if below else canonical_query(parts.query.encode())
+    except (BadTarget, ValueError):
+        raise ValueError("is no URL that a request can have") from None
+    return Place(parts.scheme, parts.netloc.lower(), path, query)
+
+
+def route_tag(route: str) -> bytes:
+    """The tag of what a route answers."""
+    return _ROUTE + route.encode("utf-8", "replace")[:1000]
+
+
+def route_in(scope: Scope) -> tuple[bytes, ...]:
+    """The tag of the route that an app has noted in the scope, if it did."""
+    route = route_of(scope) if "route" in scope or "path_template" in scope else None
+    return (route_tag(route),) if route else ()
+
+
+def names_of(resource: Resource, tags: Iterable[bytes]) -> list[tuple[str | bytes, ...]]:
+    """Everything that a response to this resource goes by."""
+    scheme, host, _, path, _, query = resource
+    name = host.decode("latin-1").lower()
+    parents: list[tuple[str | bytes, ...]] = []
+    at = 0
+    while len(parents) < _DEEPEST and (at := path.find("/", at) + 1):
+        parents.append(("below", scheme, name, path[:at]))
+    return [EVERYTHING, ("url", scheme, name, path, query), *parents, *(("tag", tag) for tag in tags)]
+
+
+def tag_in_store(space: str, name: Sequence[str | bytes]) -> bytes:
+    """The tag an entry has for one of these names, which no other cache has."""
+    return fingerprint((space, *name)).hex().encode()
+
+
+class SoftMarks:
+    """What was marked stale, and when: the newest few hundred, and a moment before which everything was."""
+
+    __slots__ = ("_all_before", "_since")
+
+    MOST = 512
+
+    def __init__(self, since: dict[bytes, float] | None = None, all_before: float = -math.inf) -> None:
+        """Begin with these."""
+        self._since = since or {}
+        self._all_before = all_before
+
+    def __bool__(self) -> bool:
+        return bool(self._since) or self._all_before > -math.inf
+
+    def mark(self, tag: bytes, now: float) -> None:
+        """Mark what has this tag now; the oldest mark is forgotten by marking more."""
+        self._since.pop(tag, None)
+        self._since[tag] = now
+        while len(self._since) > self.MOST:
+            self._all_before = max(self._all_before, self._since.pop(next(iter(self._since))))
+
+    def soften(self, page: Page, space: str, resource: Resource) -> None:
+        """Let what was marked since it was made be stale."""
+        for stored in page.all():
+            names = names_of(resource, stored.tags)
+            moments = [self._since.get(tag_in_store(space, name), -math.inf) for name in names]
+            marked = max(self._all_before, *moments)
+            if marked >= stored.received:
+                stored.fresh = min(stored.fresh, marked)
+
+    def data(self) -> bytes:
+        """As bytes."""
+        before = None if self._all_before == -math.inf else self._all_before
+        return json.dumps([before, {tag.decode(): moment for tag, moment in self._since.items()}]).encode()
+
+    @classmethod
+    def of(cls, data: bytes | None) -> "SoftMarks":
+        """From bytes; none where they are no marks."""
+        try:
+            before, since = json.loads(data or b"")
+            found = {tag.encode(): float(moment) for tag, moment in since.items()}
+            return cls(found, -math.inf if before is None else float(before))
+        except (ValueError, TypeError, AttributeError):
+            return cls()
+
+
+def is_page_of(page: Page, tag: bytes) -> bool:
+    """Whether something of a page has this tag."""
+    return any(tag in stored.tags for stored in page.all())
+
+
+def softened(page: Page, now: float, tag: Any = None) -> int:  # noqa: ANN401 - bytes, or None for all
+    """Let what stands here be stale from now on, or only what has a tag; how many that were."""
+    found = [stored for stored in page.all() if tag is None or tag in stored.tags]
+    for stored in found:
+        stored.fresh = min(stored.fresh, now)
+    return len(found)

@@ -1,0 +1,83 @@
+"""Whom a response belongs to."""
+
+from apim_middleware import by
+from apim_middleware._caching.asking import Asked
+from apim_middleware._caching.pages import Owners
+from apim_middleware._caching.rules import Caching
+from apim_middleware._http.credentials import CARRIED, CREDENTIALS, Credential, carried_in
+from apim_middleware._http.keeping import TO_CACHES
+from apim_middleware.exchange import Exchange, ResponseHead, Shared
+from apim_middleware.stores.keys import ISSUER
+
+_PRINCIPAL: frozenset[Credential] = frozenset({"principal"})
+_SUBSCRIPTION: frozenset[Credential] = frozenset({"subscription"})
+_NOTHING: frozenset[Credential] = frozenset()
+
+_COVERED: dict[str, frozenset[Credential]] = {
+    "principal": frozenset({"principal", "authorization", "cookie"}),
+    "subscription": frozenset({"subscription", "key"}),
+}
+"""Credentials that matter no more once responses are kept apart by what was established from them."""
+
+
+class Ownership:
+    """Tells whom a response belongs to, and which credentials of a request that leaves open."""
+
+    def __init__(self, policy: Caching) -> None:
+        """Work out what the keys settle."""
+        self.keys = policy.keys
+        self._covered = [_NOTHING.union(*(_COVERED.get(need, _NOTHING) for need in by.needs(key))) for key in self.keys]
+        self._minded = CREDENTIALS.difference(policy.regardless_of)
+
+    def owners(self, exchange: Exchange) -> Owners:
+        """What the keys say of this request."""
+        return tuple([key(exchange) for key in self.keys])
+
+    def carried(self, asked: Asked) -> frozenset[Credential]:
+        """The credentials of the request that could make the response one for this caller only."""
+        found = carried_in(asked.headers)
+        principal, subscription, user = asked.principal, asked.subscription, asked.user
+        is_key = False
+        if subscription is not None:
+            found |= _SUBSCRIPTION
+            # The caller may be nobody but the holder of the key.
+            is_key = principal is not None and principal.issuer == ISSUER and principal.subject == subscription.id
+        if principal is not None and not is_key:
+            found |= _PRINCIPAL
+        for place, owner in enumerate(asked.key[1]):
+            if owner is not None:
+                covered = self._covered[place]
+                found -= covered
+                if is_key and "principal" in covered:
+                    found -= _COVERED["subscription"]
+        found &= self._minded
+        return found if user is None or user is principal else found | self.named(user)
+
+    def carrier(self, asked: Asked) -> str | None:
+        """A credential that came in a header and matters, found at a glance."""
+        for name, _ in asked.headers:
+            credential = CARRIED[name]
+            if credential is not None and credential in self._minded:
+                return credential
+        return None
+
+    def plain_reason(self, asked: Asked, shared: Shared, head: ResponseHead) -> str | None:
+        """The credential that keeps a response from being kept, found at a glance; None when it takes a closer look."""
+        if asked.carrier is None or asked.principal is not shared.principal or asked.guards != shared.guards:
+            return None
+        for name, _ in head.headers:
+            if name in TO_CACHES:
+                return None
+        return asked.carrier
+
+    def named(self, user: object) -> frozenset[Credential]:
+        """The caller a middleware that is not ours has named, if any: keys do not know of that."""
+        return self._minded & _PRINCIPAL if _is_somebody(user) else _NOTHING
+
+
+def _is_somebody(user: object) -> bool:
+    """Whether a user in the way of Starlette is known; unsure means yes."""
+    try:
+        return bool(user.is_authenticated)  # type: ignore[attr-defined]
+    except (AttributeError, NotImplementedError):
+        return True
