@@ -1,4 +1,4 @@
-"""A standalone gateway: a demo upstream, a demo token issuer, and the gateway with its policies in front of both.
+"""A standalone gateway: three APIs and two products in front of two demo servers and a demo token issuer.
 
     python examples/gateway.py [--port 8080]
 
@@ -27,38 +27,45 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from apim_middleware import (
-    APIKeyAuth,
+    Api,
     Cache,
-    Exchange,
+    Gateway,
+    Health,
+    HealthCheck,
+    IdentityHeaders,
     IPFilter,
     JWTAuth,
     MemoryKeys,
+    Operation,
+    Pool,
+    Product,
     Proxy,
     Quota,
     RateLimit,
     RemoveHeader,
+    Retry,
     RewritePath,
-    SetHeader,
     SetQuery,
-    Stack,
     Subscription,
     Tracing,
     TrustedProxies,
-    When,
     by,
-    conditions,
 )
 from apim_middleware.types import ASGIApp
 
 AUDIENCE = "https://orders.example"
 
 
-def upstream() -> ASGIApp:
-    """What is to be guarded: an API that knows nothing of keys, tokens and limits."""
+def server(name: str, *, busy: bool = False) -> ASGIApp:
+    """What is to be guarded: it knows nothing of keys, tokens and limits. A busy one shows no single order."""
 
     async def orders(request: Request) -> Response:
-        body = {"orders": [1, 2, 3], "made_at": time.time(), "seen_by_upstream": dict(request.headers)}
+        body = {"orders": [1, 2, 3], "server": name, "made_at": time.time(), "seen": dict(request.headers)}
         return JSONResponse(body, headers={"cache-control": "public, max-age=30", "x-powered-by": "secret/1.0"})
+
+    async def order(request: Request) -> Response:
+        body = {"order": request.path_params["number"], "server": name, "query": request.url.query}
+        return Response(status_code=503) if busy else JSONResponse(body)
 
     async def create(request: Request) -> Response:
         return JSONResponse({"created": await request.json()}, status_code=201)
@@ -71,13 +78,23 @@ def upstream() -> ASGIApp:
 
         return StreamingResponse(ticks(), media_type="text/event-stream")
 
+    async def well(request: Request) -> Response:
+        return Response(status_code=204)
+
     return Starlette(
         routes=[
             Route("/v1/orders", orders, methods=["GET"]),
             Route("/v1/orders", create, methods=["POST"]),
+            Route("/v1/orders/{number:int}", order),
             Route("/v1/events", events),
+            Route("/well", well),
         ]
     )
+
+
+async def status(request: Request) -> Response:
+    """An app in this very process, for the third API."""
+    return JSONResponse({"status": "fine"})
 
 
 class Issuer:
@@ -101,34 +118,76 @@ class Issuer:
         return Starlette(routes=[Route("/jwks", keys)])
 
 
-def caller(exchange: Exchange) -> str | None:
-    """Whom the upstream is told of; what a caller claims in this header is overwritten."""
-    return None if exchange.principal is None else exchange.principal.subject
+def gateway(servers: list[str], issuer: str, keys: MemoryKeys) -> ASGIApp:
+    """The gateway: what stands in front of everything, what can be subscribed to, what can be called."""
+    pool = Proxy(Pool(*servers, health=HealthCheck(path="/well", every=1)), retry=Retry(attempts=3, per_try=2))
+
+    return Health(checks={"a server": lambda: any(each.state == "ready" for each in pool.standing())})(
+        Gateway(
+            policies=(
+                Tracing(),
+                TrustedProxies(trusted=("127.0.0.1", "::1"), also=("scheme", "host")),
+                IPFilter(allow=("127.0.0.0/8", "::1")),
+                RemoveHeader(name="x-powered-by", on="response"),
+            ),
+            products=(
+                Product(
+                    "starter",
+                    apis=("orders",),
+                    policies=(
+                        RateLimit(calls=10, per=60, by=by.subscription),
+                        Quota(calls=1000, period="day", by=by.subscription),
+                    ),
+                ),
+                Product(
+                    "business",
+                    apis=("orders", "events"),
+                    policies=(Quota(calls=1_000_000, period="month", by=by.subscription),),
+                ),
+            ),
+            apis=(
+                Api(
+                    "orders",
+                    "/orders",
+                    backend=pool,
+                    policies=(
+                        JWTAuth(issuer=issuer, audience=AUDIENCE, jwks_url=f"{issuer}/jwks", scopes="orders:read"),
+                        Cache(),
+                        RewritePath(match="/{rest:path}", to="/v1/orders/{rest}"),
+                        SetQuery(name="via", value="gateway"),
+                        IdentityHeaders(),
+                    ),
+                    operations=(
+                        Operation("GET", "/"),
+                        Operation("GET", "/{number}"),
+                        Operation("POST", "/", policies=(RateLimit(calls=20, per=60, by=by.principal),)),
+                    ),
+                ),
+                Api(
+                    "events",
+                    "/events",
+                    backend=pool,
+                    policies=(RewritePath(match="/{rest:path}", to="/v1/events"),),
+                    operations=(Operation("GET", "/"),),
+                ),
+                Api(
+                    "status",
+                    "/status",
+                    backend=Starlette(routes=[Route("/", status)]),
+                    subscription_required=False,
+                    policies=(RateLimit(calls=100, per=60, by=by.client),),
+                ),
+            ),
+            keys=keys,
+        )
+    )
 
 
-def gateway(upstream_url: str, issuer_url: str, keys: MemoryKeys) -> ASGIApp:
-    """The gateway: every policy in the order it is met, and the proxy at the end."""
-    return Stack(
-        Tracing(),
-        TrustedProxies(trusted=("127.0.0.1", "::1"), also=("scheme", "host")),
-        IPFilter(allow=("127.0.0.0/8", "::1")),
-        APIKeyAuth(keys=keys),
-        JWTAuth(issuer=issuer_url, audience=AUDIENCE, jwks_url=f"{issuer_url}/jwks", scopes="orders:read"),
-        RateLimit(calls=5, per=10, by=by.subscription),
-        Quota(calls=1000, per=86_400, by=by.subscription),
-        When(conditions.method("POST"), RateLimit(calls=2, per=10, by=by.principal, name="writes")),
-        Cache(),
-        RewritePath(match="/orders/{rest:path}", to="/v1/orders/{rest}"),
-        SetQuery(name="via", value="gateway"),
-        SetHeader(name="x-caller", value=caller, on="request"),
-        RemoveHeader(name="x-powered-by", on="response"),
-    )(Proxy(upstream_url))
-
-
-def what_to_try(url: str, key: str, reader: str, stranger: str) -> str:
+def what_to_try(url: str, starter: str, business: str, reader: str, stranger: str) -> str:
     """The curl lines, each with what it shows."""
     return f"""
-KEY='Ocp-Apim-Subscription-Key: {key}'
+STARTER='Ocp-Apim-Subscription-Key: {starter}'
+BUSINESS='Ocp-Apim-Subscription-Key: {business}'
 READER='Authorization: Bearer {reader}'
 STRANGER='Authorization: Bearer {stranger}'
 
@@ -136,28 +195,46 @@ STRANGER='Authorization: Bearer {stranger}'
 curl -i {url}/orders
 
 # 401: a key and no token
-curl -i -H "$KEY" {url}/orders
+curl -i -H "$STARTER" {url}/orders
 
 # 403: a token without the scope orders:read
-curl -i -H "$KEY" -H "$STRANGER" {url}/orders
+curl -i -H "$STARTER" -H "$STRANGER" {url}/orders
 
-# 200: from the upstream (look at cache-status, ratelimit, and at what the upstream saw)
-curl -i -H "$KEY" -H "$READER" {url}/orders
+# 200: from a server (look at cache-status, ratelimit, and at what the server has seen)
+curl -i -H "$STARTER" -H "$READER" {url}/orders
 
 # 200: the same answer from the cache (age, cache-status: hit)
-curl -i -H "$KEY" -H "$READER" {url}/orders
+curl -i -H "$STARTER" -H "$READER" {url}/orders
 
 # 201: a POST goes through, and what the cache had for this address is forgotten
-curl -i -H "$KEY" -H "$READER" -H 'Content-Type: application/json' -d '{{"book": 1}}' {url}/orders
+curl -i -H "$STARTER" -H "$READER" -H 'Content-Type: application/json' -d '{{"book": 1}}' {url}/orders
+
+# 200: one of the two servers is busy with single orders, and the other is asked
+for i in 1 2 3 4; do curl -s -w '\\n%{{http_code}}\\n' -H "$BUSINESS" -H "$READER" {url}/orders/7; done
 
 # 200: events as they happen
-curl -iN -H "$KEY" -H "$READER" {url}/v1/events
+curl -iN -H "$BUSINESS" {url}/events
+
+# 401: the product starter has no events
+curl -i -H "$STARTER" {url}/events
+
+# 200: here nobody is asked for a key
+curl -i {url}/status
+
+# 404: what no API has
+curl -i {url}/admin
 
 # 400: nobody walks around the policies
 curl -i --path-as-is {url}/orders/%2e%2e/admin
 
-# 429: too many calls in ten seconds
-for i in 1 2 3 4 5 6; do curl -s -o /dev/null -w '%{{http_code}}\\n' -H "$KEY" -H "$READER" {url}/orders; done
+# 429: too many calls in a minute for the product starter
+for i in $(seq 11); do curl -s -o /dev/null -w '%{{http_code}}\\n' -H "$STARTER" -H "$READER" {url}/orders; done
+
+# 200: and none too many for the product business
+for i in $(seq 11); do curl -s -o /dev/null -w '%{{http_code}}\\n' -H "$BUSINESS" -H "$READER" {url}/orders; done
+
+# 200: the gateway is ready, for a server is well
+curl -i {url}/readyz
 """
 
 
@@ -190,7 +267,7 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave Ctrl-C to ``main``, for there are three servers in this process."""
+        """Leave Ctrl-C to ``main``, for there are several servers in this process."""
         yield
 
 
@@ -201,25 +278,26 @@ def stop(servers: list[Server]) -> None:
 
 
 async def main(port: int) -> None:
-    upstream_socket, upstream_url = listen()
-    issuer_socket, issuer_url = listen()
-    gateway_socket, gateway_url = listen(port)
+    sockets, urls = zip(*[listen(), listen(), listen(), listen(port)], strict=True)
+    *servers, issuer_url, gateway_url = urls
 
-    issuer = Issuer(issuer_url)
-    keys = MemoryKeys()
-    keys.add(Subscription(id="demo", product="starter", owner="alice"))
-    lines = what_to_try(gateway_url, keys.issue("demo"), issuer.token("orders:read"), issuer.token("orders:write"))
+    issuer, keys = Issuer(issuer_url), MemoryKeys()
+    keys.add(Subscription(id="small", product="starter", owner="alice"))
+    keys.add(Subscription(id="large", product="business", owner="alice"))
+    tokens = issuer.token("orders:read"), issuer.token("orders:write")
+    lines = what_to_try(gateway_url, keys.issue("small"), keys.issue("large"), *tokens)
 
-    servers = {
-        Server(upstream()): upstream_socket,
-        Server(issuer.app()): issuer_socket,
-        Server(gateway(upstream_url, issuer_url, keys), date_header=False): gateway_socket,
-    }
+    running = [
+        Server(server("one")),
+        Server(server("two", busy=True)),
+        Server(issuer.app()),
+        Server(gateway(servers, issuer_url, keys), date_header=False),
+    ]
     for caught in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(caught, stop, list(servers))
+        asyncio.get_running_loop().add_signal_handler(caught, stop, running)
     print(lines, flush=True)
     print(f"The gateway listens on {gateway_url}; stop it with Ctrl-C.", flush=True)
-    await asyncio.gather(*(server.serve(sockets=[listener]) for server, listener in servers.items()))
+    await asyncio.gather(*(each.serve(sockets=[listener]) for each, listener in zip(running, sockets, strict=True)))
 
 
 if __name__ == "__main__":

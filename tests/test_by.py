@@ -140,3 +140,19 @@ async def later(exchange: Exchange) -> str:
 def test_what_is_no_key_is_a_mistake(make: Any) -> None:
     with pytest.raises(ConfigError, match=r"by\."):
         make()
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (b"Basic YWRhOmh1c2g=", "ada"),
+        (b"basic YWRhOmh1c2g=", "ada"),
+        (b"Basic YWRh", None),
+        (b"Basic !", None),
+        (b"Bearer YWRhOmh1c2g=", None),
+        (None, None),
+    ],
+)
+def test_a_username_is_the_one_that_was_tried(value: bytes | None, name: str | None) -> None:
+    headers = [] if value is None else [(b"authorization", value)]
+    assert by.username(Exchange(http_scope(headers=headers))) == name

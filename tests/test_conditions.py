@@ -265,3 +265,29 @@ def answered(status: int | None, error: BaseException | None = None) -> Exchange
     if error is not None:
         exchange.error = error
     return exchange
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status", "held"),
+    [
+        (Refusal(401, "token-invalid"), 401, True),
+        (Refusal(401, "credentials-invalid"), None, True),
+        (Refusal(401, "credentials-missing"), 401, False),
+        (Refusal(401, "authentication-required"), 401, False),
+        (Refusal(403, "forbidden"), 403, False),
+        (Refusal(429, "rate-limit-exceeded"), 429, False),
+        (None, 401, True),
+        (None, 403, False),
+        (None, 200, False),
+        (None, None, False),
+    ],
+)
+def test_authentication_has_failed_when_credentials_came_and_were_no_good(
+    refusal: Refusal | None, status: int | None, held: bool
+) -> None:
+    exchange = Exchange(http_scope())
+    if refusal is not None:
+        exchange.refusal = refusal
+    if status is not None:
+        exchange.response = ResponseHead(status, [])
+    assert conditions.authentication_failed(exchange) == held

@@ -128,7 +128,7 @@ def _answering(refusal: Refusal) -> ASGIApp:
 
 
 def refusal_messages(refusal: Refusal, scope: Scope) -> list[Message]:
-    headers, body = render(refusal)
+    headers, body = _rendered(refusal, scope)
     if scope["type"] == "http":
         if scope.get("method") == "HEAD":
             body = b""
@@ -136,6 +136,13 @@ def refusal_messages(refusal: Refusal, scope: Scope) -> list[Message]:
     if "websocket.http.response" in (scope.get("extensions") or ()):
         return _answer("websocket.http.response", refusal.status, headers, body)
     return [{"type": "websocket.close", "code": 1008, "reason": refusal.code}]
+
+
+def _rendered(refusal: Refusal, scope: Scope) -> tuple[RawHeaders, bytes]:
+    """As the gateway that matched the request writes refusals, else as problem+json."""
+    exchange: Exchange | None = scope.get(KEY)
+    match = None if exchange is None else exchange.shared.match
+    return render(refusal) if match is None else match.route.render(refusal)
 
 
 def _answer(kind: str, status: int, headers: RawHeaders, body: bytes) -> list[Message]:

@@ -5,16 +5,35 @@ A key is a function of the exchange that gives text, or None when the exchange h
 """
 
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from functools import lru_cache, wraps
 from inspect import iscoroutinefunction
-from typing import TypeAlias
+from typing import ParamSpec, TypeAlias, TypeVar
 
 from apim_middleware._config import shown
+from apim_middleware._http import cookies
 from apim_middleware._http.addresses import address_text, parse_address
+from apim_middleware._http.basic import BadCredentials, read
 from apim_middleware.errors import ConfigError
 from apim_middleware.exchange import Exchange
 
 Key: TypeAlias = Callable[[Exchange], str | None]
+
+P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def made_once(make: Callable[P, F]) -> Callable[P, F]:
+    """Have equal arguments make one function, so that policies that are written alike are equal."""
+    remembered = lru_cache(maxsize=1024, typed=True)(make)
+
+    @wraps(make)
+    def made(*args: P.args, **given: P.kwargs) -> F:
+        try:
+            return remembered(*args, **given)  # type: ignore[arg-type]
+        except TypeError:  # something that cannot be looked up is a mistake, of which ``make`` knows more
+            return make(*args, **given)
+
+    return made
 
 
 def needs(key: Key) -> frozenset[str]:
@@ -63,9 +82,32 @@ def subscription(exchange: Exchange) -> str | None:
 
 
 def product(exchange: Exchange) -> str | None:
-    """The product of the subscription whose key came with the request."""
-    found = exchange.subscription
-    return found.product or None if found is not None else None
+    """The product in whose context the call is made: of the subscription, or an open one of the gateway."""
+    return exchange.product
+
+
+def api(exchange: Exchange) -> str | None:
+    """The API a gateway has matched, all its versions and revisions together."""
+    match = exchange.match
+    return None if match is None else match.route.api or None
+
+
+def operation(exchange: Exchange) -> str | None:
+    """The operation a gateway has matched, with its API and version."""
+    match = exchange.match
+    if match is None or not match.route.operation:
+        return None
+    return f"{match.route.api}/{match.route.version}/{match.route.operation}"
+
+
+def username(exchange: Exchange) -> str | None:
+    """The name in the Basic credentials of the request, whether or not it is anybody's (RFC 7617)."""
+    value = exchange.header(b"authorization")
+    try:
+        credentials = None if value is None else read(value)
+    except BadCredentials:
+        return None
+    return None if credentials is None else credentials[0]
 
 
 client.needs = frozenset({"client"})  # type: ignore[attr-defined]
@@ -74,6 +116,7 @@ subscription.needs = frozenset({"subscription"})  # type: ignore[attr-defined]
 product.needs = frozenset({"subscription"})  # type: ignore[attr-defined]
 
 
+@made_once
 def header(name: str) -> Key:
     """The first value of a request header."""
     raw = name.lower().encode("latin-1")
@@ -86,6 +129,19 @@ def header(name: str) -> Key:
     return key
 
 
+def cookie(name: str) -> Key:
+    """The value of a cookie; the first, where several have the name."""
+    raw = name.encode("latin-1")
+
+    def key(exchange: Exchange) -> str | None:
+        found = cookies.values(exchange.scope["headers"], raw)
+        return found[0].decode("latin-1") if found else None
+
+    key.__name__ = f"cookie({name!r})"
+    return key
+
+
+@made_once
 def claim(name: str) -> Key:
     """A claim of the authenticated caller's token, as text."""
 
@@ -99,6 +155,7 @@ def claim(name: str) -> Key:
     return key
 
 
+@made_once
 def attribute(name: str) -> Key:
     """What a policy further out noted under this name in ``exchange.attributes``, as text."""
 
@@ -110,6 +167,7 @@ def attribute(name: str) -> Key:
     return key
 
 
+@made_once
 def route(**conditions: Callable[[Exchange], object]) -> Key:
     """The name of the first condition that holds, as ``route(login=conditions.path("/login"))``; the others are one.
 
@@ -128,6 +186,7 @@ def route(**conditions: Callable[[Exchange], object]) -> Key:
     return _combined(key, "route", (f"{name}={name_of(each)}" for name, each in asked), conditions.values())
 
 
+@made_once
 def both(first: Key, second: Key, *more: Key) -> Key:
     """Several keys as one, such as each subscription of each client; unknown when one of them is."""
     keys = (first, second, *more)
@@ -145,6 +204,7 @@ def both(first: Key, second: Key, *more: Key) -> Key:
     return _combined(key, "both", map(name_of, keys), keys)
 
 
+@made_once
 def either(first: Key, second: Key, *more: Key) -> Key:
     """The first of several keys that is known, such as the subscription, else the client; each counts apart."""
     keys = (first, second, *more)

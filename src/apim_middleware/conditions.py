@@ -8,12 +8,11 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from inspect import isawaitable, iscoroutinefunction
 from re import fullmatch
 from typing import TypeAlias, TypeVar
-from urllib.parse import unquote
 
 from apim_middleware import by
 from apim_middleware._config import shown
 from apim_middleware._http.headers import header_name, header_value, is_token
-from apim_middleware._http.paths import BadTarget, canonical_path
+from apim_middleware._http.paths import BadTarget, written_path
 from apim_middleware.errors import ConfigError
 from apim_middleware.exchange import Exchange
 from apim_middleware.types import Scope
@@ -22,6 +21,7 @@ Condition: TypeAlias = Callable[[Exchange], bool | Awaitable[bool]]
 F = TypeVar("F", bound=Callable[[Exchange], bool])
 
 
+@by.made_once
 def path(*patterns: str) -> Condition:
     """Whether the path is one of these: ``"/admin"`` is that path, ``"/admin/*"`` is that path and all below it.
 
@@ -45,6 +45,7 @@ def path(*patterns: str) -> Condition:
     return _named(matches, "path", map(repr, patterns))
 
 
+@by.made_once
 def method(*methods: str) -> Condition:
     """Whether the method is one of these; ``"GET"`` includes HEAD (RFC 9110 §9.3.2) and WebSocket handshakes."""
     _check_texts("method", methods)
@@ -59,6 +60,7 @@ def method(*methods: str) -> Condition:
     return _named(matches, "method", map(repr, methods))
 
 
+@by.made_once
 def header(name: str, value: str | None = None) -> Condition:
     """Whether a request header was sent at all, or, with a value, whether one of its lines is exactly that."""
     given = (name,) if value is None else (name, value)
@@ -79,6 +81,7 @@ def is_websocket(exchange: Exchange) -> bool:
     return exchange.is_websocket
 
 
+@by.made_once
 def status(*wanted: int | str) -> Condition:
     """Whether the response has one of these statuses: ``status(404, "5xx")``; false as long as there is no response."""
     texts = [str(each).lower() for each in wanted]
@@ -106,16 +109,30 @@ def failed(exchange: Exchange) -> bool:
     return head is None or head.status >= 400 or exchange.error is not None
 
 
+def authentication_failed(exchange: Exchange) -> bool:
+    """Whether credentials came and were no good: a 401 of the app, or of a policy unless it missed them altogether.
+
+    What a policy missed is told by the end of its code, ``-missing`` or ``-required``.
+    """
+    refusal, head = exchange.refusal, exchange.response
+    if refusal is not None:
+        return refusal.status == 401 and not refusal.code.endswith(("-missing", "-required"))
+    return head is not None and head.status == 401
+
+
+@by.made_once
 def not_(condition: Condition) -> Condition:
     """Whether the condition does not hold."""
     return _joined("not_", [condition], lambda exchange: not holds(condition, exchange))
 
 
+@by.made_once
 def all_of(*conditions: Condition) -> Condition:
     """Whether every condition holds; those after the first that does not are not asked."""
     return _joined("all_of", conditions, lambda exchange: all(holds(each, exchange) for each in conditions))
 
 
+@by.made_once
 def any_of(*conditions: Condition) -> Condition:
     """Whether at least one condition holds; those after the first that does are not asked."""
     return _joined("any_of", conditions, lambda exchange: any(holds(each, exchange) for each in conditions))
@@ -138,17 +155,6 @@ def routed_path(scope: Scope) -> tuple[str, str]:
     if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
         return root, path[len(root) :]
     return "", path
-
-
-def written_path(text: str) -> str:
-    """A path as people write it in configuration, when it is one a canonical path can equal; else BadTarget."""
-    if "?" in text or "#" in text:
-        raise BadTarget("it holds more than a path")
-    if unquote(text) != text:
-        raise BadTarget("it holds a percent-escape, which is compared decoded")
-    if canonical_path(text, None)[0] != text:
-        raise BadTarget("it holds two slashes in a row")
-    return text
 
 
 def _check_texts(name: str, given: Sequence[object]) -> None:

@@ -58,7 +58,8 @@ class Env:
         self._given: dict[str, Any] = {
             "counters": counters, "entries": entries, "permits": permits, "transport": transport,
         }  # fmt: skip
-        self._bound: list[_Seat] = []
+        self._brought = transport
+        self._bound: dict[str | int, list[_Seat]] = {}  # by place; where there is none, by policy
         self._listeners: list[Listener] = []
         self._begin()
 
@@ -72,6 +73,12 @@ class Env:
         other.__dict__.update(self.__dict__)
         other.place = place
         other._begin()
+        return other
+
+    def again(self) -> "Env":
+        """The same place at this moment of a build, to build once more what comes next."""
+        other = self.at(self.place)
+        other._met, other._inner = list(self._met), self._inner.copy()
         return other
 
     def within(self, name: str) -> "Env":
@@ -97,6 +104,16 @@ class Env:
     def transport(self, default: Callable[[], Transport]) -> Transport:
         """The transport of this environment; made by ``default`` when none was given."""
         return self._resolve("transport", default)
+
+    def callouts(self, default: Callable[[], Transport], *, public: bool) -> Transport:
+        """The transport for documents that policies fetch on their own account, such as an issuer's keys.
+
+        It is the transport that was given, else one made by ``default``: apart from that of the proxy, and one for
+        calls that may only reach ``public`` addresses, because the two do not admit the same.
+        """
+        if self._brought is not None:
+            return self._brought
+        return self._resolve("callouts.public" if public else "callouts", default)
 
     def kept(self, name: str, default: Callable[[], T]) -> T:
         """What policies of this environment keep together under a name of theirs; made by ``default`` at first."""
@@ -126,28 +143,39 @@ class Env:
         occurrence = self._met.count(policy) + 1 if self.place else 1
         if self.place:
             self._met.append(policy)
-        self._bound[:] = [seat for seat in self._bound if seat.hooks() is not None]
-        for seat in self._bound:
+        spot = self.place or id(policy)
+        for seat in tuple(self._bound.get(spot, ())):
             same = seat.policy == policy and seat.occurrence == occurrence if self.place else seat.policy is policy
-            if seat.place == self.place and same and (hooks := seat.hooks()) is not None:
+            if same and (hooks := seat.hooks()) is not None:
                 return hooks
         name = f"{self.place or f'~{next(_serial)}'}/{type(policy).__name__}"
         hooks = policy.bind(self.at(name if occurrence == 1 else f"{name}#{occurrence}"))
         if hooks is not policy:
-            self._bound.append(_Seat(self.place, occurrence, policy, _reference(policy, hooks)))
+            self._remember(spot, occurrence, policy, hooks)
         return hooks
 
+    def _remember(self, spot: str | int, occurrence: int, policy: "Policy", hooks: object) -> None:
+        """Find these hooks again for as long as a stack keeps them."""
+        bound = self._bound
 
-def _reference(policy: "Policy", hooks: object) -> weakref.ref[Any]:
+        def forget(gone: weakref.ref[Any]) -> None:
+            bound[spot] = [seat for seat in bound.get(spot, ()) if seat.hooks is not gone]
+            if not bound[spot]:
+                del bound[spot]
+
+        seat = _Seat(occurrence, policy, _reference(policy, hooks, forget))
+        bound.setdefault(spot, []).append(seat)
+
+
+def _reference(policy: "Policy", hooks: object, forget: Callable[[weakref.ref[Any]], None]) -> weakref.ref[Any]:
     try:
-        return weakref.ref(hooks)
+        return weakref.ref(hooks, forget)
     except TypeError:
         problem = f"bind gave {type(hooks).__name__}, which cannot be referenced weakly"
         raise ConfigError(type(policy).__name__, "bind", problem, 'Add "__weakref__" to its __slots__') from None
 
 
 class _Seat(NamedTuple):
-    place: str
     occurrence: int
     policy: "Policy"
     hooks: weakref.ref[Any]

@@ -4,6 +4,8 @@ ApimError
 ├── ConfigError         a mistake in configuration, raised while building
 ├── Refusal             raised by a policy: this exchange goes no further
 ├── StoreError          a store could not answer
+├── VersionConflict     a record is not as whoever wants to change it believes
+├── FeedLost            changes can be told only from a later version on
 ├── ClientLeft          the client left before its request was whole (an OSError too)
 └── TransportError      an upstream could not be asked
     ├── ConnectFailed       no connection was made; nothing was sent
@@ -72,6 +74,23 @@ class ClientLeft(ApimError, OSError):
 
 class StoreError(ApimError):
     """A store could not answer; the cause is the driver's own error."""
+
+
+class VersionConflict(ApimError):
+    """A record has another version than the one that was said; ``version`` is what it has, 0 when there is none."""
+
+    def __init__(self, version: int) -> None:
+        """Keep the version it has."""
+        super().__init__(version)
+        self.version = version
+
+    def __str__(self) -> str:
+        """What to do about it."""
+        return "the record was changed meanwhile: read it again"
+
+
+class FeedLost(ApimError):
+    """Not all changes since this version are known any more: read everything again, from version 0."""
 
 
 class TransportError(ApimError):

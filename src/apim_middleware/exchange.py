@@ -6,6 +6,7 @@ from typing import Any, Self
 from apim_middleware._http.headers import header_name, header_value
 from apim_middleware.errors import Refusal
 from apim_middleware.identity import Principal, Subscription
+from apim_middleware.match import Match
 from apim_middleware.types import RawHeaders, Scope
 
 KEY = "apim_middleware.exchange"
@@ -50,7 +51,7 @@ class Shared:
     """What all rings of one request know together."""
 
     __slots__ = (
-        "attributes", "clean", "completed", "error", "forwarded", "guards", "principal", "refusal", "response",
+        "attributes", "clean", "completed", "error", "forwarded", "guards", "match", "principal", "refusal", "response",
         "subscription",
     )  # fmt: skip
 
@@ -58,6 +59,7 @@ class Shared:
         """Nothing is known yet."""
         self.clean = False
         self.guards = 0
+        self.match: Match | None = None
         self.principal: Principal | None = None
         self.subscription: Subscription | None = None
         self.response: ResponseHead | None = None
@@ -81,10 +83,14 @@ class Exchange:
     def __init__(self, scope: Scope, outer: Self | None = None) -> None:
         """Begin; what rings further out know of the request is known here too."""
         self.scope = scope
-        self.shared: Shared = Shared() if outer is None else outer.shared
         self.state: dict[Any, Any] = {}
         self._indexed: RawHeaders | None = None
         self._index: dict[bytes, bytes] = _EMPTY  # replaced before it is ever changed
+        if outer is None:
+            self.shared = Shared()
+        else:  # the index of the headers goes along: whoever further out asks again makes another
+            self.shared = outer.shared
+            self._index, self._indexed, outer._indexed = outer._index, outer._indexed, None
 
     @classmethod
     def of(cls, scope: Scope) -> Self | None:
@@ -225,6 +231,28 @@ class Exchange:
     @subscription.setter
     def subscription(self, subscription: Subscription) -> None:
         self.shared.subscription = subscription
+
+    @property
+    def match(self) -> Match | None:
+        """What a gateway has matched: API, version, operation, product and the parameters of the path."""
+        return self.shared.match
+
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        """What the parameters of the matched operation's template stand for, decoded; empty when nothing matched.
+
+        They are as they were matched, whatever policies have made of the path since; those of the query are as it is.
+        """
+        match = self.shared.match
+        return {} if match is None else match.parameters(self.scope.get("query_string", b""))
+
+    @property
+    def product(self) -> str | None:
+        """The product in whose context the call is made: of the gateway's match, else of the subscription."""
+        match, subscription = self.shared.match, self.shared.subscription
+        if match is not None and match.route.api:
+            return match.route.product or None
+        return None if subscription is None else subscription.product or None
 
     @property
     def response(self) -> ResponseHead | None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from apim_middleware._config import Configured, shown
 from apim_middleware._ring import Ring, Seat
+from apim_middleware.documentation import Documentation, documentation_of, together
 from apim_middleware.env import Env, default_env
 from apim_middleware.errors import ConfigError
 from apim_middleware.types import ASGIApp, Layer
@@ -12,6 +13,11 @@ from apim_middleware.types import ASGIApp, Layer
 
 class Composable:
     """A layer that is told the environment it is built in."""
+
+    @property
+    def documentation(self) -> Documentation:
+        """What it asks of callers and may answer, for OpenAPI documents; nothing unless a layer says so."""
+        return Documentation()
 
     def build(self, app: ASGIApp, env: Env) -> ASGIApp:
         """Put this layer in front of an app."""
@@ -117,6 +123,21 @@ class Stack(Composable):
     def __repr__(self) -> str:
         """The call that would make it again."""
         return f"Stack({', '.join(map(repr, self.layers))})"
+
+    @property
+    def documentation(self) -> Documentation:
+        """That of its layers together."""
+        return together(map(documentation_of, self.layers))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it is made of equal layers, at the same place of the same environment."""
+        if not isinstance(other, Stack):
+            return NotImplemented
+        return self.layers == other.layers and self.env is other.env and self.place == other.place
+
+    def __hash__(self) -> int:
+        """Equal for equal stacks."""
+        return hash((self.layers, id(self.env), self.place))
 
     def policies(self) -> list[Policy]:
         """The policies of this stack and of the stacks in it, outermost first."""

@@ -25,7 +25,9 @@ def load(der: bytes) -> x509.Certificate:
     try:
         certificate = x509.load_der_x509_certificate(der)
         _ = certificate.subject, certificate.extensions, certificate.public_key()  # what is read when it is asked for
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except (
+        ValueError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType
+    ):  # fmt: skip
         raise BadCertificate("it cannot be read") from None
     return certificate
 

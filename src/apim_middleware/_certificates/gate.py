@@ -29,14 +29,20 @@ _REMEMBERED_FOR = 300.0  # seconds, for those in between may expire too
 class Showing:
     """Where a certificate is shown: in the TLS connection, or in a header by somebody trusted."""
 
-    def __init__(self, header: bytes, trust: Trust) -> None:
-        """Look into a header by its lower-case name; without one, into the connection."""
-        self._header, self._trust = header, trust
+    def __init__(self, header: bytes, trust: Trust, *, vouched: bool) -> None:
+        """Look into a header by its lower-case name; without one, into the connection.
+
+        ``vouched``: what the server says of the certificate of a connection is all that is known of its chain.
+        """
+        self._header, self._trust, self._vouched = header, trust, vouched
 
     def chain(self, exchange: Exchange) -> list[bytes] | None:
         """The certificate that was shown, and those that came along."""
         if not self._header:
-            shown = ((exchange.scope.get("extensions") or {}).get("tls") or {}).get("client_cert_chain")
+            tls = (exchange.scope.get("extensions") or {}).get("tls") or {}
+            if self._vouched and tls.get("client_cert_error"):
+                raise BadCertificate("the server could not verify it")
+            shown = tls.get("client_cert_chain")
             return (from_tls(shown) or None) if shown else None
         values = self._values(exchange)
         others = exchange.take_header(_CHAIN) if self._header == b"client-cert" else []

@@ -35,6 +35,14 @@ def headers_of(policy: Limiting) -> LimitHeaders:
     return LimitHeaders() if policy.headers else SILENT
 
 
+def told_in(policy: Limiting) -> tuple[str, ...]:
+    """The fields in which a policy tells callers where they stand."""
+    wanted = headers_of(policy)
+    found = ["ratelimit", "ratelimit-policy"] if wanted.ietf else []
+    found += ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"] if wanted.x_ratelimit else []
+    return (*found, *(name.lower() for name in (wanted.remaining, wanted.total) if name is not None))
+
+
 def announce(head: ResponseHead, policy: Line, standing: Line) -> None:
     """Add ``RateLimit-Policy`` and ``RateLimit``; limits further in said theirs before, and come after ours."""
     headers = head.headers

@@ -35,6 +35,11 @@ def meters_of(env: Env) -> "WeakSet[Meter]":
 
 def gate(policies: Sequence[Limiting], env: Env) -> Hooks:
     """The hooks that count for all these policies at once."""
+    return gate_of(policies, env).hooks()
+
+
+def gate_of(policies: Sequence[Limiting], env: Env) -> Gate | SwiftGate:
+    """The gate that counts for all these policies at once."""
     counters = counters_of(env)
     meters = [Meter(policy, env.place, counters) for policy in policies]
     check = getattr(counters, "check", None)
@@ -42,7 +47,7 @@ def gate(policies: Sequence[Limiting], env: Env) -> Hooks:
         for limit in (limit for meter in meters for limit in meter.limits):
             check(limit)
     meters_of(env).update(meters)
-    return _gate(meters, env, counters).hooks()
+    return _gate(meters, env, counters)
 
 
 def _gate(meters: Sequence[Meter], env: Env, counters: Counters) -> Gate | SwiftGate:

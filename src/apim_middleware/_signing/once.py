@@ -11,6 +11,8 @@ from apim_middleware.stores.memory import MemoryCounters
 
 log = logging.getLogger("apim_middleware.signature")
 
+_SPARE = 1.0  # seconds: what counts up to a moment still counts at that moment
+
 
 def counters_for(policy: Policy, env: Env) -> Counters:
     """The counters in which it is noted; those of several processes need a place with a name."""
@@ -26,7 +28,7 @@ class Once:
     def __init__(self, counters: Counters, place: str, seconds: float) -> None:
         """Keep what was used under a place of its own."""
         self._counters = counters
-        self._limit = Limit(1, seconds, "log", f"once/{_digest(place)}")
+        self._limit = Limit(1, seconds + _SPARE, "log", f"once/{_digest(place)}")
 
     async def first(self, text: str) -> bool:
         """Whether this is the first use; it is noted. Raises Refusal when the store cannot say."""

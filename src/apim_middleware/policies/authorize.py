@@ -11,6 +11,7 @@ from apim_middleware._http.challenges import scheme_of, with_parameters
 from apim_middleware._jose.claims import Path, members, names_a_claim, steps
 from apim_middleware._jose.tokens import Scalar, exactly
 from apim_middleware.conditions import Condition, holds
+from apim_middleware.documentation import Answer, Documentation, challenged
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
@@ -82,6 +83,18 @@ class Authorize(Policy):
 
     challenge: Names = 'Bearer realm="api"'
     """What a caller who is not known is told to bring; a ``Bearer`` challenge also names the scopes."""
+
+    @property
+    def documentation(self) -> Documentation:
+        """The scopes, and what is answered to those who may not."""
+        scopes = (*_scopes(self.scopes), *_scopes(self.any_scope)[:1])
+        answers = [challenged(401, "authentication-required")]
+        if scopes:
+            answers.append(challenged(403, "insufficient-scope"))
+        if any(True for _ in _demands(self)) or self.allow is not None:
+            answers.append(Answer(403, ("forbidden",)))
+        found = Documentation(scopes=scopes, answers=tuple(answers))
+        return found if self.when is None else found.optional()
 
     @property
     def needs(self) -> frozenset[str]:

@@ -16,6 +16,7 @@ from anyio.to_thread import run_sync
 
 from apim_middleware._http.basic import BadCredentials, read
 from apim_middleware._http.challenges import is_quotable
+from apim_middleware.documentation import Answer, Documentation, Scheme, challenged
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, StoreError
 from apim_middleware.exchange import Exchange
@@ -67,6 +68,17 @@ class BasicAuth(Policy):
 
     remember_for: float = 300
     """Seconds for which they are remembered. A changed password and a suspended user count at once all the same."""
+
+    @property
+    def documentation(self) -> Documentation:
+        """Basic credentials."""
+        basic = Scheme("BasicAuth", {"type": "http", "scheme": "basic"})
+        missing = () if self.optional else ("credentials-missing",)
+        busy = Answer(503, ("authentication-busy",), ("retry-after",))
+        down = Answer(503, ("user-store-unavailable",))
+        answers = (challenged(401, *missing, "credentials-invalid"), busy, down)
+        found = Documentation(security=((basic,),), answers=answers)
+        return found.optional() if self.optional else found
 
     def __post_init__(self) -> None:
         """Numbers must be numbers of something, and the realm fit a challenge."""

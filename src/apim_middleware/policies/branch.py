@@ -8,6 +8,7 @@ from typing import Any, Self, TypeAlias
 
 from apim_middleware import by
 from apim_middleware.conditions import Condition, holds
+from apim_middleware.documentation import Documentation, documentation_of, either
 from apim_middleware.env import Env
 from apim_middleware.exchange import Exchange
 from apim_middleware.policy import Composable, Policy, policies_in, ring, unmet
@@ -48,6 +49,12 @@ class _Branching(Policy):
     def answers(self) -> bool:
         """Whether one of the branches may answer from memory."""
         return any(each.answers for way in self._ways() for each in way)
+
+    @property
+    def documentation(self) -> Documentation:
+        """That of the branches, of which a request takes one or none."""
+        ways = [*(layer for _, layer in self._branches()), self.otherwise]
+        return either(map(documentation_of, ways))
 
     def build(self, app: ASGIApp, env: Env) -> ASGIApp:
         """Every branch in front of the app, and before them the fork."""

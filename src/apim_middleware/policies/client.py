@@ -23,6 +23,7 @@ from apim_middleware._http.forwarded import (
     host_header,
     x_forwarded_for,
 )
+from apim_middleware.documentation import Answer, Documentation
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
@@ -94,6 +95,13 @@ class TrustedProxies(Policy):
     Name what they are known to write: ``X-Forwarded-Proto``, ``X-Forwarded-Host``, ``X-Forwarded-Port``, or ``proto``
     and ``host`` in ``Forwarded``. A proxy that leaves one of these alone would let any client set it.
     """
+
+    @property
+    def documentation(self) -> Documentation:
+        """What is answered where forwarding fields make no sense."""
+        codes = ("conflicting-forwarding",) if self.header == "auto" else ()
+        codes = (*codes, *(("bad-host",) if "host" in self.also else ()))
+        return Documentation(answers=(Answer(400, codes),) if codes else ())
 
     def __post_init__(self) -> None:
         """Networks must be networks, and trust must end somewhere."""
@@ -227,6 +235,13 @@ class IPFilter(Policy):
     def needs(self) -> frozenset[str]:
         """The client, from whoever establishes it."""
         return frozenset({"client"})
+
+    @property
+    def documentation(self) -> Documentation:
+        """What is answered to addresses that may not come in."""
+        denied = ("address-denied",) if self.deny else ()
+        others = ("address-not-allowed",) if self.allow else ()
+        return Documentation(answers=(Answer(403, (*denied, *others, "address-unknown")),))
 
     def __post_init__(self) -> None:
         """Something must be filtered, by networks that are networks."""

@@ -8,6 +8,7 @@ from apim_middleware._certificates.revocation import RevocationLists
 from apim_middleware._http.addresses import AddressSet, BadNetwork
 from apim_middleware._http.forwarded import Trust
 from apim_middleware._http.headers import is_token
+from apim_middleware.documentation import Answer, Documentation, Scheme
 from apim_middleware.env import Env
 from apim_middleware.policy import Policy
 
@@ -56,6 +57,18 @@ class ClientCertificate(Policy):
     optional: bool = False
     """Whether a request without a certificate goes on, without a principal; one with a bad one never does."""
 
+    @property
+    def documentation(self) -> Documentation:
+        """A client certificate."""
+        tls = Scheme("ClientCertificate", {"type": "mutualTLS"})
+        codes = ("certificate-invalid", *(("certificate-not-allowed",) if self.identities else ()))
+        codes = codes if self.optional else ("certificate-missing", *codes)
+        if self.revocations is not None:
+            codes = (*codes, "certificate-revoked")
+        unknown = () if self.revocations is None else (Answer(503, ("revocation-unknown",)),)
+        found = Documentation(security=((tls,),), answers=(Answer(403, codes), *unknown))
+        return found.optional() if self.optional else found
+
     def __post_init__(self) -> None:
         """A header needs somebody to trust, and the authorities must be certificates."""
         if self.header and not is_token(self.header.encode("latin-1", "replace")):
@@ -95,9 +108,11 @@ class ClientCertificate(Policy):
         """The gate, with a memory of certificates that were good."""
         from apim_middleware._certificates.gate import Gate, Showing
 
+        authorities = self._authorities()
+        trust = Trust(self._networks(), unix="unix" in self.trusted)
         return Gate(
-            Showing(self.header.lower().encode(), Trust(self._networks(), unix="unix" in self.trusted)),
-            self._authorities(),
+            Showing(self.header.lower().encode(), trust, vouched=authorities is None),
+            authorities,
             self.revocations,
             self.identities,
             self.subject,

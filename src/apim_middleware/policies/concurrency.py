@@ -23,6 +23,7 @@ from apim_middleware._ring import refusal_messages, refused
 from apim_middleware.bodies import Ahead
 from apim_middleware.by import Key, everyone, name_of
 from apim_middleware.by import needs as needs_of
+from apim_middleware.documentation import Answer, Documentation
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, StoreError
 from apim_middleware.exchange import KEY, Exchange
@@ -78,6 +79,18 @@ class LimitConcurrency(Policy):
 
     shadow: bool = False
     """Whether the limit is only tried out: counted and reported, but nobody waits or is refused. Default: no."""
+
+    @property
+    def documentation(self) -> Documentation:
+        """What is answered where too many are at work."""
+        if self.shadow:
+            return Documentation()
+        answers = [Answer(429, ("too-many-at-once",), ("retry-after",))]
+        if self.when_unknown == "refuse" and self.by is not everyone:
+            answers.append(Answer(403, ("caller-unknown",)))
+        if self.when_store_fails == "refuse":
+            answers.append(Answer(503, ("limit-store-unavailable",)))
+        return Documentation(answers=tuple(answers))
 
     @property
     def needs(self) -> frozenset[str]:

@@ -2,10 +2,11 @@
 
 import itertools
 from collections.abc import Iterable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Literal, Self
 
 from apim_middleware._ring import refusal_messages
+from apim_middleware.documentation import Answer, Documentation, challenged, documentation_of, either, together
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import KEY, Exchange, Shared
@@ -93,6 +94,11 @@ class AllOf(_Combined):
         """What they rely on and those before them do not establish."""
         return unmet(Stack(*self.layers).policies())
 
+    @property
+    def documentation(self) -> Documentation:
+        """That of all of them."""
+        return together(map(documentation_of, self.layers))
+
     def build(self, app: ASGIApp, env: Env) -> ASGIApp:
         """All of them in front of the app, one behind the other."""
         return Stack(*self.layers).build(app, env.within("AllOf"))
@@ -136,9 +142,31 @@ class AnyOf(_Combined):
             object.__setattr__(self, name, value)
         self._check()
 
+    @property
+    def documentation(self) -> Documentation:
+        """That of any of them; who brings nothing is told of all."""
+        found = either(map(documentation_of, self.layers))
+        bad, missing = _split(found.answers)
+        if not self.anonymous:
+            asked = any("www-authenticate" in each.headers for each in missing)
+            bad += [challenged(401, "credentials-missing")] if asked else missing
+        found = replace(found, answers=tuple(bad))
+        return found.optional() if self.anonymous else found
+
     def build(self, app: ASGIApp, env: Env) -> ASGIApp:
         """Each of them in front of the app, and before them the door that asks one after the other."""
         return ring(self, _Door(self, app, env.within("AnyOf")), app, env, closed=True)
+
+
+def _split(answers: Iterable[Answer]) -> tuple[list[Answer], list[Answer]]:
+    """What is answered to bad credentials, and to those who bring none."""
+    bad, missing = list[Answer](), list[Answer]()
+    for each in answers:
+        none = tuple(code for code in each.codes if code.endswith(_MISSING))
+        some = tuple(code for code in each.codes if code not in none)
+        missing += [each._replace(codes=none)] if none else []
+        bad += [each._replace(codes=some)] if some or not none else []
+    return bad, missing
 
 
 class _Door:

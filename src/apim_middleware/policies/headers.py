@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 from apim_middleware import by
 from apim_middleware._http.headers import header_name, header_value
+from apim_middleware.documentation import Answer, Documentation, Told
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
@@ -56,6 +57,12 @@ class SetHeader(Policy):
 
     exists: _Exists = "override"
     """What happens to lines of this name: they give way (also to a function's None), stay beside it, or win over it."""
+
+    @property
+    def documentation(self) -> Documentation:
+        """The field, where it is one of responses."""
+        refused = (Answer(400, ("bad-header-value",)),) if callable(self.value) else ()
+        return Documentation(answers=refused, headers=(Told(self.name.lower()),) if self.on == "response" else ())
 
     @property
     def needs(self) -> frozenset[str]:

@@ -1,6 +1,7 @@
 """Messages signed with a shared secret, as webhooks are."""
 
 import base64
+import hashlib
 import hmac
 import itertools
 import math
@@ -13,6 +14,7 @@ from typing import Literal, NamedTuple
 from apim_middleware._http.headers import is_token
 from apim_middleware._signing.bodies import CheckedBody
 from apim_middleware._signing.once import Once, counters_for
+from apim_middleware.documentation import Answer, Documentation, api_key, challenged
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
@@ -82,7 +84,8 @@ class HMACSignature(Policy):
     """Seconds by which the timestamp may differ from now, either way."""
 
     once: bool = False
-    """Whether a signature is accepted once only while its timestamp counts; kept in the counters of the environment."""
+    """Whether what is signed is accepted once only while its timestamp counts; kept in the counters of the
+    environment."""
 
     max_body_bytes: int = 1 << 20
     """Bytes a body may have; it is held in memory while it is checked. Default: 1 MiB."""
@@ -92,6 +95,22 @@ class HMACSignature(Policy):
 
     optional: bool = False
     """Whether a request without a signature goes on, without a principal; one with a bad one never does."""
+
+    @property
+    def documentation(self) -> Documentation:
+        """A signature in its header."""
+        scheme = api_key("HMACSignature", "header", self.header, "An HMAC of the request (RFC 2104).")
+        timed = self.timestamp_header or self.timestamp_parameter
+        codes = ("signature-invalid", *(("signature-expired",) if timed else ()))
+        codes = (*codes, *(("signature-replayed",) if self.once else ()))
+        answers = [
+            challenged(401, *(() if self.optional else ("signature-missing",)), *codes),
+            Answer(413, ("body-too-large",)),
+        ]
+        if self.once:
+            answers.append(Answer(503, ("replay-store-unavailable",)))
+        found = Documentation(security=((scheme,),), answers=tuple(answers))
+        return found.optional() if self.optional else found
 
     def __post_init__(self) -> None:
         """There must be a secret, the body must be signed, and a timestamp come from one place."""
@@ -188,7 +207,8 @@ class _Gate:
         good = [one for one in claim.signatures for each in wanted if hmac.compare_digest(one, each)]
         if not good:
             raise _invalid()
-        if self._once is not None and not await self._once.first(good[0].hex()):
+        # What was signed is used, whichever of its signatures came along: with two secrets it has two.
+        if self._once is not None and not await self._once.first(hashlib.sha256(text).hexdigest()):
             raise _refusal("signature-replayed", "The signature was used before.")
         exchange.principal = self._principal
 

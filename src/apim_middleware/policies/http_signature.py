@@ -17,6 +17,7 @@ from apim_middleware._http.signatures import COMPONENTS, BadSignature, Signature
 from apim_middleware._signing.bodies import CheckedBody
 from apim_middleware._signing.keys import KeySource, SignatureKey
 from apim_middleware._signing.once import Once, counters_for
+from apim_middleware.documentation import Answer, Documentation, api_key
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, StoreError
 from apim_middleware.exchange import Exchange
@@ -81,6 +82,21 @@ class HTTPSignature(Policy):
 
     optional: bool = False
     """Whether a request without a signature goes on, without a principal; one with bad ones never does."""
+
+    @property
+    def documentation(self) -> Documentation:
+        """A signature, and the digest of the body."""
+        scheme = api_key("HTTPSignature", "header", "Signature", "A signature of the request (RFC 9421).")
+        codes = ("signature-invalid", "signature-expired", *(("signature-replayed",) if self.once else ()))
+        codes = codes if self.optional else ("signature-missing", *codes)
+        down = ("key-store-unavailable",) if callable(self.keys) else ()
+        answers = [Answer(401, codes, ("accept-signature", "www-authenticate"))]
+        if self.content_digest:
+            answers += [Answer(400, ("digest-mismatch",), ("want-content-digest",)), Answer(413, ("body-too-large",))]
+        if down := (*down, *(("replay-store-unavailable",) if self.once else ())):
+            answers.append(Answer(503, down))
+        found = Documentation(security=((scheme,),), answers=tuple(answers))
+        return found.optional() if self.optional else found
 
     def __post_init__(self) -> None:
         """Something must be covered by known names, for a time, and the keys must differ."""
@@ -231,7 +247,7 @@ class _Gate:
             exchange.header(b"content-length") not in (None, b"0") or exchange.header(b"transfer-encoding") is not None
         ):
             raise self._refusal("signature-invalid", "The signature does not cover content-digest.")
-        elif exchange.scope.get("http_version", "1.1")[:1] > "1":  # which needs no header to have a body
+        else:  # not every server and version of HTTP tells by a header that there is a body
             exchange.scope[self.body] = self._compare_with_nothing
 
     async def _compare(self, digests: Mapping[str, bytes], body: bytes) -> None:

@@ -5,17 +5,19 @@ draft-ietf-httpapi-ratelimit-headers. What is counted is kept in ``Env.counters`
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, Self
 
 from apim_middleware._http.fields import GREATEST_INTEGER
+from apim_middleware._limits.answers import headers_of, told_in
 from apim_middleware._limits.build import gate, in_front
 from apim_middleware._limits.gates import Hooks
 from apim_middleware._limits.places import place_of
 from apim_middleware._limits.rates import Rate
 from apim_middleware._limits.rules import Limiting
-from apim_middleware.by import Key, subscription
+from apim_middleware.by import Key, everyone, subscription
+from apim_middleware.documentation import Answer, Documentation, Told, together
 from apim_middleware.env import Env
 from apim_middleware.policy import Policy, check_counts
 from apim_middleware.protocols import Limit
@@ -33,6 +35,20 @@ class _Counted(Limiting, Policy):
     def counts(self) -> frozenset[str]:
         """What its limits are called in a store, wherever they stand."""
         return frozenset(map(repr, self.limits(place_of(self, ""))))
+
+    @property
+    def documentation(self) -> Documentation:
+        """What is answered beyond the limit, and where callers stand."""
+        if self.shadow:
+            return Documentation()
+        told = told_in(self)
+        refused = Answer(self.status, (self.code,), (headers_of(self).retry_after.lower(), *told))
+        answers = [refused]
+        if self.when_unknown == "refuse" and self.by is not everyone:
+            answers.append(Answer(403, ("caller-unknown",)))
+        if self.when_store_fails == "refuse":
+            answers.append(Answer(503, ("limit-store-unavailable",)))
+        return Documentation(answers=tuple(answers), headers=tuple(map(Told, told)))
 
     def bind(self, env: Env) -> Hooks:
         """Count in the counters of the environment: without awaiting when they are in memory."""
@@ -201,6 +217,17 @@ class Limits(Policy):
     def counts(self) -> frozenset[str]:
         """What their limits are called in a store, wherever they stand."""
         return frozenset[str]().union(*(policy.counts for policy in self.policies))
+
+    @property
+    def documentation(self) -> Documentation:
+        """That of all of them; a refusal tells where the caller stands in each."""
+        found = together(each.documentation for each in self.policies)
+        told = tuple(each.name for each in found.headers)
+        answers = tuple(
+            each._replace(headers=tuple(dict.fromkeys((*each.headers, *told)))) if each.headers else each
+            for each in found.answers
+        )
+        return replace(found, answers=answers)
 
     def bind(self, env: Env) -> Hooks:
         """Count for all of them at once."""

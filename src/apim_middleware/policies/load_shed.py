@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 from apim_middleware._adaptive import CRITICAL, DEFAULT, SHEDDABLE, AdaptiveLimit, Bounds
 from apim_middleware.by import needs
+from apim_middleware.documentation import Answer, Documentation
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
@@ -62,6 +63,11 @@ class LoadShed(Policy):
     retry_after: int = 5
     """The longest ``Retry-After`` in seconds; those refused one after the other are told all from 1 to this, so that
     they do not come back together. Default: 5."""
+
+    @property
+    def documentation(self) -> Documentation:
+        """What is answered where too many are at work."""
+        return Documentation(answers=(Answer(503, ("overloaded",), ("retry-after",)),))
 
     @property
     def needs(self) -> frozenset[str]:

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from apim_middleware._http.challenges import scheme_of
 from apim_middleware._http.headers import header_name, header_value
 from apim_middleware._http.hygiene import FORWARDING
+from apim_middleware.documentation import Answer, Asked, Documentation
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
@@ -46,6 +47,13 @@ class RequireHeader(Policy):
 
     challenge: str | None = None
     """The ``WWW-Authenticate`` of a 401, as in ``'Bearer realm="api"'``."""
+
+    @property
+    def documentation(self) -> Documentation:
+        """The header, without its values: these may be secrets."""
+        codes = ("header-missing", "header-refused") if self._accepted() else ("header-missing",)
+        told = () if self.challenge is None else ("www-authenticate",)
+        return Documentation(answers=(Answer(self.status, codes, told),), asks=(Asked(self.name, required=True),))
 
     def __post_init__(self) -> None:
         """Name and values must be such as can arrive, the status one that can be written."""

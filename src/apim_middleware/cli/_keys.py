@@ -1,0 +1,49 @@
+"""The stores of subscription keys that commands can open: SQLite files and Redis servers."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from apim_middleware.errors import ConfigError
+from apim_middleware.stores.keyrings import Keyring
+from apim_middleware.stores.record_keys import RecordKeys
+
+_KIND = "subscription"
+
+
+@asynccontextmanager
+async def opened(store: str) -> AsyncIterator[RecordKeys]:
+    """The keys in a store: ``keys.db``, ``sqlite:keys.db``, ``redis://host/0``. Raises ConfigError."""
+    records = _records(store)
+    try:
+        yield RecordKeys(records, kind=_KIND, refresh=0.0)
+    finally:
+        await records.aclose()
+
+
+async def every(store: str) -> list[Keyring]:
+    """Every subscription in a store, by id."""
+    records = _records(store)
+    found: list[Keyring] = []
+    after = ""
+    try:
+        while page := await records.page(_KIND, after=after):
+            found += [Keyring.read(record.document) for record in page]
+            after = page[-1].id
+    finally:
+        await records.aclose()
+    return found
+
+
+def _records(store: str) -> Any:  # noqa: ANN401 - some Records
+    scheme, colon, rest = store.partition(":")
+    if scheme in ("redis", "rediss", "unix"):
+        from apim_middleware.stores.redis.records import RedisRecords
+
+        return RedisRecords(store)
+    from apim_middleware.stores.sqlite.records import SQLiteRecords
+
+    path = rest if scheme == "sqlite" and colon else store
+    if not path:
+        raise ConfigError("apim", "store", f"{store!r} names no store", "Write keys.db or redis://localhost/0")
+    return SQLiteRecords(path)

@@ -1,0 +1,88 @@
+"""What servers load in each of their workers, and how a file that changes is taken over."""
+
+import logging
+import os
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from apim_middleware.cli._targets import found, is_file
+from apim_middleware.errors import ConfigError
+from apim_middleware.gateway import Gateway, Reloadable
+from apim_middleware.serving.certificates import server_context
+from apim_middleware.types import ASGIApp, Receive, Scope, Send
+
+log = logging.getLogger("apim_middleware.cli")
+
+TARGET, NAMES, RELOAD = "APIM_TARGET", "APIM_NAMES", "APIM_RELOAD"
+CERTIFICATE, KEY = "APIM_CERTIFICATE", "APIM_KEY"
+"""Variables by which a worker learns what to serve."""
+
+_EVERY = 1.0
+
+
+def app() -> ASGIApp:
+    """The app of this worker, as the environment says."""
+    target, names = os.environ[TARGET], os.environ.get(NAMES, "")
+    served = found(target, names)
+    if isinstance(served, Gateway) and is_file(target) and os.environ.get(RELOAD):
+        return Watched(Path(target), served, lambda: found(target, names))
+    return served  # type: ignore[no-any-return]
+
+
+def tls(config: object, default: object) -> ssl.SSLContext:
+    """The TLS of this worker, which follows its files."""
+    return server_context(os.environ[CERTIFICATE], os.environ[KEY])
+
+
+class Watched:
+    """A gateway of a file, taken over anew when the file has changed; a broken one changes nothing."""
+
+    def __init__(self, path: Path, gateway: Gateway, read: Callable[[], Any], every: float = _EVERY) -> None:
+        """Look at the file every so many seconds while the server runs."""
+        self._path, self._read, self._every = path, read, every
+        self._served = Reloadable(gateway)
+        self._stamp = self._look()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope; the file is watched within the lifespan."""
+        if scope["type"] != "lifespan":
+            await self._served(scope, receive, send)
+            return
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._watch)
+            await self._served(scope, receive, send)
+            group.cancel_scope.cancel()
+
+    async def _watch(self) -> None:
+        while True:
+            await anyio.sleep(self._every)
+            await self.look()
+
+    async def look(self) -> None:
+        """Take the file over if it has changed."""
+        stamp = self._look()
+        if stamp is None or stamp == self._stamp:
+            return
+        self._stamp = stamp
+        await self._take_over()
+
+    async def _take_over(self) -> None:
+        try:
+            changes = await self._served.reload(self._read())
+        except ConfigError as error:
+            log.error("%s is not taken over: %s", self._path, error)
+            return
+        for change in changes:
+            log.log(logging.WARNING if change.loud else logging.INFO, "%s", change)
+        log.info("%s is taken over", self._path)
+
+    def _look(self) -> tuple[int, int, int] | None:
+        try:
+            stat = self._path.stat()
+        except OSError:
+            return None
+        return stat.st_ino, stat.st_mtime_ns, stat.st_size

@@ -1,0 +1,67 @@
+"""What a command is about: ``module:attribute``, ``file.py:attribute``, or a gateway in a TOML, YAML or JSON file."""
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from apim_middleware.configuration import load
+from apim_middleware.errors import ConfigError
+from apim_middleware.gateway import Gateway
+
+FILES = (".toml", ".yaml", ".yml", ".json")
+
+
+def is_file(target: str) -> bool:
+    """Whether a target is a gateway in a file."""
+    return target.lower().endswith(FILES)
+
+
+def found(target: str, names: str = "") -> Any:  # noqa: ANN401 - an ASGI app
+    """The app a target means; ``names`` is where a file finds the objects it refers to. Raises ConfigError."""
+    if is_file(target):
+        return load(target, names=_mapping(names))
+    return _attribute(target)
+
+
+def gateway(target: str, names: str = "") -> Gateway:
+    """The gateway a target means. Raises ConfigError when it is something else."""
+    app = found(target, names)
+    if not isinstance(app, Gateway):
+        raise ConfigError("apim", "target", f"{target} is a {type(app).__name__}, and no gateway", "Name a Gateway")
+    return app
+
+
+def _mapping(names: str) -> dict[str, object]:
+    if not names:
+        return {}
+    mapping = _attribute(names)
+    if not isinstance(mapping, dict):
+        raise ConfigError("apim", "names", f"{names} is no dict", "Name a dict of the objects a file refers to")
+    return mapping
+
+
+def _attribute(target: str) -> Any:  # noqa: ANN401 - whatever it is
+    name, _, path = target.partition(":")
+    cure = "Write module:attribute, file.py:attribute, or a file ending in .toml, .yaml or .json"
+    if not name or not path:
+        raise ConfigError("apim", "target", f"{target!r} names nothing", cure)
+    try:
+        value: Any = _script(Path(name)) if name.endswith(".py") else importlib.import_module(name)
+        for part in path.split("."):
+            value = getattr(value, part)
+    except (ImportError, AttributeError, FileNotFoundError) as error:
+        raise ConfigError("apim", "target", f"{target!r} cannot be loaded: {error}", cure) from error
+    return value
+
+
+def _script(path: Path) -> ModuleType:
+    """A file as a module, which finds its neighbours as it would when it is run."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    return importlib.import_module(path.stem)

@@ -1,0 +1,354 @@
+"""The commands of ``apim``. Each is a thin shell around what the package offers in Python."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import anyio
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from apim_middleware.cli import _explaining, _keys, _lint, _serving
+from apim_middleware.cli._targets import found, gateway, is_file
+from apim_middleware.configuration import dumps
+from apim_middleware.errors import ApimError, ConfigError
+from apim_middleware.gateway import Gateway, difference
+from apim_middleware.guarding import Covered, coverage
+from apim_middleware.identity import Subscription
+from apim_middleware.stores.keyrings import Keyring
+from apim_middleware.testing import call
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+keys = typer.Typer(no_args_is_help=True, help="Subscriptions and their keys, in SQLite or Redis.")
+importing = typer.Typer(no_args_is_help=True, help="Make APIs of what is described elsewhere.")
+app.add_typer(keys, name="keys")
+app.add_typer(importing, name="import")
+
+_out = Console(highlight=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Target = Annotated[str, typer.Argument(help="module:attribute, file.py:attribute, or a .toml, .yaml or .json file")]
+Names = Annotated[str, typer.Option(help="module:attribute of a dict of the objects a file refers to with ref")]
+AsJson = Annotated[bool, typer.Option("--json", help="write JSON")]
+Store = Annotated[str, typer.Option(envvar="APIM_KEYS", help="keys.db, or redis://host/0")]
+Slot = Literal["primary", "secondary"]
+
+
+@app.callback()
+def _common() -> None:
+    sys.path.insert(0, os.getcwd())  # noqa: PTH109 - as python -m does
+
+
+@contextmanager
+def _told() -> Any:  # noqa: ANN401 - a context manager
+    """What is wrong is one line and an exit code, not a traceback."""
+    try:
+        yield
+    except (ApimError, LookupError, ValueError) as error:
+        _err.print(Text(str(error), style="red"))
+        raise typer.Exit(1) from None
+
+
+# Serving
+
+
+@app.command()
+def serve(
+    target: Target,
+    host: Annotated[str, typer.Option(help="the address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="the port to listen on")] = 8080,
+    server: Annotated[Literal["uvicorn", "granian"], typer.Option(help="the ASGI server")] = "uvicorn",
+    workers: Annotated[int, typer.Option(min=1, help="processes")] = 1,
+    reload: Annotated[bool, typer.Option(help="take changes of the file or the code over")] = False,
+    certificate: Annotated[Path | None, typer.Option(help="PEM file of the certificate, for TLS")] = None,
+    key: Annotated[Path | None, typer.Option(help="PEM file of its private key")] = None,
+    names: Names = "",
+) -> None:
+    """Serve a gateway, or any ASGI app."""
+    with _told():
+        if (certificate is None) != (key is None):
+            raise ConfigError("apim", "certificate", "and key do not go together", "Give both, or neither")
+        found(target, names)  # so that mistakes show here and now
+    os.environ[_serving.TARGET], os.environ[_serving.NAMES] = target, names
+    by_file = reload and is_file(target)
+    if by_file:
+        os.environ[_serving.RELOAD] = "1"
+    run = _with_uvicorn if server == "uvicorn" else _with_granian
+    run(host, port, workers, restart=reload and not by_file, certificate=certificate, key=key)
+
+
+def _with_uvicorn(
+    host: str, port: int, workers: int, *, restart: bool, certificate: Path | None, key: Path | None
+) -> None:
+    import uvicorn
+
+    tls: dict[str, Any] = {}
+    if certificate is not None and key is not None:
+        os.environ[_serving.CERTIFICATE], os.environ[_serving.KEY] = str(certificate), str(key)
+        tls["ssl_context_factory"] = _serving.tls
+    uvicorn.run(
+        "apim_middleware.cli._serving:app",
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+        reload=restart,
+        proxy_headers=False,  # TrustedProxies decides whom to believe
+        server_header=False,
+        date_header=False,
+        **tls,
+    )
+
+
+def _with_granian(
+    host: str, port: int, workers: int, *, restart: bool, certificate: Path | None, key: Path | None
+) -> None:
+    try:
+        from granian.constants import Interfaces
+        from granian.server import Server
+    except ModuleNotFoundError:
+        sys.exit("granian is not installed: pip install 'apim-middleware[granian]'")
+    Server(
+        "apim_middleware.cli._serving:app",
+        factory=True,
+        address=host,
+        port=port,
+        interface=Interfaces.ASGI,
+        workers=workers,
+        reload=restart,
+        ssl_cert=certificate,
+        ssl_key=key,
+    ).serve()
+
+
+# Looking
+
+
+@app.command()
+def check(
+    target: Target,
+    strict: Annotated[bool, typer.Option(help="exit with 1 when there is advice")] = False,
+    names: Names = "",
+    as_json: AsJson = False,
+) -> None:
+    """Build everything, and say what could be better."""
+    with _told():
+        table = coverage(found(target, names))
+    advice = _lint.advice(table)
+    if as_json:
+        _out.print_json(json.dumps({"routes": len(table), "advice": advice}))
+    else:
+        for each in advice:
+            _out.print(Text(f"- {each}", style="yellow"))
+        _out.print(f"{target}: {len(table)} routes, no mistakes" + (f", {len(advice)} advices" if advice else ""))
+    if strict and advice:
+        raise typer.Exit(1)
+
+
+@app.command()
+def routes(
+    target: Target,
+    names: Names = "",
+    as_json: AsJson = False,
+    as_html: Annotated[bool, typer.Option("--html", help="write HTML")] = False,
+) -> None:
+    """Show which policies stand in front of which route."""
+    with _told():
+        table = coverage(found(target, names))
+    if as_json or as_html:
+        typer.echo(table.as_json() if as_json else table.as_html())
+        return
+    shown = Table("method", "path", "product", "policies, outermost first")
+    for row in table:
+        shown.add_row(row.method, row.path, row.product, _policies(row))
+    _out.print(shown)
+
+
+def _policies(row: Covered) -> Text:
+    names = ", ".join(type(layer).__name__ for layer in row.layers)
+    return Text(names or "none", style="" if row.layers else "red")
+
+
+@app.command()
+def diff(
+    old: Target,
+    new: Target,
+    names: Names = "",
+    fail_on_loud: Annotated[bool, typer.Option(help="exit with 1 when protection goes")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a new gateway changes; what takes protection away is shouted."""
+    with _told():
+        changes = difference(gateway(old, names), gateway(new, names))
+    if as_json:
+        _out.print_json(json.dumps([vars(change) for change in changes]))
+    else:
+        for change in changes:
+            _out.print(Text(str(change), style="bold red" if change.loud else ""))
+        _out.print(f"{len(changes)} changes" if changes else "nothing changes")
+    if fail_on_loud and any(change.loud for change in changes):
+        raise typer.Exit(1)
+
+
+@app.command()
+def request(
+    target: Target,
+    method: Annotated[str, typer.Argument(help="GET, POST, ...")],
+    path: Annotated[str, typer.Argument(help="path and query, as /orders/7?full=1")],
+    header: Annotated[list[str] | None, typer.Option("--header", "-H", help="Name: value")] = None,
+    data: Annotated[str, typer.Option("--data", "-d", help="the body")] = "",
+    client: Annotated[str, typer.Option(help="the address it seems to come from")] = "127.0.0.1",
+    names: Names = "",
+    as_json: AsJson = False,
+) -> None:
+    """Send a request through a gateway in this process, and show what each policy did."""
+    with _told():
+        lines = [_line(each) for each in header or ()]
+        watched, journal = _explaining.observed(gateway(target, names))
+    route, _, query = path.partition("?")
+    answer = anyio.run(
+        partial(
+            call, watched, method.upper(), route, query=query.encode(), headers=lines, body=data.encode(),
+            client=(client, 50_000),
+        )
+    )  # fmt: skip
+    steps = _explaining.steps(journal)
+    body = answer.body.decode("utf-8", "replace")
+    if as_json:
+        told = [step._asdict() for step in steps]
+        headers = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in answer.headers]
+        _out.print_json(json.dumps({"status": answer.status, "headers": headers, "body": body, "policies": told}))
+        return
+    shown = Table("policy", "µs", "request", "response")
+    for step in steps:
+        request_side = "answered" if step.answered else "\n".join(step.request)
+        shown.add_row(step.policy, f"{step.took * 1e6:.0f}", Text(request_side), Text("\n".join(step.response)))
+    _out.print(shown)
+    _out.print(f"{answer.status}")
+    for name, value in answer.headers:
+        _out.print(Text(f"{name.decode('latin-1')}: {value.decode('latin-1')}"))
+    _out.print(Text(f"\n{body}"))
+
+
+def _line(text: str) -> tuple[bytes, bytes]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise ConfigError("apim request", "header", f"{text!r} is no header", "Write -H 'Name: value'")
+    return name.strip().lower().encode("latin-1"), value.strip().encode("latin-1")
+
+
+# Importing
+
+
+@importing.command("openapi")
+def openapi(
+    document: Annotated[Path, typer.Argument(help="an OpenAPI 3.0 or 3.1 document, JSON or YAML")],
+    name: Annotated[str, typer.Option(help="what to call the API")],
+    path: Annotated[str, typer.Option(help="where it begins")] = "/",
+    backend: Annotated[str, typer.Option(help="the URL behind it")] = "",
+    form: Annotated[Literal["toml", "yaml", "json"], typer.Option("--format", help="how to write it")] = "toml",
+) -> None:
+    """Write the API that a document describes, as a gateway file."""
+    from apim_middleware.openapi import api_from_openapi
+
+    with _told():
+        api = api_from_openapi(document, name=name, path=path, backend=backend or None)
+        typer.echo(dumps(Gateway(apis=(replace(api, subscription_required=False),)), form), nl=False)
+
+
+# Keys
+
+
+@keys.command("new")
+def new(
+    subscription: Annotated[str, typer.Argument(help="the id of the subscription")],
+    store: Store,
+    product: Annotated[str, typer.Option(help="the product it is for")] = "",
+    api: Annotated[str, typer.Option(help="the API it is for; * for all")] = "",
+    owner: Annotated[str, typer.Option(help="whose it is")] = "",
+) -> None:
+    """Add a subscription, and print its two keys, this once."""
+
+    async def add() -> tuple[str, str]:
+        async with _keys.opened(store) as held:
+            with suppress(LookupError):
+                await held.keyring(subscription)
+                raise ConfigError("apim keys", "subscription", f"{subscription!r} is there already", "Rotate its keys")
+            await held.add(Subscription(id=subscription, product=product, api=api, owner=owner))
+            return await held.issue(subscription, "primary"), await held.issue(subscription, "secondary")
+
+    for slot, key in zip(("primary", "secondary"), _run(add), strict=True):
+        typer.echo(f"{slot}: {key}")
+
+
+@keys.command("rotate")
+def rotate(
+    subscription: Annotated[str, typer.Argument(help="the id of the subscription")],
+    store: Store,
+    slot: Annotated[Slot, typer.Option(help="which of the two")] = "primary",
+    overlap: Annotated[float, typer.Option(min=0, help="seconds for which the old key works too")] = 86_400.0,
+) -> None:
+    """Make a new key, and print it, this once."""
+
+    async def change() -> str:
+        async with _keys.opened(store) as held:
+            return await held.rotate(subscription, slot, overlap=overlap)
+
+    typer.echo(_run(change))
+
+
+@keys.command("revoke")
+def revoke(
+    subscription: Annotated[str, typer.Argument(help="the id of the subscription")],
+    store: Store,
+    slot: Annotated[Slot | None, typer.Option(help="which of the two; both when not given")] = None,
+) -> None:
+    """Let a key work no more."""
+
+    async def change() -> None:
+        async with _keys.opened(store) as held:
+            for each in (slot,) if slot else ("primary", "secondary"):
+                await held.revoke(subscription, each)
+
+    _run(change)
+
+
+@keys.command("list")
+def listed(store: Store, as_json: AsJson = False) -> None:
+    """Show the subscriptions; keys are kept as digests, and cannot be shown."""
+    found_keys = _run(lambda: _keys.every(store))
+    if as_json:
+        _out.print_json(json.dumps([_told_of(ring) for ring in found_keys]))
+        return
+    shown = Table("subscription", "product", "api", "owner", "state", "expires", "keys")
+    for ring in found_keys:
+        shown.add_row(*(str(each) for each in _told_of(ring).values()))
+    _out.print(shown)
+
+
+def _told_of(ring: Keyring) -> dict[str, str]:
+    expires = "" if ring.expires is None else datetime.fromtimestamp(ring.expires, UTC).isoformat()
+    subscription = ring.subscription
+    return {
+        "subscription": subscription.id,
+        "product": subscription.product,
+        "api": subscription.api,
+        "owner": subscription.owner,
+        "state": ring.state,
+        "expires": expires,
+        "keys": ", ".join(key.slot for key in ring.keys),
+    }
+
+
+def _run(work: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever it gives
+    with _told():
+        return anyio.run(work)

@@ -1,0 +1,82 @@
+"""What a file may name: the classes of the front door, and stores that stand in modules of their own."""
+
+import contextlib
+import difflib
+import importlib
+import inspect
+from functools import lru_cache
+from typing import Any
+
+from apim_middleware._config import Configured
+from apim_middleware.env import Env
+from apim_middleware.policy import Composable
+
+_ELSEWHERE = {
+    "apim_middleware.stores.limits": ("LimitsCounters",),
+    "apim_middleware.stores.redis": ("RedisCounters", "RedisEntries", "RedisPermits", "RedisRecords"),
+    "apim_middleware.stores.sqlite": ("SQLiteCounters", "SQLiteEntries", "SQLitePermits", "SQLiteRecords"),
+    "apim_middleware.stores.subscriptions": ("Subscriptions",),
+    "apim_middleware.transports.http1": ("Http1Transport",),
+    "apim_middleware.transports.httpx": ("HttpxTransport",),
+}
+"""Modules that load a library of their own, and so are loaded only when a file names them."""
+
+
+class UnknownName(LookupError):
+    """A file names what there is not; the text says what was perhaps meant."""
+
+
+def named(name: str) -> Any:  # noqa: ANN401 - a class
+    """The class of a name. Raises UnknownName."""
+    import apim_middleware
+
+    found = getattr(apim_middleware, name, None) if name in apim_middleware.__all__ else _from_elsewhere(name)
+    if not _is_configured(found):
+        near = difflib.get_close_matches(name, names(), n=1)
+        hint = f"did you mean {near[0]}?" if near else 'write a name of the front door, or import = "module:name"'
+        raise UnknownName(f"{name!r} is no class of this package; {hint}")
+    return found
+
+
+@lru_cache(maxsize=1)
+def names() -> tuple[str, ...]:
+    """Every name there is, those left out whose library is not installed."""
+    import apim_middleware
+
+    here = [name for name in apim_middleware.__all__ if _is_configured(getattr(apim_middleware, name))]
+    elsewhere = [name for each in _ELSEWHERE.values() for name in each if _from_elsewhere(name) is not None]
+    return tuple(sorted({*here, *elsewhere}))
+
+
+_STORES = ("MemoryCounters", "MemoryEntries", "MemoryKeys", "MemoryPermits", "MemoryUsers")
+
+
+def _is_configured(found: object) -> bool:
+    """Whether it is a class of values that users write, a store, or where stores are given."""
+    if not inspect.isclass(found):
+        return False
+    return (
+        issubclass(found, Configured | Composable)
+        or found is Env
+        or found.__name__ in (*_STORES, *(name for each in _ELSEWHERE.values() for name in each))
+    )
+
+
+def _from_elsewhere(name: str) -> object:
+    for module, classes in _ELSEWHERE.items():
+        if name in classes:
+            with contextlib.suppress(ImportError):
+                return getattr(importlib.import_module(module), name, None)
+    return None
+
+
+def imported(reference: str) -> object:
+    """What ``module:name`` means. Raises UnknownName."""
+    module, _, path = reference.partition(":")
+    try:
+        found: object = importlib.import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UnknownName(f"{reference!r} cannot be imported: {error}") from error
+    return found

@@ -1,0 +1,184 @@
+"""Reading and writing whole gateways: TOML, YAML and JSON say the same."""
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from apim_middleware.configuration._reading import Reader
+from apim_middleware.configuration._writing import Writer
+from apim_middleware.errors import ConfigError
+from apim_middleware.gateway.app import Gateway
+
+Format: TypeAlias = Literal["toml", "yaml", "json"]
+
+_FORMATS: dict[str, Format] = {".toml": "toml", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$\$")
+_LARGEST = 16 << 20
+_DEEPEST = 64
+_NOTHING: Mapping[str, object] = {}
+
+
+def load(path: str | Path, *, names: Mapping[str, object] = _NOTHING) -> Gateway:
+    """The gateway in a file; ``names`` are objects of the program that the file may refer to as ``{ref = "name"}``.
+
+    The ending of the file's name says how it is written. ConfigError, also for a file that cannot be read.
+    """
+    found = Path(path)
+    format = _FORMATS.get(found.suffix.lower())  # noqa: A001 - what it is
+    if format is None:
+        raise ConfigError("load", "path", f"{found.name!r} has no ending that is known", "Write .toml, .yaml or .json")
+    try:
+        text = found.read_bytes()
+    except OSError as error:
+        raise ConfigError("load", "path", f"{str(found)!r} cannot be read: {error.strerror}", "Give a file") from None
+    return loads(text, format, names=names)
+
+
+def loads(text: str | bytes, format: Format = "toml", *, names: Mapping[str, object] = _NOTHING) -> Gateway:  # noqa: A002
+    """The gateway in a text. ``${NAME}`` stands for a variable of the environment, ``$$`` for a dollar.
+
+    ConfigError: text that cannot be read, a variable that is not set, and everything a gateway refuses; it says where.
+    """
+    raw = text if isinstance(text, bytes) else text.encode()
+    if len(raw) > _LARGEST:
+        raise ConfigError("loads", "text", "has more than 16 MiB", "Split the gateway")
+    document = _filled(_parsed(raw, format), 0)
+    if not isinstance(document, dict):
+        raise ConfigError("loads", "text", "is no table", "Write the fields of a Gateway")
+    gateway = Reader(names).value(document, Gateway, "gateway")
+    assert isinstance(gateway, Gateway)  # noqa: S101 - for the type checker
+    return gateway
+
+
+def dumps(
+    gateway: Gateway,
+    format: Format = "toml",  # noqa: A002 - what it is
+    *,
+    names: Mapping[str, object] = _NOTHING,
+    secrets: bool = False,
+) -> str:
+    """A gateway as text that reads back as an equal one, what has its default left out.
+
+    Objects that are no values, such as stores, are written by the names they have in ``names``, functions of modules as
+    ``{import = ...}``. ConfigError for what cannot be written: other objects, lambdas, and unless ``secrets`` is true,
+    what may be a secret, such as the value of a ``SetHeader``.
+    """
+    document = _escaped(Writer(names, secrets=secrets).value(gateway, "gateway", exactly=Gateway))
+    if format == "json":
+        return json.dumps(document, indent=2, default=str) + "\n"
+    if format == "yaml":
+        yaml = _library("yaml", "dumps")
+        return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+    return str(_library("tomli_w", "dumps").dumps(_without_none(document)))
+
+
+def _parsed(raw: bytes, format: Format) -> Any:  # noqa: A002, ANN401 - plain data
+    try:
+        if format == "toml":
+            return tomllib.loads(raw.decode())
+        if format == "json":
+            return json.loads(raw, object_pairs_hook=_unique, parse_constant=_no_constant)
+        yaml = _library("yaml", "loads")
+        return yaml.load(raw.decode(), _strict_loader(yaml))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError("loads", "text", f"is no {format.upper()}: {error}", "Correct it") from None
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] != "yaml":
+            raise
+        raise ConfigError("loads", "text", f"is no YAML: {error}", "Correct it") from None
+
+
+def _library(name: str, function: str) -> Any:  # noqa: ANN401 - a module
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        problem = f"needs the package {name}"
+        raise ConfigError(function, "format", problem, "Install apim-middleware[config]") from None
+
+
+def _strict_loader(yaml: Any) -> Any:  # noqa: ANN401 - a class made of the library's
+    """A safe loader that refuses keys that stand twice, and aliases, with which a small text can be a huge one."""
+
+    class Strict(yaml.SafeLoader):  # type: ignore[misc]
+        def compose_node(self, parent: Any, index: Any) -> Any:  # noqa: ANN401
+            if self.check_event(yaml.events.AliasEvent):
+                raise ValueError("it holds an alias")
+            return super().compose_node(parent, index)
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:  # noqa: ANN401, FBT002
+            return _unique(
+                [
+                    (self.construct_object(key, deep=True), self.construct_object(each, deep=True))
+                    for key, each in node.value
+                ]
+            )
+
+    return Strict
+
+
+def _unique(pairs: Iterable[Sequence[Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if not isinstance(key, str):
+            raise ValueError(f"{key!r} is no name")
+        if key in found:
+            raise ValueError(f"{key!r} stands twice")
+        found[key] = value
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
+def _filled(given: Any, depth: int) -> Any:  # noqa: ANN401 - plain data
+    """The same with the variables of the environment in it."""
+    if depth > _DEEPEST:
+        raise ConfigError("loads", "text", "is nested too deep", "Make it flatter")
+    if isinstance(given, str):
+        return _VARIABLE.sub(_variable, given)
+    if isinstance(given, list):
+        return [_filled(each, depth + 1) for each in given]
+    if isinstance(given, dict):
+        return {key: _filled(each, depth + 1) for key, each in given.items()}
+    return given
+
+
+def _variable(found: re.Match[str]) -> str:
+    if found[1] is None:
+        return "$"
+    value = os.environ.get(found[1])
+    if value is None:
+        raise ConfigError(
+            "loads", "text", f"${{{found[1]}}} is not set in the environment", "Set it, or write $$ for $"
+        )
+    return value
+
+
+def _escaped(given: Any) -> Any:  # noqa: ANN401 - plain data
+    """The same with its dollars written as they are read."""
+    if isinstance(given, str):
+        return given.replace("$", "$$")
+    if isinstance(given, list):
+        return [_escaped(each) for each in given]
+    if isinstance(given, dict):
+        return {key: _escaped(each) for key, each in given.items()}
+    return given
+
+
+def _without_none(given: Any) -> Any:  # noqa: ANN401 - plain data
+    """The same without what TOML cannot say; a None that is no default is one that was asked for."""
+    if isinstance(given, dict):
+        kept = {}
+        for key, each in given.items():
+            if each is None:
+                raise ConfigError("dumps", key, "is None, which TOML cannot say", 'Write it as "yaml" or "json"')
+            kept[key] = _without_none(each)
+        return kept
+    return [_without_none(each) for each in given] if isinstance(given, list) else given

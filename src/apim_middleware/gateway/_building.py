@@ -1,0 +1,155 @@
+"""From the value of a gateway to its entries, editions and endpoints; what cannot work is refused here."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from apim_middleware.env import Env
+from apim_middleware.errors import ConfigError
+from apim_middleware.gateway._backends import Backends
+from apim_middleware.gateway._entries import Entry
+from apim_middleware.gateway._keys import Gate
+from apim_middleware.gateway._plans import Edition, Endpoint, House
+from apim_middleware.gateway._scopes import Scope
+from apim_middleware.gateway._sites import Sites
+from apim_middleware.gateway._tries import Taken
+from apim_middleware.model import ANY, Api, Definition, Operation, Product, definitions
+from apim_middleware.types import Layer
+
+if TYPE_CHECKING:
+    from apim_middleware.gateway.app import Gateway
+
+_EVERYTHING = (Operation(ANY, "/*", name="any"),)
+"""What an API can do that does not say."""
+
+
+class Building:
+    """Builds and validates everything but the plans themselves. Raises ConfigError."""
+
+    def __init__(self, gateway: "Gateway", env: Env) -> None:
+        """Read what stands where; ``house``, ``sites``, ``entries`` and ``backends`` are what comes of it."""
+        self._gateway, self._env = gateway, env
+        self._scopes: dict[str, list[tuple[tuple[Layer, ...], Scope]]] = {}
+        self._gates: dict[tuple[str | None, str | None, bool], Gate] = {}
+        self._claims: dict[tuple[str, tuple[str, ...]], str] = {}
+        self.backends = Backends(env, gateway.name)
+        self.house = House(self._scope("", gateway.policies), env, azure=gateway.errors == "azure")
+        self.sites: Sites[Entry] = Sites()
+        self._products = self._by_api()
+        self.entries = [self._entry(api) for api in gateway.apis]
+        for entry in self.entries:
+            _check(entry)
+
+    def _scope(self, where: str, layers: tuple[Layer, ...], *, inherit: bool = True) -> Scope:
+        """The scope of a place; equal ones, as those of revisions often are, are one."""
+        place = f"{self._gateway.name}{where}"
+        known = self._scopes.setdefault(place, [])
+        for written, scope in known:
+            if scope.inherit == inherit and written == layers:
+                return scope
+        scope = Scope(place, layers, self._env, inherit=inherit)
+        known.append((layers, scope))
+        return scope
+
+    def _by_api(self) -> dict[str, list[Product]]:
+        """The products of each API; each product gets its scope on the way."""
+        known = {api.name for api in self._gateway.apis}
+        found: defaultdict[str, list[Product]] = defaultdict(list)
+        for product in self._gateway.products:
+            unknown = sorted({*product.apis} - known - {ANY})
+            if unknown:
+                problem = f"holds {unknown[0]!r}, which is no API of this gateway"
+                raise ConfigError(f"Product {product.name}", "apis", problem, "Give names of its APIs")
+            for name in known if ANY in product.apis else product.apis:
+                found[name].append(product)
+            scope = self._scope(f"/product/{product.name}", product.policies, inherit=product.inherit)
+            self.house.products[product.name] = scope
+        return found
+
+    def _entry(self, api: Api) -> Entry:
+        products = self._products.get(api.name, [])
+        opened = [product.name for product in products if not product.subscription_required]
+        if len(opened) > 1:
+            problem = f"is in the open products {' and '.join(opened)}, so nobody could tell in which one it is called"
+            raise ConfigError(f"Api {api.name}", "", problem, "Leave it in one of them")
+        strangers = bool(opened) or not api.subscription_required
+        names = frozenset(product.name for product in products)
+        entry = Entry(api, names, opened[0] if opened else None, self._gate(api, strangers=strangers))
+        for definition in definitions(api):
+            entry.add(self._edition(definition))
+        self._claim(api, entry)
+        return entry
+
+    def _gate(self, api: Api, *, strangers: bool) -> Gate | None:
+        auth = self._gateway.authenticator
+        if auth is None:
+            if not strangers:
+                cure = "Write Gateway(keys=MemoryKeys(), ...), or Api(subscription_required=False)"
+                raise ConfigError(f"Api {api.name}", "subscription_required", "needs keys, and there are none", cure)
+            return None
+        header = auth.header if api.key_header is None else api.key_header
+        query = auth.query if api.key_query is None else api.key_query
+        known = header, query, strangers
+        if known not in self._gates:
+            here = self._env.at(f"{self._gateway.name}/keys/{header}/{query}")
+            self._gates[known] = Gate(replace(auth, header=header, query=query), here, strangers=strangers)
+        return self._gates[known]
+
+    def _edition(self, definition: Definition) -> Edition:
+        api, version = definition.api, definition.version
+        if definition.backend is None:
+            cure = 'Write backend="http://host:8000", a Proxy, or any ASGI app'
+            raise ConfigError(f"Api {definition.label}", "backend", "is missing", cure)
+        where, path = f"/api/{api.name}", api.path.removesuffix("/")
+        scopes = [self._scope(where, definition.api_policies, inherit=api.inherit)]
+        if version is not None:
+            where = f"{where}/version/{version.name}"
+            path += f"/{version.name}" if api.versions is not None and api.versions.by == "path" else ""
+            scopes.insert(0, self._scope(where, definition.version_policies, inherit=version.inherit))
+        backend = self.backends.app(definition.backend, definition.label)
+        edition = Edition(definition, scopes, path, backend)
+        for operation in definition.operations or _EVERYTHING:
+            self._add(edition, operation, f"{where}/operation/{operation.name}")
+        return edition
+
+    def _add(self, edition: Edition, operation: Operation, where: str) -> None:
+        scope = None
+        if operation.policies or not operation.inherit:
+            scope = self._scope(where, operation.policies, inherit=operation.inherit)
+        endpoint = Endpoint(self.house, edition, operation, scope)
+        try:
+            edition.add(endpoint)
+        except Taken as error:
+            problem = f"{operation.template!r} and {error.template!r} match the same requests ({operation.method})"
+            raise ConfigError(f"Api {edition.definition.label}", "operations", problem, "Leave one of them") from None
+
+    def _claim(self, api: Api, entry: Entry) -> None:
+        """Where it begins is its own, and so is where each of its versions begins."""
+        versions = api.versions.versions if api.versions is not None and api.versions.by == "path" else ()
+        beginnings = [api.segments, *((*api.segments, version.name) for version in versions)]
+        for host in api.hosts or ("",):
+            for segments in beginnings:
+                holder = self._claims.setdefault((host, segments), api.name)
+                if holder != api.name:
+                    problem = f"{'/'.join(('', *segments))!r} is where the API {holder} begins already"
+                    raise ConfigError(f"Api {api.name}", "path", problem, "Give one of them another path or host")
+            self.sites.at(host).put(api.segments, entry)
+
+
+def _check(entry: Entry) -> None:
+    """Refuse plans whose policies cannot work in their order: one of each kind is looked at."""
+    for edition in entry.editions():
+        kinds = {endpoint.signature: endpoint for endpoint in edition.endpoints}
+        for product in _kinds_of_products(entry, edition):
+            for endpoint in kinds.values():
+                endpoint.check(product, admitted=not entry.admits_strangers)
+
+
+def _kinds_of_products(entry: Entry, edition: Edition) -> Iterator[str]:
+    seen = set[object]()
+    for product in entry.contexts():
+        kind = edition.endpoints[0].signature_of(product)
+        if kind not in seen:
+            seen.add(kind)
+            yield product

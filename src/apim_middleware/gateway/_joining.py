@@ -1,0 +1,144 @@
+"""From a sub app to the API it is: its document read or fetched, and what it does while that is not there."""
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from apim_middleware._jose.documents import BadDocument, asked
+from apim_middleware.documentation import Answer, Documentation
+from apim_middleware.errors import ConfigError, Refusal, TransportError
+from apim_middleware.exchange import Exchange
+from apim_middleware.gateway.sub_app import SubApp
+from apim_middleware.model import ANY, Api, Operation
+from apim_middleware.openapi.importing import api_from_openapi
+from apim_middleware.policy import Policy
+from apim_middleware.protocols import Transport
+
+LARGEST = 8 << 20
+"""Bytes a document may have."""
+
+_HEADERS = [(b"accept", b"application/json, application/yaml;q=0.9"), (b"connection", b"close")]
+_OTHERWISE = Operation(ANY, "/*", name="undocumented", document={"x-internal": True})
+"""What the document of an app does not tell of; ``x-internal`` keeps it out of the combined one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unavailable(Policy):
+    """Stands in front of an app that nobody knows enough of: 503 ``app-unavailable``."""
+
+    @property
+    def documentation(self) -> Documentation:
+        """The refusal."""
+        return Documentation(answers=(Answer(503, ("app-unavailable",), ("retry-after",)),))
+
+    def on_request(self, exchange: Exchange) -> None:
+        """Refuse."""
+        raise Refusal(503, "app-unavailable", "This API is not available now.", headers={"retry-after": "30"})
+
+
+async def _nobody(scope: object, receive: object, send: object) -> None:
+    raise RuntimeError("a request came past what refuses it")
+
+
+def absent(app: SubApp) -> Api:
+    """The API of an app whose document is not there."""
+    return replace(_plain(app), backend=_nobody, policies=(*app.policies, Unavailable()))
+
+
+def present(app: SubApp) -> Api | None:
+    """The API of an app whose document need not be fetched; None where it must be. Raises ConfigError."""
+    return None if app.url is not None else _api(app, _given(app))
+
+
+async def joined(app: SubApp, transport: Transport) -> Api:
+    """The API of an app, its document fetched if need be. Raises ConfigError."""
+    return present(app) or _api(app, await _fetched(app, transport))
+
+
+def _plain(app: SubApp) -> Api:
+    return Api(
+        app.name,
+        app.path,
+        backend=app.backend,
+        hosts=app.hosts,
+        policies=app.policies,
+        subscription_required=app.subscription_required,
+    )
+
+
+def _api(app: SubApp, document: bytes | PurePath | Mapping[str, Any] | None) -> Api:
+    if document is None:
+        return _plain(app)
+    if isinstance(document, Mapping) and not document.get("paths") and not app.keeps_to_document:
+        return replace(_plain(app), document=document)
+    try:
+        api = api_from_openapi(
+            document,
+            name=app.name,
+            path=app.path,
+            backend=app.backend,
+            server_path=_server_path(app),
+            hosts=app.hosts,
+            policies=app.policies,
+            operation_policies=app.operation_policies,
+            subscription_required=app.subscription_required,
+            max_bytes=LARGEST,
+        )
+    except ConfigError as error:
+        raise app.mistaken(f"is refused: {error.field}: {error.problem}. {error.cure}") from error
+    return api if app.keeps_to_document else _open(api)
+
+
+def _open(api: Api) -> Api:
+    """The same with everything else the app may do, too."""
+    if any(each.method == ANY and each.url_template.shape == _OTHERWISE.url_template.shape for each in api.operations):
+        return api
+    return replace(api, operations=(*api.operations, _OTHERWISE))
+
+
+def _server_path(app: SubApp) -> str | None:
+    if app.server_path is not None or not app.is_remote:
+        return app.server_path or ""
+    has_path = isinstance(app.backend, str) and urlsplit(app.backend).path.strip("/")
+    return "" if has_path else None
+
+
+def _given(app: SubApp) -> bytes | PurePath | Mapping[str, Any] | None:
+    return _told_by(app.backend) if app.document is None or isinstance(app.document, str) else app.document
+
+
+def _told_by(app: Any) -> Mapping[str, Any] | None:  # noqa: ANN401 - apps of other frameworks
+    """The document an app of this process has of itself: FastAPI's, Litestar's, or that of the app within layers."""
+    while not hasattr(app, "openapi") and not hasattr(app, "openapi_schema") and hasattr(app, "app"):
+        app = app.app
+    if callable(getattr(app, "openapi", None)):
+        return _fresh(app)
+    with contextlib.suppress(Exception):  # Litestar raises where documents are switched off
+        return cast("Mapping[str, Any]", app.openapi_schema.to_schema())
+    return None
+
+
+def _fresh(app: Any) -> Mapping[str, Any]:  # noqa: ANN401 - a FastAPI app
+    """FastAPI keeps the first document it made; routes may still be added."""
+    kept = getattr(app, "openapi_schema", None)
+    try:
+        app.openapi_schema = None
+        return cast("Mapping[str, Any]", app.openapi())
+    finally:
+        app.openapi_schema = kept
+
+
+async def _fetched(app: SubApp, transport: Transport) -> bytes:
+    url = str(app.url)
+    try:
+        return (await asked(transport, "GET", url, _HEADERS, None, app.timeout, LARGEST)).body
+    except TimeoutError:
+        raise app.mistaken(f"{url} did not answer within {app.timeout:g} seconds") from None
+    except BadDocument as error:
+        raise app.mistaken(f"{url} cannot be read: {error}") from None
+    except TransportError as error:
+        reason = ascii(str(error) or type(error).__name__)[:200]
+        raise app.mistaken(f"{url} cannot be asked: {reason}") from error

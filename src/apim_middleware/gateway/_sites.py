@@ -1,0 +1,98 @@
+"""Which API a host and a path belong to: the host that is named most closely, then the longest path."""
+
+from collections.abc import Iterable, Sequence
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+_REMEMBERED = 1024
+_MARK = ";rev="
+
+
+class Paths(Generic[T]):
+    """What begins at which path."""
+
+    __slots__ = ("_below", "_here")
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._below: dict[str, Paths[T]] = {}
+        self._here: T | None = None
+
+    def put(self, segments: Iterable[str], what: T) -> None:
+        """Let something begin at a path."""
+        node = self
+        for segment in segments:
+            node = node._below.setdefault(segment, Paths())
+        node._here = what
+
+    def find(self, segments: Sequence[str]) -> tuple[T, int, int] | None:
+        """What begins at the longest part of a path, how many segments that is, and the revision asked for, or 0.
+
+        ``segments`` begins with the nothing before the first slash.
+        """
+        node, found, taken = self, self._here, 1
+        for at in range(1, len(segments)):
+            child = node._below.get(segments[at])
+            if child is None:
+                if _MARK in segments[at] and (marked := node._marked(segments[at], at)) is not None:
+                    return marked
+                break
+            node = child
+            if node._here is not None:
+                found, taken = node._here, at + 1
+        return None if found is None else (found, taken, 0)
+
+    def _marked(self, segment: str, at: int) -> tuple[T, int, int] | None:
+        """What begins here under a segment that also says which revision is meant."""
+        text, number = revision_in(segment)
+        node = self._below.get(text) if text else self if at == 1 else None
+        return None if not number or node is None or node._here is None else (node._here, at + 1, number)
+
+
+def revision_in(segment: str) -> tuple[str, int]:
+    """A segment without the mark of a revision, and the number in that: 0 where there is none."""
+    text, mark, number = segment.partition(_MARK)
+    if not mark or not number.isascii() or not number.isdecimal() or len(number) > 6 or number.startswith("0"):
+        return segment, 0
+    return text, int(number)
+
+
+class Sites(Generic[T]):
+    """Paths by host."""
+
+    def __init__(self) -> None:
+        """Begin with no host."""
+        self._named: dict[str, Paths[T]] = {}
+        self._every: Paths[T] = Paths()
+        self._remembered: dict[bytes | None, tuple[Paths[T], ...]] = {}
+
+    def at(self, host: str) -> Paths[T]:
+        """The paths of one host, of all below one (``*.example.com``), or of every host (``""``)."""
+        return self._named.setdefault(host, Paths()) if host else self._every
+
+    def of(self, host: bytes | None) -> tuple[Paths[T], ...]:
+        """Where to look for what a ``Host`` field names, the closest first."""
+        found = self._remembered.get(host)
+        if found is None:
+            if len(self._remembered) >= _REMEMBERED:
+                self._remembered.clear()
+            found = self._remembered[host] = tuple(self._looked_up(host))
+        return found
+
+    def _looked_up(self, host: bytes | None) -> Iterable[Paths[T]]:
+        name = _name_of(host or b"")
+        if name in self._named:
+            yield self._named[name]
+        while "." in name:
+            name = name.partition(".")[2]
+            if f"*.{name}" in self._named:
+                yield self._named[f"*.{name}"]
+        yield self._every
+
+
+def _name_of(host: bytes) -> str:
+    """The name in a ``Host`` field: no port, no dot at its end, lower case."""
+    text = host.decode("latin-1").lower()
+    name = text.partition("]")[0] + "]" if text.startswith("[") else text.partition(":")[0]
+    return name.removesuffix(".")

@@ -1,0 +1,189 @@
+"""What a new configuration of a gateway changes, as values; what takes protection away is loud."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias
+
+from apim_middleware.gateway.app import Gateway
+from apim_middleware.model import Definition, Operation, Product, definitions
+from apim_middleware.policy import Policy, policies_in
+from apim_middleware.types import Layer
+
+Kind: TypeAlias = Literal["added", "removed", "changed", "loses", "gains", "reordered"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One thing that is different."""
+
+    kind: Kind
+    where: str
+    """``GET /orders/{id}``, ``Product starter``, ``Gateway``."""
+
+    what: str = ""
+    """The policy or field it is about."""
+
+    before: str = ""
+    after: str = ""
+    loud: bool = False
+    """Whether protection goes: an authenticator, a limit or the need of a subscription; or comes without any."""
+
+    def __str__(self) -> str:
+        """A line for people."""
+        text = f"{self.where}: {self.kind} {self.what}".rstrip()
+        if self.before and self.after:
+            text += f" ({self.before} -> {self.after})"
+        return f"{'!! ' if self.loud else ''}{text}"
+
+
+class _Known(NamedTuple):
+    """What is compared of one route, whoever calls it."""
+
+    layers: tuple[Layer, ...]
+    subscription_required: bool
+    inherits: bool
+    backend: object
+    rest: tuple[object, ...]
+
+
+def difference(old: Gateway, new: Gateway) -> tuple[Change, ...]:
+    """Every change from one gateway to the other: of its own fields, of its products, and route by route.
+
+    Routes are compared with every policy in front of them but those of products, which are compared themselves.
+    """
+    return (*_own(old, new), *_of_products(old, new), *_of_routes(old, new))
+
+
+def _own(old: Gateway, new: Gateway) -> Iterator[Change]:
+    for name in ("unknown_method", "errors", "name"):
+        yield from _field("Gateway", name, getattr(old, name), getattr(new, name))
+    yield from _field("Gateway", "keys", old.keys, new.keys)
+
+
+def _of_products(old: Gateway, new: Gateway) -> Iterator[Change]:
+    before, after = ({product.name: product for product in each.products} for each in (old, new))
+    for name in before.keys() | after.keys():
+        where = f"Product {name}"
+        if name not in after:
+            yield Change(kind="removed", where=where)
+        elif name not in before:
+            yield Change(kind="added", where=where, loud=not after[name].subscription_required)
+        else:
+            yield from _of_product(where, before[name], after[name])
+
+
+def _of_product(where: str, old: Product, new: Product) -> Iterator[Change]:
+    yield from _of_layers(where, old.policies, new.policies)
+    opened = old.subscription_required and not new.subscription_required
+    yield from _field(where, "subscription_required", old.subscription_required, new.subscription_required, loud=opened)
+    cut = old.inherit and not new.inherit
+    yield from _field(where, "inherit", old.inherit, new.inherit, loud=cut)
+    for name in ("approval_required", "subscriptions_limit", "published", "groups"):
+        yield from _field(where, name, getattr(old, name), getattr(new, name))
+    for api in sorted({*old.apis} ^ {*new.apis}):
+        yield Change(kind="gains" if api in new.apis else "loses", where=where, what=f"Api {api}")
+
+
+def _of_routes(old: Gateway, new: Gateway) -> Iterator[Change]:
+    before, after = _routes(old), _routes(new)
+    for where, route in before.items():
+        if where not in after:
+            yield Change(kind="removed", where=where)
+        else:
+            yield from _of_route(where, route, after[where])
+    for where, route in after.items():
+        if where not in before:
+            guarded = route.subscription_required or any(policy.guards for policy in _policies(route.layers))
+            yield Change(kind="added", where=where, loud=not guarded)
+
+
+def _of_route(where: str, old: _Known, new: _Known) -> Iterator[Change]:
+    yield from _of_layers(where, old.layers, new.layers)
+    opened = old.subscription_required and not new.subscription_required
+    yield from _field(where, "subscription_required", old.subscription_required, new.subscription_required, loud=opened)
+    yield from _field(where, "inherit", old.inherits, new.inherits, loud=old.inherits and not new.inherits)
+    yield from _field(where, "backend", old.backend, new.backend)
+    if old.rest != new.rest:
+        yield Change(kind="changed", where=where, what="deprecation, keys or state")
+
+
+def _routes(gateway: Gateway) -> dict[str, _Known]:
+    products = {name for each in gateway.products if not each.subscription_required for name in each.apis}
+    return {
+        _where(definition, operation, host): _known(gateway, definition, operation, products)
+        for api in gateway.apis
+        for definition in definitions(api)
+        for operation in definition.operations or (Operation("*", "/*"),)
+        for host in api.hosts or ("",)
+    }
+
+
+def _where(definition: Definition, operation: Operation, host: str) -> str:
+    api, version = definition.api, definition.version
+    path = api.path.removesuffix("/")
+    told = ""
+    if version is not None and api.versions is not None:
+        by_path = api.versions.by == "path"
+        path += f"/{version.name}" if by_path else ""
+        told = "" if by_path else f" [{version.name}]"
+    path += "" if definition.current else f";rev={definition.revision}"
+    return f"{operation.method} {host}{path}{operation.template}{told}"
+
+
+def _known(gateway: Gateway, definition: Definition, operation: Operation, opened: set[str]) -> _Known:
+    api, version = definition.api, definition.version
+    scopes = [(operation.policies, operation.inherit), (definition.api_policies, api.inherit)]
+    if version is not None:
+        scopes.insert(1, (definition.version_policies, version.inherit))
+    layers: tuple[Layer, ...] = ()
+    for policies, inherits in scopes:
+        layers = (*policies, *layers)
+        if not inherits:
+            break
+    else:
+        layers = (*gateway.policies, *layers)
+    required = api.subscription_required and api.name not in opened and "*" not in opened
+    state = version is not None and version.retired, definition.online, api.key_header, api.key_query
+    deprecations = operation.deprecation, version and version.deprecation, api.deprecation
+    whole = all(inherits for _, inherits in scopes)
+    return _Known(layers, required, whole, definition.backend, (*state, *deprecations))
+
+
+def _of_layers(where: str, old: Sequence[Layer], new: Sequence[Layer]) -> Iterator[Change]:
+    """What goes, what comes, and what stays under its name with other fields or at another place."""
+    if tuple(old) == tuple(new):
+        return
+    lost, gained = list(old), list(new)
+    for layer in old:
+        if layer in gained:
+            gained.remove(layer)
+            lost.remove(layer)
+    if not lost and not gained:
+        yield Change(kind="reordered", where=where, what="policies")
+    for layer in lost:
+        other = next((each for each in gained if _kind_of(each) == _kind_of(layer)), None)
+        if other is None:
+            loud = any(policy.guards or policy.counts for policy in policies_in(layer))
+            yield Change(kind="loses", where=where, what=_name(layer), before=repr(layer), loud=loud)
+        else:
+            gained.remove(other)
+            yield Change(kind="changed", where=where, what=_name(layer), before=repr(layer), after=repr(other))
+    for layer in gained:
+        yield Change(kind="gains", where=where, what=_name(layer), after=repr(layer))
+
+
+def _field(where: str, name: str, old: object, new: object, *, loud: bool = False) -> Iterator[Change]:
+    if old != new:
+        yield Change(kind="changed", where=where, what=name, before=repr(old), after=repr(new), loud=loud)
+
+
+def _policies(layers: Sequence[Layer]) -> list[Policy]:
+    return [policy for layer in layers for policy in policies_in(layer)]
+
+
+def _kind_of(layer: Layer) -> object:
+    return type(layer), getattr(layer, "name", None)
+
+
+def _name(layer: Layer) -> str:
+    return getattr(layer, "__name__", type(layer).__name__)

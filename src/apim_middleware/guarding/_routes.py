@@ -1,0 +1,168 @@
+"""The routes of a Starlette or FastAPI app as the app itself has them: in its order, by its own expressions.
+
+Frameworks take the first route that fits, so order is part of what a route is. Nothing here decides anything that the
+framework decides differently: the expressions are the ones it compiled, and mounts end the search as they do there.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
+
+from apim_middleware.errors import ConfigError
+from apim_middleware.types import Layer, Scope
+
+MARK = "__apim_policies__"
+"""Where an endpoint keeps the policies it was marked with."""
+
+_CONVERTOR = re.compile(r"\{(\w+):\w+\}")
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """One route, or what is mounted and shows no routes."""
+
+    kind: Literal["http", "websocket", "mount", "nothing"]
+    template: str
+    """The whole path with its parameters, mounts included: ``/shop/orders/{id}``; of a mount without its rest."""
+
+    methods: frozenset[str] = frozenset()
+    """None for all."""
+
+    name: str = ""
+    operation: str = ""
+    """The operation id it has in OpenAPI, where it has one."""
+
+    tags: frozenset[str] = frozenset()
+    endpoint: object = field(default=None, repr=False)
+
+    @property
+    def marked(self) -> tuple[Layer, ...]:
+        """The policies its endpoint was marked with."""
+        return getattr(self.endpoint, MARK, ())
+
+
+NOTHING = Known("nothing", "/*")
+"""Stands for every request that no route fits: the app answers it with 404, or with a redirect."""
+
+
+@dataclass(eq=False)
+class Step:
+    """What a router tries: an expression for the path, or a host, and what is there."""
+
+    expression: re.Pattern[str]
+    known: Known
+    below: "Level | None" = None
+    """What is tried next, for mounts and hosts."""
+
+    host: Callable[[Scope], tuple[Match, Scope]] | None = None
+    """Where the host decides: the question the framework asks, for its versions read hosts differently."""
+
+
+class Level:
+    """The steps of one router in their order, found faster by the first segment of the path."""
+
+    def __init__(self, steps: Iterable[Step]) -> None:
+        """Sort them by the first segment where that is plain text; the others are tried whatever it is."""
+        self.steps = tuple(steps)
+        self._firsts = {first for step in self.steps if (first := _first_segment(step)) is not None}
+        self._by_first = {first: self._fitting(first) for first in self._firsts}
+        self._others = self._fitting(None)
+
+    def _fitting(self, first: str | None) -> tuple[Step, ...]:
+        return tuple(step for step in self.steps if _first_segment(step) in (None, first))
+
+    def candidates(self, path: str) -> tuple[Step, ...]:
+        """The steps that may fit a path, in their order."""
+        return self._by_first.get(path[1:].partition("/")[0], self._others)
+
+    def every(self) -> Iterator[Known]:
+        """Every route there is, in order."""
+        for step in self.steps:
+            if step.below is None:
+                yield step.known
+            else:
+                yield from step.below.every()
+
+
+def _first_segment(step: Step) -> str | None:
+    """The first segment of the paths that fit, if it is plain text."""
+    if step.host is not None:
+        return None
+    plain = _PLAIN_START.match(step.expression.pattern)
+    return None if plain is None else re.sub(r"\\(.)", r"\1", plain[1])
+
+
+_PLAIN_START = re.compile(r"\^/((?:\\[^\w\s]|[A-Za-z0-9_~-])*)(?=/|\$)")
+
+
+def routes_of(app: object) -> Level:
+    """The routes of an app. Raises ConfigError when it shows none that can be read."""
+    if not isinstance(app, Starlette | Router):
+        problem = f"cannot read the routes of {type(app).__name__}"
+        raise ConfigError("guard", "app", problem, "Give a FastAPI or Starlette app, or a Router")
+    return Level(_steps(app.routes, "", ()))
+
+
+def _steps(routes: Iterable[BaseRoute], prefix: str, tags: tuple[str, ...]) -> Iterator[Step]:
+    for route, details in _with_details(routes):
+        yield _step(route, details, prefix, tags)
+
+
+def _with_details(routes: Iterable[BaseRoute]) -> Iterator[tuple[BaseRoute, Any]]:
+    """Each route, and where its path and methods are told: FastAPI tells those of included routers apart."""
+    fastapi = sys.modules.get("fastapi.routing")
+    contexts = getattr(fastapi, "iter_route_contexts", None)
+    if contexts is None:
+        yield from ((route, route) for route in routes)
+        return
+    for context in contexts(list(routes)):
+        yield context.original_route, context
+
+
+def _step(route: BaseRoute, details: Any, prefix: str, tags: tuple[str, ...]) -> Step:  # noqa: ANN401 - as frameworks have it
+    if isinstance(route, Mount):
+        return _mounted(details, prefix, tags)
+    if isinstance(route, Host):
+        below = Level(_steps(details.routes, prefix, tags)) if details.routes else None
+        return Step(details.host_regex, Known("mount", prefix or "/", name=details.name or ""), below, details.matches)
+    if isinstance(route, Route | WebSocketRoute):
+        kind: Literal["http", "websocket"] = "http" if isinstance(route, Route) else "websocket"
+        return Step(details.path_regex, _known(kind, details, prefix))
+    problem = f"holds a {type(route).__name__}, which cannot be read"
+    raise ConfigError("guard", "app", problem, "Mount what routes by itself: its policies then go by the mount")
+
+
+def _known(kind: Literal["http", "websocket"], details: Any, prefix: str) -> Known:  # noqa: ANN401 - as frameworks have it
+    return Known(
+        kind,
+        plain_template(f"{prefix}{details.path}"),
+        frozenset(getattr(details, "methods", None) or ()),
+        name=details.name or "",
+        operation=str(getattr(details, "operation_id", None) or getattr(details, "unique_id", None) or ""),
+        tags=frozenset(str(getattr(each, "value", each)) for each in getattr(details, "tags", None) or ()),
+        endpoint=details.endpoint,
+    )
+
+
+def _mounted(details: Any, prefix: str, tags: tuple[str, ...]) -> Step:  # noqa: ANN401 - as frameworks have it
+    path = plain_template(f"{prefix}{details.path}")
+    known = Known("mount", path or "/", name=details.name or "")
+    return Step(details.path_regex, known, _below(details.app, path, tags, details.routes))
+
+
+def _below(app: object, prefix: str, tags: tuple[str, ...], routes: Iterable[BaseRoute]) -> Level | None:
+    """The routes of what is mounted; None when it shows none, or looks for paths somewhere else."""
+    found = list(routes)
+    if not found or getattr(app, "root_path", None):
+        return None
+    return Level(_steps(found, prefix, tags))
+
+
+def plain_template(path: str) -> str:
+    """A template without its convertors: ``/orders/{id:int}`` is ``/orders/{id}``."""
+    return _CONVERTOR.sub(r"{\1}", path)

@@ -1,0 +1,225 @@
+"""Coverage: which policies stand in front of which route, as a table that can be printed and asserted on.
+
+The table is read from what enforces: the plans of a guarded app or of a gateway, and the middlewares that an app has.
+"""
+
+import html
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, NamedTuple
+
+from starlette.applications import Starlette
+
+from apim_middleware._config import Configured
+from apim_middleware._ring import Ring
+from apim_middleware.errors import ConfigError
+from apim_middleware.gateway.app import Gateway
+from apim_middleware.guarding._routes import NOTHING, Known, routes_of
+from apim_middleware.guarding.guard import Guarded, Set
+from apim_middleware.policies.either import AllOf
+from apim_middleware.policy import Policy, Stack, policies_in
+from apim_middleware.types import Layer
+
+_ANY = "any"
+
+
+class Covered(NamedTuple):
+    """One route and the policies in front of it."""
+
+    method: str
+    """One method, ``WEBSOCKET``, or ``any``."""
+
+    path: str
+    """The template; ``/*`` stands for everything that fits no route."""
+
+    layers: tuple[Layer, ...]
+    """Outermost first."""
+
+    perhaps: tuple[str, ...] = ()
+    """Selectors whose policies stand in front of some of its requests besides."""
+
+    product: str = ""
+    """Of a gateway: the product in whose context the call is made."""
+
+    late: bool = False
+    """Whether the route was added after the guard was made: then nothing of its own stands in front of it."""
+
+    @property
+    def policies(self) -> list[Policy]:
+        """The policies every request of this route meets."""
+        return [policy for layer in self.layers for policy in _met(layer)]
+
+
+class Coverage:
+    """The table: a row for each route and method. Printed it is text; ``as_json`` and ``as_html`` are for others."""
+
+    def __init__(self, rows: Iterable[Covered]) -> None:
+        """Keep the rows."""
+        self.rows = tuple(rows)
+
+    def __iter__(self) -> Iterator[Covered]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __str__(self) -> str:
+        """Columns of text."""
+        cells = [_HEAD, *map(_cells, self.rows)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = ("  ".join(map(str.ljust, each, widths)).rstrip() for each in cells)
+        return "\n".join(lines)
+
+    def as_json(self) -> str:
+        """A list of objects with ``method``, ``path``, ``product``, ``policies``, ``perhaps`` and ``late``."""
+        return json.dumps([_as_object(row) for row in self.rows], indent=2)
+
+    def as_html(self) -> str:
+        """A ``<table>`` with nothing around it."""
+        head = "".join(f"<th>{html.escape(each)}</th>" for each in _HEAD)
+        rows = ("".join(f"<td>{html.escape(each)}</td>" for each in _cells(row)) for row in self.rows)
+        body = "".join(f"<tr>{each}</tr>\n" for each in rows)
+        return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
+
+    def without(self, policy: type[Policy]) -> list[Covered]:
+        """The routes in front of which no policy of this class stands for every request."""
+        return [row for row in self.rows if not any(isinstance(each, policy) for each in row.policies)]
+
+
+@dataclass(frozen=True)
+class Require(Configured):
+    """A demand on a coverage: a policy of this class in front of every route.
+
+    ``Require(JWTAuth, except_=("GET /health",)).check(coverage(app))`` raises ConfigError with every route that is
+    unguarded. What is within ``When`` or ``AnyOf`` does not stand in front of every request, and so does not count.
+    """
+
+    policy: type[Policy]
+    """The class that must be there, or one that is based on it."""
+
+    _: KW_ONLY
+
+    everywhere: bool = False
+    """Whether also what fits no route must be guarded: 404s, redirects, and routes that are added later."""
+
+    except_: tuple[str, ...] = ()
+    """Routes that may stand open: ``"/health"``, ``"GET /docs"``. One that is no route is a mistake too."""
+
+    def check(self, table: Coverage) -> None:
+        """Raise ConfigError unless every route is guarded."""
+        excepted = {row for row in table for each in self.except_ if each in (row.path, f"{row.method} {row.path}")}
+        named = {each for row in excepted for each in (row.path, f"{row.method} {row.path}")}
+        unknown = sorted(set(self.except_) - named)
+        if unknown:
+            raise self.mistake("except_", f"holds {unknown[0]!r}, which is no route", "Print coverage(app) to see them")
+        nowhere = NOTHING.template
+        open_ones = [row for row in table.without(self.policy) if row not in excepted]
+        found = [f"{row.method} {row.path}" for row in open_ones if self.everywhere or row.path != nowhere]
+        if found:
+            name = self.policy.__name__
+            problem = f"stands not in front of {', '.join(dict.fromkeys(found))}"
+            raise ConfigError(name, "", problem, f"Put {name} there, or name the route in except_")
+
+
+def coverage(app: object) -> Coverage:
+    """The table of a guarded app, a gateway, or a FastAPI or Starlette app with policies as middlewares."""
+    if isinstance(app, Gateway):
+        return Coverage(_of_gateway(app))
+    layers, inner = _around(app)
+    return Coverage(row._replace(layers=(*layers, *row.layers)) for row in _of_app(inner))
+
+
+def _of_gateway(gateway: Gateway) -> Iterator[Covered]:
+    for row in gateway.rows():
+        if row.current:
+            method = _ANY if row.method == "*" else row.method
+            yield Covered(method, row.path, tuple(each.layer for each in row.layers), product=row.product)
+    yield Covered(_ANY, NOTHING.template, tuple(gateway.policies))
+
+
+def _of_app(app: object) -> Iterator[Covered]:
+    if isinstance(app, Guarded):
+        yield from _of_guarded(app)
+        return
+    for known in [*routes_of(app).every(), NOTHING]:
+        yield from (_row(known, method, ()) for method in _methods(known))
+
+
+def _of_guarded(app: Guarded) -> Iterator[Covered]:
+    outer, _ = _around(app.app)  # the app's own middlewares stand behind the guard
+    for known in app.routes:
+        for method in _methods(known):
+            perhaps = tuple(each.selector for each in app.perhaps_for(known, method))
+            yield _row(known, method, (*_layers(app.sets_for(known, method)), *outer), perhaps=perhaps)
+    for known in app.added():
+        for method in _methods(known):
+            yield _row(known, method, (*_layers(app.sets_for_added(known, method)), *outer), late=True)
+
+
+def _layers(sets: Sequence[Set]) -> list[Layer]:
+    return [layer for each in sets for layer in each.policies.layers]
+
+
+def _methods(known: Known) -> list[str]:
+    """The methods of a route, each a row; none of them is any."""
+    return sorted(known.methods) or ["WEBSOCKET" if known.kind == "websocket" else ""]
+
+
+def _row(
+    known: Known, method: str, layers: Sequence[Layer], *, perhaps: tuple[str, ...] = (), late: bool = False
+) -> Covered:
+    path = f"{known.template.removesuffix('/')}/*" if known.kind == "mount" else known.template
+    return Covered(method or _ANY, path, tuple(layers), perhaps=perhaps, late=late)
+
+
+def _around(app: object) -> tuple[list[Layer], object]:
+    """The policies that were put around an app, and the app itself."""
+    found: list[Layer] = []
+    while isinstance(app, Ring):
+        found += [seat.policy for seat in app.seats]
+        app = app.app
+    if isinstance(app, Starlette):
+        found += [each.cls for each in app.user_middleware if isinstance(each.cls, Policy | Stack)]
+    return found, app
+
+
+def _met(layer: Layer) -> Iterator[Policy]:
+    """The policies that every request meets which meets this layer."""
+    if isinstance(layer, AllOf):
+        yield layer
+        for each in layer.layers:
+            yield from _met(each)
+    elif isinstance(layer, Policy):
+        yield layer
+    else:
+        for policy in policies_in(layer):
+            yield from _met(policy)
+
+
+_HEAD = ("method", "path", "product", "policies, outermost first")
+
+
+def _cells(row: Covered) -> tuple[str, str, str, str]:
+    names = ", ".join(_name(layer) for layer in row.layers) or "-"
+    names += "".join(f" (and {each} for its paths)" for each in row.perhaps)
+    return row.method, row.path, row.product, names + (" (added later)" if row.late else "")
+
+
+def _as_object(row: Covered) -> dict[str, Any]:
+    return {
+        "method": row.method,
+        "path": row.path,
+        "product": row.product,
+        "policies": [repr(layer) for layer in row.layers],
+        "perhaps": list(row.perhaps),
+        "late": row.late,
+    }
+
+
+def _name(layer: Layer) -> str:
+    if isinstance(layer, Stack):
+        return ", ".join(map(_name, layer.layers))
+    if isinstance(layer, AllOf):
+        return f"AllOf({', '.join(map(_name, layer.layers))})"
+    return type(layer).__name__ if not hasattr(layer, "__name__") else str(layer.__name__)

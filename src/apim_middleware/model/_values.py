@@ -1,0 +1,50 @@
+"""What all values of the model have in common, and the mistakes that several of them can have."""
+
+import dataclasses
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from apim_middleware._config import Configured
+
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,78}[A-Za-z0-9_])?")
+
+
+class Value(Configured):
+    """A frozen dataclass whose repr says only what somebody has said."""
+
+    def __repr__(self) -> str:
+        """The call that would make it again."""
+        return f"{type(self).__name__}({', '.join(self._said())})"
+
+    def _said(self) -> Iterator[str]:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if field.repr and (field.kw_only is False or value != field.default):
+                yield repr(value) if field.kw_only is False else f"{field.name}={value!r}"
+
+
+def check_name(value: Any) -> None:  # noqa: ANN401 - any of the values here
+    """Refuse a name that cannot stand in places and labels."""
+    if not _NAME.fullmatch(value.name):
+        cure = "Use letters, digits, dots, hyphens and underscores, 80 at most"
+        raise value.mistake("name", "cannot be a name", cure)
+
+
+def check_unique(value: Any, field: str, names: Sequence[str]) -> None:  # noqa: ANN401 - any of the values here
+    """Refuse a name that stands twice."""
+    seen = set[str]()
+    for name in names:
+        if name in seen:
+            raise value.mistake(field, f"holds {name!r} twice", "Give each a name of its own")
+        seen.add(name)
+
+
+def check_revisions(owner: Any) -> None:  # noqa: ANN401 - an Api or a Version
+    """Refuse revisions with one number, and a current one that is not there."""
+    numbers = [each.number for each in owner.revisions]
+    check_unique(owner, "revisions", [str(number) for number in numbers])
+    if numbers and owner.revision not in numbers:
+        raise owner.mistake("revision", "is none of the revisions", f"Give one of {sorted(numbers)}")
+    if not numbers and owner.revision < 1:
+        raise owner.mistake("revision", "is no revision", "Count from 1")

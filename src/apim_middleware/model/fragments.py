@@ -1,0 +1,54 @@
+"""Names for policies and texts that are used in several places."""
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
+
+from apim_middleware.errors import ConfigError
+from apim_middleware.exchange import Exchange
+from apim_middleware.model._values import Value, check_name
+from apim_middleware.types import ASGIApp, Layer
+
+
+@dataclass(frozen=True, repr=False)
+class Fragment(Value):
+    """Policies under a name, to be used in several places as if they were written there (Azure's policy fragment)."""
+
+    name: str
+    policies: tuple[Layer, ...]
+
+    def __post_init__(self) -> None:
+        """It has a name."""
+        check_name(self)
+
+    def __call__(self, app: ASGIApp) -> ASGIApp:
+        """The policies in front of an app, where somebody uses them so."""
+        for layer in reversed(self.policies):
+            app = layer(app)
+        return app
+
+
+@dataclass(frozen=True, repr=False)
+class NamedValue(Value):
+    """A text under a name, given wherever a policy takes a function of the exchange, and looked up for each request.
+
+    ``SetHeader(name="x-key", value=NamedValue("backend-key", secret=True, provider=read_key))``.
+    """
+
+    name: str
+    value: str | None = field(default=None, repr=False)
+    _: KW_ONLY
+    secret: bool = True
+    """Whether it is masked wherever a gateway is shown or written down."""
+
+    provider: Callable[[], str] | None = field(default=None, repr=False)
+    """Gives the text in the place of ``value``; called for each request, so it must not wait for anything."""
+
+    def __post_init__(self) -> None:
+        """There is one source."""
+        check_name(self)
+        if (self.value is None) == (self.provider is None):
+            raise ConfigError("NamedValue", "value", "has no source, or two", "Give either value or provider")
+
+    def __call__(self, exchange: Exchange | None = None) -> str:
+        """The text as it is now."""
+        return self.value if self.provider is None else self.provider()  # type: ignore[return-value]

@@ -1,0 +1,88 @@
+"""Products, and who may see and own subscriptions to them."""
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Literal
+
+from apim_middleware.model._values import Value, check_name, check_unique
+from apim_middleware.types import Layer
+
+
+@dataclass(frozen=True, repr=False)
+class Product(Value):
+    """APIs that are subscribed to together, with policies for those who call in its context.
+
+    ``Product("starter", apis=("orders", "status"), policies=(RateLimit(calls=5, per=60, by=by.subscription),))``.
+    """
+
+    name: str
+    _: KW_ONLY
+    apis: tuple[str, ...]
+    """The names of its APIs; ``("*",)`` for all of the gateway."""
+
+    policies: tuple[Layer, ...] = ()
+    """In front of its APIs, behind the gateway's, for calls with a key of it, and for all where it needs none."""
+
+    inherit: bool = True
+    subscription_required: bool = True
+    """Whether it needs a subscription. An API may be in one product only that needs none (an open product)."""
+
+    approval_required: bool = False
+    """Whether a subscription begins as ``submitted`` and waits for somebody's approval; asks for a subscription."""
+
+    subscriptions_limit: int | None = None
+    """How many subscriptions a user may have; None for as many as they like."""
+
+    published: bool = True
+    """Whether developers see it. Keys work all the same."""
+
+    groups: tuple[str, ...] = ()
+    """The groups whose members see it."""
+
+    title: str = ""
+    description: str = ""
+    terms: str = ""
+    tags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """What it says of subscriptions makes sense."""
+        check_name(self)
+        check_unique(self, "apis", self.apis)
+        if self.subscriptions_limit is not None and self.subscriptions_limit < 1:
+            raise self.mistake("subscriptions_limit", "allows none", "Give at least 1, or None")
+        if self.approval_required and not self.subscription_required:
+            raise self.mistake("approval_required", "needs subscriptions", "Leave subscription_required=True")
+
+
+@dataclass(frozen=True, repr=False)
+class Group(Value):
+    """Users who see the same products."""
+
+    name: str
+    _: KW_ONLY
+    title: str = ""
+    description: str = ""
+    external: str = ""
+    """The id of the group in the identity provider it comes from."""
+
+    def __post_init__(self) -> None:
+        """It has a name."""
+        check_name(self)
+
+
+@dataclass(frozen=True, repr=False)
+class User(Value):
+    """Somebody who may own subscriptions."""
+
+    id: str
+    _: KW_ONLY
+    email: str = ""
+    first_name: str = ""
+    last_name: str = ""
+    state: Literal["active", "blocked", "pending", "deleted"] = "active"
+    groups: tuple[str, ...] = ()
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        """There is an id."""
+        if not self.id or len(self.id) > 256:
+            raise self.mistake("id", "has not 1 to 256 characters", "Give what tells users apart")

@@ -1,0 +1,139 @@
+"""A walk through a whole document: everything is what it should be, and every reference leads to what it should."""
+
+from typing import Any
+
+from apim_middleware.openapi._grammar import SHAPES, is_reference, members
+from apim_middleware.openapi._places import below, mistake, steps_of
+
+MOST_REFERENCES = 100_000
+"""How many references there may be."""
+
+_LONGEST_CHAIN = 50
+
+
+def find(root: dict[str, Any], place: str, reference: str) -> Any:  # noqa: ANN401 - whatever is there
+    """What a reference leads to. Raises ConfigError, which names the place of the reference."""
+    try:
+        names = steps_of(reference)
+    except ValueError as error:
+        cure = "Put what it means into the document; nothing is fetched from elsewhere"
+        raise mistake(place, f"refers to {reference!r}, which {error}", cure) from None
+    found: Any = root
+    for name in names:
+        if isinstance(found, dict) and name in found:
+            found = found[name]
+        elif isinstance(found, list) and name.isdecimal() and len(name) < 10 and int(name) < len(found):
+            found = found[int(name)]
+        else:
+            raise mistake(place, f"refers to {reference!r}, which is not there", "Define it, or correct the reference")
+    return found
+
+
+def resolve(root: dict[str, Any], place: str, kind: str, value: Any) -> Any:  # noqa: ANN401 - an object of that kind
+    """An object, or what stands behind its references. Raises ConfigError for one that leads in a circle."""
+    seen = set[str]()
+    while is_reference(kind, value):
+        reference: str = value["$ref"]
+        if reference in seen:
+            raise mistake(place, f"refers to {reference!r}, which leads back to itself", "End it with a definition")
+        if len(seen) > _LONGEST_CHAIN:
+            raise mistake(place, "refers to what refers on and on", "Refer to the definition itself")
+        seen.add(reference)
+        value = find(root, place, reference)
+    return value
+
+
+def check(root: dict[str, Any]) -> None:
+    """Refuse what is of the wrong type, and references that lead nowhere or to another kind. Raises ConfigError."""
+    walk = _Walk(root)
+    walk.object("#", "document", root)
+    walk.follow()
+
+
+class _Walk:
+    """Every object once, with the kind it is used as; schemas may lead to themselves."""
+
+    def __init__(self, root: dict[str, Any]) -> None:
+        self._root = root
+        self._seen: set[tuple[int, str]] = set()
+        self._references = 0
+        self._later: list[tuple[str, str, Any]] = []
+
+    def follow(self) -> None:
+        """What was referred to, until nothing new comes."""
+        while self._later:
+            self.object(*self._later.pop())
+
+    def object(self, place: str, kind: str, value: Any) -> None:  # noqa: ANN401 - it is to be found out
+        if kind == "schema" and isinstance(value, bool):
+            return
+        if not isinstance(value, dict):
+            raise mistake(place, f"is {_type(value)}, where an object is wanted", f"Give {_ARTICLE[kind]}")
+        if (id(value), kind) in self._seen:
+            return
+        self._seen.add((id(value), kind))
+        if is_reference(kind, value):
+            self._reference(place, kind, value)
+            if kind != "schema":
+                return
+        self._check(place, kind, value)
+        for names, part, each in members(kind, value):
+            self.object(below(place, *names), part, each)
+
+    def _reference(self, place: str, kind: str, value: dict[str, Any]) -> None:
+        self._references += 1
+        if self._references > MOST_REFERENCES:
+            raise mistake(place, f"is one of more than {MOST_REFERENCES} references", "Import its parts one by one")
+        target = find(self._root, place, value["$ref"])
+        if kind == "schema":
+            self._later.append((value["$ref"], kind, target))  # which may lead back here
+        else:
+            self._later.append((value["$ref"], kind, resolve(self._root, place, kind, target)))
+
+    def _check(self, place: str, kind: str, value: dict[str, Any]) -> None:
+        shape = SHAPES[kind]
+        for name in shape.texts:
+            if not isinstance(value.get(name, ""), str):
+                raise mistake(below(place, name), f"is {_type(value[name])}, where text is wanted", "Give text")
+        for name in shape.many:
+            if not isinstance(value.get(name, []), list):
+                raise mistake(below(place, name), f"is {_type(value[name])}, where an array is wanted", "Give an array")
+        for name in shape.named:
+            if not isinstance(value.get(name, {}), dict):
+                raise mistake(below(place, name), f"is {_type(value[name])}, where an object is wanted", "Give one")
+        if kind == "schema" and "$id" in value:
+            cure = "Leave $id out; references then go by the document"
+            raise mistake(below(place, "$id"), "gives the references in this schema another base", cure)
+        if kind == "requirement":
+            _check_requirement(self._root, place, value)
+
+
+def _check_requirement(root: dict[str, Any], place: str, value: dict[str, Any]) -> None:
+    known = (root.get("components") or {}).get("securitySchemes") or {}
+    for name, scopes in value.items():
+        if not isinstance(scopes, list) or not all(isinstance(each, str) for each in scopes):
+            raise mistake(below(place, name), "is no array of scopes", "Give an array of texts, empty for none")
+        if name not in known:
+            cure = "Define it under #/components/securitySchemes"
+            raise mistake(below(place, name), "names a security scheme that is not there", cure)
+
+
+def _type(value: object) -> str:
+    if value is None:
+        return "null"
+    names = {dict: "an object", list: "an array", str: "text", bool: "true or false", int: "a number"}
+    return names.get(type(value), "a number")
+
+
+_ARTICLE = {
+    kind: f"an object as {words} has it"
+    for kind, words in {
+        **{kind: f"the {kind.capitalize()} Object of OpenAPI" for kind in SHAPES},
+        "path": "the Path Item Object of OpenAPI",
+        "body": "the Request Body Object of OpenAPI",
+        "media": "the Media Type Object of OpenAPI",
+        "requirement": "the Security Requirement Object of OpenAPI",
+        "scheme": "the Security Scheme Object of OpenAPI",
+        "variable": "the Server Variable Object of OpenAPI",
+    }.items()
+}

@@ -1,0 +1,261 @@
+"""The commands of apim: what they print, what they exit with, and that what they serve is served."""
+
+import json
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+from tests.certificates import write_certificate
+from tests.servers import free_port, program, redis_server
+from typer.testing import CliRunner
+
+from apim_middleware.cli._serving import Watched
+from apim_middleware.cli.app import app
+from apim_middleware.configuration import load
+from apim_middleware.testing import call
+
+ROOT = Path(__file__).parents[2]
+APPS = "tests.cli.apps"
+
+FILE = """
+[[policies]]
+use = "RateLimit"
+calls = 2
+per = 60
+by = "by.client"
+
+[[apis]]
+name = "orders"
+path = "/orders"
+subscription_required = false
+backend = { import = "tests.cli.apps:shop" }
+"""
+
+
+@pytest.fixture(autouse=True)
+def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    found = tmp_path / "gateway.toml"
+    found.write_text(FILE)
+    return found
+
+
+def apim(*arguments: str, exits: int = 0) -> str:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == exits, (result.output, result.exception)
+    return result.output
+
+
+# Looking
+
+
+def test_check_finds_nothing_wrong_and_gives_advice(file: Path) -> None:
+    said = apim("check", str(file))
+    assert "2 routes, no mistakes" in said
+    assert "any /orders/* stands open" in said
+    assert json.loads(apim("check", str(file), "--json"))["routes"] == 2
+    apim("check", str(file), "--strict", exits=1)
+
+
+def test_check_says_where_a_mistake_is(file: Path) -> None:
+    file.write_text(FILE.replace("calls", "cals"))
+    assert "gateway.policies[0]" in apim("check", str(file), exits=1)
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("nowhere:app", "cannot be loaded"),
+        (f"{APPS}:missing", "cannot be loaded"),
+        (f"{APPS}:nothing", "cannot read the routes of str"),
+        ("tests/cli/missing.py:app", "no file"),
+        ("gateway.toml", "cannot be read"),
+        ("gateway", "names nothing"),
+    ],
+)
+def test_what_is_no_target_is_one_line_and_no_traceback(target: str, told: str) -> None:
+    said = apim("check", target, exits=1)
+    assert told in said
+    assert "Traceback" not in said
+
+
+def test_routes_shows_the_table(file: Path) -> None:
+    assert "RateLimit" in apim("routes", str(file))
+    assert json.loads(apim("routes", f"{APPS}:guarded", "--json"))[0]["path"] == "/{number}"
+    assert apim("routes", "tests/cli/apps.py:guarded", "--html").startswith("<table>")
+
+
+def test_diff_shouts_when_protection_goes() -> None:
+    said = apim("diff", f"{APPS}:before", f"{APPS}:after")
+    assert "!! * /orders/*: loses IPFilter" in said
+    assert "gains SetHeader" in said
+    apim("diff", f"{APPS}:before", f"{APPS}:after", "--fail-on-loud", exits=1)
+    found = json.loads(apim("diff", f"{APPS}:before", f"{APPS}:after", "--json"))
+    assert [change["loud"] for change in found if change["kind"] == "loses"] == [True]
+    assert "nothing changes" in apim("diff", f"{APPS}:before", f"{APPS}:before")
+
+
+def test_diff_compares_gateways_only() -> None:
+    assert "no gateway" in apim("diff", f"{APPS}:before", f"{APPS}:guarded", exits=1)
+
+
+def test_request_shows_what_each_policy_did() -> None:
+    found = json.loads(apim("request", f"{APPS}:after", "GET", "/orders/7?a=1", "--json"))
+    assert (found["status"], found["body"]) == (200, '{"order":7}')
+    limit, header = found["policies"]
+    assert (limit["policy"], header["policy"]) == ("RateLimit", "SetHeader")
+    assert any(line.startswith("ratelimit header") for line in limit["response"])
+    assert header["request"] == ["x-a header: 1"]
+    assert limit["took"] > 0
+
+
+def test_request_shows_who_refused() -> None:
+    found = json.loads(apim("request", f"{APPS}:before", "GET", "/orders/7", "--client", "192.0.2.1", "--json"))
+    assert found["status"] == 403
+    assert [(step["policy"], step["answered"]) for step in found["policies"]] == [("IPFilter", True)]
+    assert "answered" in apim("request", f"{APPS}:before", "GET", "/orders/7", "--client", "192.0.2.1")
+
+
+def test_request_refuses_what_is_no_header() -> None:
+    assert "is no header" in apim("request", f"{APPS}:before", "GET", "/", "-H", "nonsense", exits=1)
+
+
+# Keys
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield str(tmp_path / "keys.db")
+        return
+    with redis_server(tmp_path) as server:
+        yield server.url
+
+
+def test_keys_are_made_rotated_and_revoked(store: str) -> None:
+    made = apim("keys", "new", "one", "--product", "starter", "--owner", "ada", "--store", store)
+    assert made.startswith("primary: apim_")
+    assert "is there already" in apim("keys", "new", "one", "--store", store, exits=1)
+    rotated = apim("keys", "rotate", "one", "--store", store)
+    assert rotated.startswith("apim_")
+    assert rotated.strip() not in made
+    apim("keys", "revoke", "one", "--slot", "secondary", "--store", store)
+    (row,) = json.loads(apim("keys", "list", "--store", store, "--json"))
+    assert (row["subscription"], row["product"], row["owner"], row["state"]) == ("one", "starter", "ada", "active")
+    assert "secondary" not in row["keys"]
+    apim("keys", "revoke", "one", "--store", store)
+    assert json.loads(apim("keys", "list", "--store", store, "--json"))[0]["keys"] == ""
+    assert rotated.strip() not in apim("keys", "list", "--store", store)
+
+
+def test_what_is_not_there_cannot_be_rotated(tmp_path: Path) -> None:
+    assert "no subscription" in apim("keys", "rotate", "one", "--store", str(tmp_path / "keys.db"), exits=1)
+
+
+# Importing
+
+
+def test_a_document_becomes_a_gateway_file(tmp_path: Path) -> None:
+    document = {
+        "openapi": "3.1.0",
+        "info": {"title": "Orders", "version": "1"},
+        "paths": {"/orders/{id}": {"get": {"operationId": "getOrder", "responses": {"200": {"description": "one"}}}}},
+    }
+    described = tmp_path / "orders.json"
+    described.write_text(json.dumps(document))
+    text = apim(
+        "import", "openapi", str(described), "--name", "orders", "--path", "/shop", "--backend", "http://orders"
+    )
+    file = tmp_path / "gateway.toml"
+    file.write_text(text)
+    (operation,) = load(file).apis[0].operations
+    assert (operation.method, operation.template, operation.name) == ("GET", "/orders/{id}", "getOrder")
+
+
+# Serving
+
+
+@contextmanager
+def served(folder: Path, *arguments: str, scheme: str = "http") -> Iterator[str]:
+    """``apim serve`` in a process of its own, once it listens."""
+    port = free_port()
+    command = [sys.executable, "-c", "from apim_middleware.cli import main; main()", "serve", *arguments]
+    with program([*command, "--port", str(port)], port, log=folder / "log"):
+        yield f"{scheme}://127.0.0.1:{port}"
+
+
+def _unchecked() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "granian"])
+def test_a_file_is_served(file: Path, tmp_path: Path, server: str) -> None:
+    with served(tmp_path, str(file), "--server", server) as url:
+        statuses = [httpx2.get(f"{url}/orders/7").status_code for _ in range(3)]
+    assert statuses[-1] == 429
+
+
+def test_an_app_is_served_by_several_workers_over_tls(tmp_path: Path) -> None:
+    certificate, key = write_certificate(tmp_path, "localhost")
+    options = ("--workers", "2", "--certificate", str(certificate), "--key", str(key))
+    with served(tmp_path, "tests.cli.apps:guarded", *options, scheme="https") as url:
+        assert httpx2.get(f"{url}/7", verify=_unchecked()).json() == {"order": 7}
+
+
+def test_what_is_broken_is_not_served(file: Path) -> None:
+    file.write_text(FILE.replace("calls", "cals"))
+    assert "gateway.policies[0]" in apim("serve", str(file), exits=1)
+    assert "do not go together" in apim("serve", str(file), "--certificate", "a.pem", exits=1)
+
+
+@pytest.mark.anyio
+async def test_a_file_that_changed_is_taken_over_and_a_broken_one_is_not(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    watched = Watched(file, load(file), lambda: load(file))
+
+    async def quota() -> bytes | None:
+        answer = await call(watched, path="/orders/7")
+        return answer.header(b"ratelimit-policy")
+
+    assert await quota() == b'"default";q=2;w=60'
+    _change(file, FILE.replace("calls = 2", "calls = 5"))
+    await watched.look()
+    assert await quota() == b'"default";q=5;w=60'
+    _change(file, FILE.replace("calls", "cals"))
+    await watched.look()
+    assert await quota() == b'"default";q=5;w=60'
+    assert "is not taken over" in caplog.text
+    _remove(file)
+    await watched.look()
+    assert await quota() == b'"default";q=5;w=60'
+
+
+def _change(file: Path, text: str) -> None:
+    """Write a file anew, as an editor does: the old one is never half the new one."""
+    fresh = file.with_suffix(".new")
+    fresh.write_text(text)
+    fresh.replace(file)
+
+
+def _remove(file: Path) -> None:
+    file.unlink()
+
+
+def test_without_its_library_the_command_says_what_to_install() -> None:
+    code = "import sys; sys.modules['typer'] = None; from apim_middleware.cli import main; main()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "apim-middleware[cli]" in result.stderr

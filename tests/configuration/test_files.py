@@ -1,0 +1,346 @@
+"""Gateways in files: what was written reads back as what it was, and every mistake says where it is."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apim_middleware import (
+    AnyOf,
+    Api,
+    APIKeyAuth,
+    BasicAuth,
+    Cache,
+    Choose,
+    Fragment,
+    Gateway,
+    IPFilter,
+    JWTAuth,
+    Limits,
+    MemoryKeys,
+    MemoryUsers,
+    Operation,
+    Product,
+    Proxy,
+    Quota,
+    RateLimit,
+    RequireHeader,
+    RewritePath,
+    SetHeader,
+    Stack,
+    Tracing,
+    TrustedProxies,
+    Version,
+    Versions,
+    When,
+    by,
+    conditions,
+)
+from apim_middleware.configuration import dumps, json_schema, load, loads
+from apim_middleware.errors import ConfigError
+from apim_middleware.exchange import Exchange
+from apim_middleware.testing import call
+
+pytestmark = pytest.mark.anyio
+
+KEYS = MemoryKeys()
+USERS = MemoryUsers()
+FORMATS = pytest.mark.parametrize("form", ["toml", "yaml", "json"])
+
+SHOP = """
+name = "shop"
+unknown_method = 405
+keys = { ref = "keys" }
+
+[[policies]]
+use = "Tracing"
+
+[[policies]]
+use = "TrustedProxies"
+trusted = ["10.0.0.0/8", "unix"]
+also = ["scheme"]
+
+[[policies]]
+use = "When"
+condition = "conditions.not_(conditions.path('/health'))"
+layer = { use = "RateLimit", calls = 100, per = 60, by = "by.either(by.subscription, by.client)" }
+
+[[apis]]
+name = "orders"
+path = "/orders"
+backend = "http://orders.internal:8000"
+
+  [[apis.operations]]
+  method = "GET"
+  template = "/{id}"
+
+    [[apis.operations.policies]]
+    use = "Cache"
+    ttl = 5
+    private_to = "by.subscription"
+
+  [[apis.operations]]
+  method = "POST"
+  template = "/"
+
+[[apis]]
+name = "status"
+path = "/status"
+subscription_required = false
+backend = { use = "Proxy", upstream = "http://status.internal", read_timeout = 2.5 }
+
+[[products]]
+name = "starter"
+apis = ["orders"]
+
+  [[products.policies]]
+  use = "Quota"
+  calls = 1000
+  period = "day"
+  by = "by.subscription"
+"""
+
+
+def own_key(exchange: Exchange) -> str | None:
+    return exchange.client
+
+
+def shop() -> Gateway:
+    limit = RateLimit(calls=100, per=60, by=by.either(by.subscription, by.client))
+    read = Operation("GET", "/{id}", policies=(Cache(ttl=5, private_to=by.subscription),))
+    return Gateway(
+        name="shop",
+        unknown_method=405,
+        keys=KEYS,
+        policies=(
+            Tracing(),
+            TrustedProxies(trusted=("10.0.0.0/8", "unix"), also=("scheme",)),
+            When(conditions.not_(conditions.path("/health")), limit),
+        ),
+        apis=(
+            Api("orders", "/orders", backend="http://orders.internal:8000", operations=(read, Operation("POST", "/"))),
+            Api(
+                "status",
+                "/status",
+                backend=Proxy("http://status.internal", read_timeout=2.5),
+                subscription_required=False,
+            ),
+        ),
+        products=(
+            Product("starter", apis=("orders",), policies=(Quota(calls=1000, period="day", by=by.subscription),)),
+        ),
+    )
+
+
+def around(*layers: Any, **api: Any) -> Gateway:
+    return Gateway(apis=(Api("a", backend="http://a", subscription_required=False, policies=layers, **api),))
+
+
+def test_a_file_reads_as_the_value_it_says() -> None:
+    assert loads(SHOP, names={"keys": KEYS}) == shop()
+
+
+@FORMATS
+def test_a_gateway_reads_back_as_itself(form: Any) -> None:
+    assert loads(dumps(shop(), form, names={"keys": KEYS}), form, names={"keys": KEYS}) == shop()
+
+
+LAYERS: dict[str, Callable[[], Any]] = {
+    "all kinds of keys": lambda: Limits(
+        RateLimit(calls=1, per=60, by=by.both(by.client, by.header("x-tenant")), name="one"),
+        RateLimit(calls=2, per=60, by=by.claim("sub"), name="two", count_when=conditions.status(401, "5xx")),
+        RateLimit(calls=3, per=60, by=by.route(login=conditions.path("/login", "/in/*")), name="three"),
+    ),
+    "branches": lambda: Choose(
+        (conditions.method("POST"), RequireHeader(name="x-a")),
+        (conditions.all_of(conditions.header("x-b"), conditions.is_websocket), Stack(IPFilter(deny=("192.0.2.1",)))),
+        otherwise=SetHeader(name="x-c", value="$money", on="response"),
+    ),
+    "any of several": lambda: AnyOf(
+        APIKeyAuth(keys=KEYS, header="x-key"),
+        JWTAuth(issuer="https://i.example", audience="a", jwks_url="https://i.example/jwks"),
+        anonymous=True,
+    ),
+    "stores": lambda: BasicAuth(users=USERS, realm="house"),
+    "functions of modules": lambda: RateLimit(calls=1, per=60, by=own_key),
+    "fragments": lambda: Fragment("base", (RequireHeader(name="x-a"), RewritePath(match="/a", to="/b"))),
+}
+NAMES = {"keys": KEYS, "users": USERS}
+
+
+@FORMATS
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
+def test_every_kind_of_policy_reads_back_as_itself(layer: Callable[[], Any], form: Any) -> None:
+    gateway = around(layer())
+    text = dumps(gateway, form, names=NAMES, secrets=True)
+    assert loads(text, form, names=NAMES) == gateway
+    assert dumps(loads(text, form, names=NAMES), form, names=NAMES, secrets=True) == text
+
+
+@FORMATS
+def test_versions_read_back_as_themselves(form: Any) -> None:
+    versions = Versions("header", (Version("v1", retired=True), Version("v2", backend="http://b")), default="v2")
+    gateway = around(versions=versions)
+    assert loads(dumps(gateway, form), form) == gateway
+
+
+@given(st.text(st.characters(blacklist_categories=["Cs", "Cc"]), min_size=1, max_size=40))
+def test_any_text_reads_back_as_itself(text: str) -> None:
+    api = Api("a", backend="http://a", title=text, description=text)
+    gateway = Gateway(apis=(api,), keys=KEYS)
+    for form in ("toml", "yaml", "json"):
+        assert loads(dumps(gateway, form, names=NAMES), form, names=NAMES).apis[0].title == text
+
+
+def test_what_has_its_default_is_left_out() -> None:
+    text = dumps(around(), "json")
+    assert json.loads(text) == {"apis": [{"name": "a", "backend": "http://a", "subscription_required": False}]}
+
+
+async def test_what_was_read_serves(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(SHOP)
+    gateway = load(file, names={"keys": KEYS})
+    assert (await call(gateway, path="/orders/7")).status == 401
+    assert (await call(gateway, path="/nothing")).status == 404
+
+
+def test_variables_of_the_environment_stand_where_they_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOP_BACKEND", "orders.internal")
+    text = (
+        '{"apis": [{"name": "a", "backend": "http://${SHOP_BACKEND}", "subscription_required": false, "title": "$$5"}]}'
+    )
+    api = loads(text, "json").apis[0]
+    assert (api.backend, api.title) == ("http://orders.internal", "$5")
+
+
+LIMIT = "[[policies]]\nuse = 'RateLimit'\n"
+WRONG: dict[str, tuple[str, str]] = {
+    "no such field": ("[[apis]]\nname = 'a'\npth = '/'", r"Api\.pth.*gateway\.apis\[0\].*Did you mean path"),
+    "no such class": ("[[policies]]\nuse = 'RateLimt'\n", r"gateway\.policies\[0\].*did you mean RateLimit"),
+    "a table of nothing": ("[[policies]]\ncalls = 1\n", r"gateway\.policies\[0\].*use = "),
+    "wrong type": (f"{LIMIT}calls = 'many'\nper = 1\n", r"RateLimit\.calls.*gateway\.policies\[0\]"),
+    "nonsense value": (f"{LIMIT}calls = 0\nper = 1\nby = 'by.client'", r"gateway\.policies\[0\]"),
+    "no such key": (f"{LIMIT}calls = 1\nper = 1\nby = 'by.clint'", r"policies\[0\]\.by.*by\.clint"),
+    "no such object": ("keys = { ref = 'kyes' }", r"gateway\.keys.*names="),
+    "no such module": ("keys = { import = 'nowhere:keys' }", r"gateway\.keys.*cannot be imported"),
+    "a list for a table": ("[[apis]]\nname = ['a']", r"apis\[0\]\.name.*is a list"),
+    "no toml": ("apis = [", "is no TOML"),
+    "a variable that is not set": ("name = '${SURELY_NOT_SET}'", "SURELY_NOT_SET"),
+    "an order that cannot work": (
+        "[[policies]]\nuse = 'Cache'\n[[policies]]\nuse = 'IPFilter'\ndeny = ['192.0.2.1']\n"
+        "[[apis]]\nname = 'a'\nbackend = 'http://a'\nsubscription_required = false",
+        "answer from memory",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "told"), WRONG.values(), ids=WRONG)
+def test_every_mistake_says_where_it_is(text: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        loads(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "__import__('os').system('true')",
+        "by.client.__class__",
+        "by.header(*['x'])",
+        "by.header(**{})",
+        "by.header('x', 'y')",
+        "by.header(by)",
+        "by._combined",
+        "by.lru_cache",
+        "conditions.routed_path('x')",
+        "conditions.holds(1, 2)",
+        "lambda exchange: 'x'",
+        "by.both(by.client)",
+        "by.needs(by.client)",
+        "(" * 1000,
+        "by.client" + " " * 3000,
+        "header('x')",
+        "",
+    ],
+)
+def test_functions_are_nothing_but_keys_and_conditions(text: str) -> None:
+    document = {"policies": [{"use": "RateLimit", "calls": 1, "per": 1, "by": text}]}
+    with pytest.raises(ConfigError):
+        loads(json.dumps(document), "json")
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        ("a: &a [x]\nb: *a", "yaml"),
+        ("a: 1\na: 2", "yaml"),
+        ("!!python/object/apply:os.system ['true']", "yaml"),
+        ("? [a]\n: b", "yaml"),
+        ("{", "yaml"),
+        ('{"a": 1, "a": 2}', "json"),
+        ('{"a": NaN}', "json"),
+        ("[]", "json"),
+        ("[" * 100_000, "json"),
+        ('{"a":' * 100 + "1" + "}" * 100, "json"),
+        (b"\xff", "toml"),
+        ("a = 1\na = 2", "toml"),
+    ],
+)
+def test_hostile_texts_are_refused(text: Any, form: Any) -> None:
+    with pytest.raises(ConfigError):
+        loads(text, form)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: RateLimit(calls=1, per=60, by=lambda exchange: "x"),
+        lambda: BasicAuth(users=MemoryUsers()),
+        lambda: JWTAuth(issuer="https://i.example", audience="a", keys=b"s" * 32, algorithms=("HS256",)),
+        lambda: SetHeader(name="authorization", value="ssss"),
+    ],
+    ids=["lambda", "store", "secret", "header"],
+)
+def test_what_cannot_be_written_is_refused(layer: Callable[[], Any]) -> None:
+    with pytest.raises(ConfigError) as raised:
+        dumps(around(layer()))
+    assert "ssss" not in str(raised.value)
+
+
+def test_an_ending_nobody_knows_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no ending"):
+        load(tmp_path / "gateway.ini")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(tmp_path / "gateway.toml")
+
+
+# The schema
+
+VALIDATOR = jsonschema_rs.validator_for(json_schema())
+
+
+def test_the_schema_is_one() -> None:
+    jsonschema_rs.meta.validate(json_schema())
+
+
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
+def test_what_is_written_is_valid(layer: Callable[[], Any]) -> None:
+    VALIDATOR.validate(json.loads(dumps(around(layer()), "json", names=NAMES, secrets=True)))
+    VALIDATOR.validate(json.loads(dumps(shop(), "json", names=NAMES)))
+
+
+@pytest.mark.parametrize("name", ["no such field", "no such class", "a table of nothing", "wrong type"])
+def test_what_cannot_be_read_is_mostly_invalid(name: str) -> None:
+    import tomllib
+
+    assert not VALIDATOR.is_valid(tomllib.loads(WRONG[name][0]))
+
+
+def test_the_schema_documents_every_field_of_a_policy() -> None:
+    properties = json_schema()["$defs"]["use-RateLimit"]["properties"]
+    assert all("description" in each for name, each in properties.items() if name != "use")

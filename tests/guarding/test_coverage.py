@@ -1,0 +1,205 @@
+"""The table of what guards what: it shows everything there is, and fails the build for what stands open."""
+
+import json
+
+import pytest
+from fastapi import APIRouter, FastAPI, WebSocket
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from apim_middleware import (
+    AllOf,
+    AnyOf,
+    APIKeyAuth,
+    MemoryKeys,
+    Quota,
+    RateLimit,
+    RequireHeader,
+    Stack,
+    When,
+    by,
+    conditions,
+)
+from apim_middleware.errors import ConfigError
+from apim_middleware.gateway import Gateway
+from apim_middleware.guarding import Only, Require, coverage, guard, guarded_by
+from apim_middleware.model import Api, Operation, Product
+
+KEYS = APIKeyAuth(keys=MemoryKeys())
+LIMIT = RateLimit(calls=1, per=60, by=by.everyone)
+
+
+def page(request: Request) -> Response:
+    return PlainTextResponse("")
+
+
+def shop() -> FastAPI:
+    app = FastAPI(openapi_url=None)
+    router = APIRouter(prefix="/orders", tags=["orders"])
+    nested = APIRouter(prefix="/lines")
+    nested.add_api_route("/{line}", page, methods=["GET"])
+    router.add_api_route("/", page, methods=["GET", "POST"])
+    router.include_router(nested)
+    app.include_router(router)
+
+    async def live(socket: WebSocket) -> None: ...
+
+    app.add_api_websocket_route("/live", live)
+    app.mount("/shop", Starlette(routes=[Route("/cart", page), Mount("/deep", routes=[Route("/er", page)])]))
+    app.mount("/static", StaticFiles(directory="."))
+    app.add_api_route("/health", guarded_by(LIMIT)(lambda: "ok"), methods=["GET"])
+    return app
+
+
+def names(app: object) -> dict[str, list[str]]:
+    return {f"{row.method} {row.path}": [type(layer).__name__ for layer in row.layers] for row in coverage(app)}
+
+
+def test_every_kind_of_route_is_in_the_table() -> None:
+    assert names(shop()) == {
+        "GET /orders/": [],
+        "POST /orders/": [],
+        "GET /orders/lines/{line}": [],
+        "WEBSOCKET /live": [],
+        "GET /shop/cart": [],
+        "HEAD /shop/cart": [],
+        "GET /shop/deep/er": [],
+        "HEAD /shop/deep/er": [],
+        "any /static/*": [],
+        "GET /health": [],
+        "any /*": [],
+    }
+
+
+def test_policies_stand_in_the_order_they_are_met() -> None:
+    app = guard(
+        shop(),
+        policies=(KEYS,),
+        routes={"tag:orders": (LIMIT,), "/health": Only(), "/shop/*": (RequireHeader(name="x-a"),)},
+    )
+    table = names(app)
+    assert table["GET /orders/"] == ["APIKeyAuth", "RateLimit"]
+    assert table["GET /shop/deep/er"] == ["APIKeyAuth", "RequireHeader"]
+    assert table["GET /health"] == ["RateLimit"]  # its own mark is narrower than Only
+    assert table["any /*"] == table["WEBSOCKET /live"] == ["APIKeyAuth"]
+
+
+def test_what_holds_for_some_paths_of_a_route_is_told_apart() -> None:
+    app = guard(Starlette(routes=[Route("/{section}/about", page)]), routes={"/admin/*": (KEYS,)})
+    (row, *_) = coverage(app)
+    assert (row.layers, row.perhaps) == ((), ("/admin/*",))
+    assert "and /admin/* for its paths" in str(coverage(app))
+
+
+def test_policies_that_were_added_as_middleware_are_seen() -> None:
+    app = shop()
+    app.add_middleware(LIMIT)  # type: ignore[arg-type]
+    app.add_middleware(Stack(KEYS, Quota(calls=1, per=60, by=by.everyone)))  # type: ignore[arg-type]
+    assert names(app)["GET /shop/cart"] == ["Stack", "RateLimit"]
+    assert "APIKeyAuth, Quota, RateLimit" in str(coverage(app))
+    Require(APIKeyAuth, everywhere=True).check(coverage(app))
+
+
+def test_policies_around_an_app_are_seen() -> None:
+    assert names(Stack(KEYS)(shop()))["GET /health"] == ["APIKeyAuth"]
+    assert names(KEYS(guard(shop(), policies=(LIMIT,))))["GET /orders/"] == ["APIKeyAuth", "RateLimit"]
+
+
+@pytest.mark.parametrize("kind", ["mount", "nested router", "websocket", "static folder"])
+def test_a_route_that_is_added_later_is_found_to_be_open(kind: str) -> None:
+    app = shop()
+    guarded = guard(app, routes=dict.fromkeys(("tag:orders", "/live", "/shop/*", "/static/*", "/health"), (KEYS,)))
+    Require(APIKeyAuth).check(coverage(guarded))
+    if kind == "mount":
+        app.mount("/more", Starlette(routes=[Route("/late", page)]))
+    elif kind == "nested router":
+        late = APIRouter(prefix="/more", tags=["orders"])
+        late.add_api_route("/late", page, methods=["GET"])
+        app.include_router(late)
+    elif kind == "websocket":
+        app.add_api_websocket_route("/more/late", lambda socket: None)
+    else:
+        app.mount("/more", StaticFiles(directory="."))
+    with pytest.raises(ConfigError, match=r"stands not in front of .* /more"):
+        Require(APIKeyAuth).check(coverage(guarded))
+
+
+def test_a_route_added_later_below_a_guarded_path_is_guarded_and_the_table_says_so() -> None:
+    app = shop()
+    guarded = guard(app, routes={"/shop/*": (KEYS,)})
+    app.add_api_route("/shop/late", page, methods=["GET"])
+    late = [row for row in coverage(guarded) if row.late]
+    assert [(row.path, [type(layer).__name__ for layer in row.layers]) for row in late] == [
+        ("/shop/late", ["APIKeyAuth"])
+    ]
+    assert "(added later)" in str(coverage(guarded))
+
+
+def test_the_limit_that_mount_led_around_stands_in_front_of_mounts() -> None:
+    """A popular limiter is skipped by everything under mount(), and nobody is told."""
+    app = shop()
+    app.add_middleware(LIMIT)  # type: ignore[arg-type]
+    Require(RateLimit, everywhere=True).check(coverage(app))
+
+
+def test_require_names_every_open_route_and_none_that_is_excepted() -> None:
+    app = guard(shop(), routes={"tag:orders": (KEYS,)})
+    with pytest.raises(ConfigError) as raised:
+        Require(APIKeyAuth, except_=("/health", "GET /shop/cart")).check(coverage(app))
+    told = str(raised.value)
+    assert "WEBSOCKET /live, HEAD /shop/cart, GET /shop/deep/er" in told
+    assert not {"/health", "GET /shop/cart", "any /*"} & set(told.replace(",", "").split())
+
+
+def test_everywhere_is_everywhere() -> None:
+    app = guard(shop(), routes={"/shop/*": Only(KEYS)}, policies=(KEYS,))
+    Require(APIKeyAuth, everywhere=True).check(coverage(app))
+    with pytest.raises(ConfigError, match=r"any /\*"):
+        Require(APIKeyAuth, everywhere=True).check(coverage(guard(Starlette(), routes={})))
+
+
+def test_an_exception_for_no_route_is_a_mistake() -> None:
+    with pytest.raises(ConfigError, match="no route"):
+        Require(APIKeyAuth, except_=("/helth",)).check(coverage(shop()))
+
+
+@pytest.mark.parametrize(
+    ("layer", "counts"),
+    [
+        (When(conditions.method("POST"), KEYS), False),
+        (AnyOf(KEYS, RequireHeader(name="x-a")), False),
+        (AllOf(RequireHeader(name="x-a"), KEYS), True),
+        (Stack(LIMIT, KEYS), True),
+    ],
+)
+def test_only_what_every_request_meets_counts(layer: object, counts: bool) -> None:
+    table = coverage(guard(shop(), policies=(layer,)))  # type: ignore[arg-type]
+    assert bool(table.without(APIKeyAuth)) is not counts
+
+
+def test_a_gateway_has_a_table_too() -> None:
+    orders = Api(
+        "orders", "/orders", backend="http://localhost:1", operations=(Operation("GET", "/{id}", policies=(LIMIT,)),)
+    )
+    starter = Product("starter", apis=("orders",), policies=(RequireHeader(name="x-a"),))
+    gateway = Gateway(apis=(orders,), products=(starter,), policies=(KEYS,), keys=MemoryKeys())
+    table = {
+        (row.product, f"{row.method} {row.path}"): [type(each).__name__ for each in row.layers]
+        for row in coverage(gateway)
+    }
+    assert table == {
+        ("", "GET /orders/{id}"): ["APIKeyAuth", "RateLimit"],
+        ("starter", "GET /orders/{id}"): ["APIKeyAuth", "RequireHeader", "RateLimit"],
+        ("", "any /*"): ["APIKeyAuth"],
+    }
+
+
+def test_the_table_is_text_json_and_html() -> None:
+    table = coverage(guard(Starlette(routes=[Route("/<b>", page)]), policies=(LIMIT,)))
+    assert str(table).splitlines()[0].split() == ["method", "path", "product", "policies,", "outermost", "first"]
+    assert json.loads(table.as_json())[0]["path"] == "/<b>"
+    assert "RateLimit(calls=1" in json.loads(table.as_json())[0]["policies"][0]
+    assert "<td>/&lt;b&gt;</td>" in table.as_html()

@@ -1,0 +1,174 @@
+"""The route that policies are chosen for is the one the framework takes: on random trees, for random paths."""
+
+import random
+from typing import Any
+
+import anyio
+import pytest
+from fastapi import APIRouter, FastAPI
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from apim_middleware.guarding._resolver import Resolver
+from apim_middleware.guarding._routes import NOTHING, routes_of
+from apim_middleware.testing import call, connect, http_scope, websocket_scope
+from apim_middleware.types import Scope
+
+TREES = 150
+PIECES = ("a", "b", "a-b", "{x}", "{n:int}", "{rest:path}", "a{x}", "{x}.txt", "")
+WORDS = ("a", "b", "a-b", "7", "c", "ab", "a.txt", "", "%2F")
+METHODS = (("GET",), ("POST",), ("GET", "POST"), None)
+
+
+class Forest:
+    """Grows apps at random; each endpoint answers with a mark of its own."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.marks = 0
+
+    def endpoint(self) -> Any:
+        self.marks += 1
+        mark = str(self.marks)
+
+        async def endpoint(request: Request) -> Response:
+            return PlainTextResponse(mark)
+
+        endpoint.mark = mark  # type: ignore[attr-defined]
+        return endpoint
+
+    def socket(self) -> Any:
+        self.marks += 1
+        mark = str(self.marks)
+
+        async def endpoint(websocket: WebSocket) -> None:
+            await websocket.accept(headers=[(b"x-mark", mark.encode())])
+            await websocket.close()
+
+        endpoint.mark = mark  # type: ignore[attr-defined]
+        return endpoint
+
+    def path(self, *, mount: bool = False) -> str:
+        pieces = [piece for piece in PIECES if not mount or piece not in ("", "{rest:path}")]
+        chosen = [self.rng.choice(pieces) for _ in range(self.rng.randint(1, 3))]
+        path = "/" + "/".join(chosen)
+        names: list[str] = []
+        while "{" in path:  # each parameter its own name, as frameworks demand
+            before, _, after = path.partition("{")
+            inside, _, behind = after.partition("}")
+            names.append(inside.partition(":")[2])
+            path = f"{before}<{len(names) - 1}>{behind}"
+        for number, kind in enumerate(names):
+            path = path.replace(f"<{number}>", f"{{p{number}{':' + kind if kind else ''}}}")
+        return path
+
+    def routes(self, depth: int) -> list[BaseRoute]:
+        return [self.route(depth) for _ in range(self.rng.randint(1, 5))]
+
+    def route(self, depth: int) -> BaseRoute:
+        kind = self.rng.random()
+        if depth and kind < 0.25:
+            path = self.path(mount=True)
+            inner = Starlette if self.rng.random() < 0.5 else Router
+            return Mount(self.unique(path, depth), inner(routes=self.routes(depth - 1)))
+        if depth and kind < 0.3:
+            return Host(self.rng.choice(("testserver", "other")), Router(routes=self.routes(depth - 1)))
+        if kind < 0.4:
+            return WebSocketRoute(self.unique(self.path(), depth), self.socket())
+        return Route(self.unique(self.path(), depth), self.endpoint(), methods=self.rng.choice(METHODS))
+
+    def unique(self, path: str, depth: int) -> str:
+        """Parameters of mounts and of what is in them have different names."""
+        return path.replace("{p", f"{{d{depth}p")
+
+    def fastapi(self) -> FastAPI:
+        app = FastAPI(openapi_url=None)
+        for _ in range(self.rng.randint(1, 3)):
+            app.include_router(self.router(2), prefix=self.rng.choice(("", "/a", "/b/{q}")))
+        app.router.routes.extend(self.routes(1))
+        app.include_router(self.router(1))
+        return app
+
+    def router(self, depth: int) -> APIRouter:
+        router = APIRouter(prefix=self.rng.choice(("", "/a", "/c")))
+        for _ in range(self.rng.randint(1, 3)):
+            path = self.unique(self.path(), depth)
+            router.add_api_route(path, self.endpoint(), methods=list(self.rng.choice(METHODS) or ("GET",)))
+        if depth:
+            router.include_router(self.router(depth - 1), prefix=self.rng.choice(("", "/b")))
+            router.mount(self.unique("/a", depth), Router(routes=self.routes(0)))
+        return router
+
+    def asked(self) -> str:
+        return "/" + "/".join(self.rng.choice(WORDS) for _ in range(self.rng.randint(1, 5)))
+
+
+async def agree(app: Any, forest: Forest) -> int:
+    """How many requests were answered by the very endpoint the resolver found; fails on the first that was not."""
+    resolver = Resolver(routes_of(app))
+    answered = 0
+    for _ in range(40):
+        path, method = forest.asked(), forest.rng.choice(("GET", "POST", "DELETE", "HEAD"))
+        socket = forest.rng.random() < 0.15
+        scope: Scope = websocket_scope(path) if socket else http_scope(method, path)
+        known = resolver.find(scope)
+        assert resolver.find(scope) is known or known is NOTHING
+        if socket:
+            answer = await connect(app, path)
+            mark = answer.header(b"x-mark") if answer.status == 101 else None
+        else:
+            answer = await call(app, method, path)
+            mark = answer.body if answer.status == 200 and method != "HEAD" else None
+        if mark is None:  # 404, 405, a redirect, or no body to tell by
+            continue
+        found = getattr(known.endpoint, "mark", None)
+        assert found == mark.decode(), (path, method, known.template)
+        answered += 1
+    return answered
+
+
+def never_known_but_unanswered(app: Any, forest: Forest) -> None:
+    resolver = Resolver(routes_of(app))
+    for _ in range(40):
+        path = forest.asked()
+        known = resolver.find(http_scope("GET", path))
+        status = anyio.run(_status, app, path)
+        assert (status == 404) <= (known is NOTHING or known.kind == "mount"), (path, known.template)
+        assert (known is NOTHING) <= (status in (404, 307)), (path, status)
+
+
+async def _status(app: Any, path: str) -> int:
+    return (await call(app, "GET", path)).status
+
+
+@pytest.mark.parametrize("kind", ["starlette", "router", "fastapi"])
+def test_the_resolver_takes_the_route_that_the_framework_takes(kind: str) -> None:
+    answered = 0
+    for seed in range(TREES):
+        forest = Forest(seed)
+        plain = Starlette if kind == "starlette" else Router
+        app: Any = forest.fastapi() if kind == "fastapi" else plain(routes=forest.routes(2))
+        answered += anyio.run(agree, app, forest)
+    assert answered > TREES  # that enough of them were answered at all
+
+
+@pytest.mark.parametrize("kind", ["starlette", "fastapi"])
+def test_what_the_resolver_finds_nothing_for_is_answered_by_nobody(kind: str) -> None:
+    for seed in range(TREES // 5):
+        forest = Forest(seed)
+        app: Any = forest.fastapi() if kind == "fastapi" else Starlette(routes=forest.routes(2))
+        never_known_but_unanswered(app, forest)
+
+
+def test_paths_that_callers_invent_are_not_remembered_without_bound() -> None:
+    async def page(request: Request) -> Response:
+        return PlainTextResponse("")
+
+    resolver = Resolver(routes_of(Starlette(routes=[Route("/{x}", page)])))
+    for number in range(10_000):
+        resolver.find(http_scope(path=f"/{number}"))
+        resolver.find(http_scope(path=f"/{number}/nothing"))
+    assert len(resolver._found) == 4096

@@ -1,0 +1,44 @@
+"""Doubles for tests of the response cache."""
+
+from collections.abc import Collection, Sequence
+
+from apim_middleware.errors import StoreError
+
+
+class Elsewhere:
+    """A store of entries that others see too, and that can be down."""
+
+    def __init__(self) -> None:
+        self.kept: dict[bytes, bytes] = {}
+        self.tagged: dict[bytes, set[bytes]] = {}
+        self.down: set[str] = set()
+
+    def _may(self, act: str) -> None:
+        if act in self.down:
+            raise StoreError("redis://:secret@store is gone") from ConnectionError("refused")
+
+    async def get(self, key: bytes) -> bytes | None:
+        self._may("get")
+        return self.kept.get(key)
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        return [await self.get(key) for key in keys]
+
+    async def set(self, key: bytes, value: bytes, ttl: float, *, tags: Collection[bytes] = ()) -> None:
+        self._may("set")
+        assert ttl > 0
+        self.kept[key] = value
+        self.tagged[key] = set(tags)
+
+    async def add(self, key: bytes, value: bytes, ttl: float) -> bool:
+        self._may("add")
+        return self.kept.setdefault(key, value) is value
+
+    async def delete(self, key: bytes, *, value: bytes | None = None) -> None:
+        self._may("delete")
+        if value is None or self.kept.get(key) == value:
+            self.kept.pop(key, None)
+
+    async def purge(self, tag: bytes) -> None:
+        self._may("purge")
+        self.kept = {key: value for key, value in self.kept.items() if tag not in self.tagged.get(key, ())}
