@@ -13,15 +13,24 @@ from apim_middleware._limits.headers import LimitHeaders
 from apim_middleware._limits.overrides import Overrides
 from apim_middleware._limits.standings import Standing, Standings
 from apim_middleware._signing.keys import SignatureKey
-from apim_middleware.credentials.credential import BasicCredential, BearerCredential, Credential, HeaderCredential
+from apim_middleware.credentials.credential import (
+    BasicCredential,
+    BearerCredential,
+    Credential,
+    HeaderCredential,
+    Shown,
+)
 from apim_middleware.credentials.key_vault import KeyVaultSecret
 from apim_middleware.credentials.managed_identity import ManagedIdentity
 from apim_middleware.credentials.oauth import ClientCredentials, TokenExchange
 from apim_middleware.credentials.secret import EnvironmentSecret, FileSecret, Secret
+from apim_middleware.documentation import Documentation
 from apim_middleware.env import Env
-from apim_middleware.errors import ApimError, ConfigError, Refusal, StoreError
+from apim_middleware.errors import ApimError, ConfigError, FeedLost, Refusal, StoreError, VersionConflict
 from apim_middleware.exchange import Exchange
 from apim_middleware.gateway import Gateway, Reloadable
+from apim_middleware.gateway.app_of_apps import AppOfApps
+from apim_middleware.gateway.sub_app import SubApp
 from apim_middleware.guarding.coverage import Coverage, Require, coverage
 from apim_middleware.guarding.guard import Only, guard, guarded_by
 from apim_middleware.identity import Principal, Subscription
@@ -36,6 +45,10 @@ from apim_middleware.model import (
     Version,
     Versions,
 )
+from apim_middleware.openapi.describing import describe, document_of
+from apim_middleware.openapi.exporting import openapi_of
+from apim_middleware.openapi.importing import api_from_openapi
+from apim_middleware.openapi.publishing import PublishOpenAPI
 from apim_middleware.policies.answers import MockResponse, Redirect, ReturnResponse
 from apim_middleware.policies.api_key import APIKeyAuth
 from apim_middleware.policies.authorize import Authorize
@@ -84,6 +97,8 @@ from apim_middleware.stores.entries import MemoryEntries
 from apim_middleware.stores.keys import KeyRecord, Keyring, KeyStore, MemoryKeys, key_digest, new_key
 from apim_middleware.stores.memory import MemoryCounters
 from apim_middleware.stores.permits import MemoryPermits
+from apim_middleware.stores.record_keys import RecordKeys
+from apim_middleware.stores.records import MemoryRecords
 from apim_middleware.stores.users import MemoryUsers, UserRecord, UserStore, hash_password
 from apim_middleware.stores.values import CacheValue
 from apim_middleware.transports.websockets import WebSockets
@@ -95,6 +110,7 @@ __all__ = [
     "AnyOf",
     "Api",
     "ApimError",
+    "AppOfApps",
     "Authorize",
     "BasicAuth",
     "BasicCredential",
@@ -116,6 +132,7 @@ __all__ = [
     "Credential",
     "DPoP",
     "Deprecation",
+    "Documentation",
     "Drain",
     "ETag",
     "Ejection",
@@ -123,6 +140,7 @@ __all__ = [
     "EnvironmentSecret",
     "Exchange",
     "Faults",
+    "FeedLost",
     "FileSecret",
     "ForwardAuth",
     "Fragment",
@@ -156,6 +174,7 @@ __all__ = [
     "MemoryEntries",
     "MemoryKeys",
     "MemoryPermits",
+    "MemoryRecords",
     "MemoryUsers",
     "Mirror",
     "MockResponse",
@@ -170,8 +189,10 @@ __all__ = [
     "Product",
     "ProtectedResource",
     "Proxy",
+    "PublishOpenAPI",
     "Quota",
     "RateLimit",
+    "RecordKeys",
     "Redirect",
     "Refusal",
     "Reloadable",
@@ -190,12 +211,14 @@ __all__ = [
     "Service",
     "SetHeader",
     "SetQuery",
+    "Shown",
     "SignatureKey",
     "Split",
     "Stack",
     "Standing",
     "Standings",
     "StoreError",
+    "SubApp",
     "Subscription",
     "Timeout",
     "TokenExchange",
@@ -205,15 +228,20 @@ __all__ = [
     "UserRecord",
     "UserStore",
     "Version",
+    "VersionConflict",
     "Versions",
     "WebSockets",
     "When",
+    "api_from_openapi",
     "by",
     "conditions",
     "coverage",
+    "describe",
+    "document_of",
     "guard",
     "guarded_by",
     "hash_password",
     "key_digest",
     "new_key",
+    "openapi_of",
 ]

@@ -2,9 +2,10 @@
 
 import dataclasses
 import difflib
+import inspect
 import types
 import typing
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Literal, Self, Union
 
@@ -119,7 +120,7 @@ def _tuple_matches(value: tuple[object, ...], args: tuple[Any, ...]) -> bool:
 
 def _generic_matches(value: object, origin: type, args: tuple[Any, ...]) -> bool:
     if origin.__module__ == "collections.abc" and origin.__name__ == "Callable":
-        return callable(value)
+        return callable(value) and _takes(value, args[0] if args else ...)
     if (
         isinstance(value, str | bytes)
         and issubclass(origin, Collection | Iterable)
@@ -135,6 +136,19 @@ def _generic_matches(value: object, origin: type, args: tuple[Any, ...]) -> bool
     return True
 
 
+def _takes(function: Callable[..., object], parameters: object) -> bool:
+    """Whether a function can be called with so many arguments, as far as it says so."""
+    if not isinstance(parameters, list):
+        return True
+    try:
+        inspect.signature(function).bind(*parameters)
+    except TypeError:
+        return False
+    except ValueError:  # it does not say
+        return True
+    return True
+
+
 def describe(wanted: Any) -> str:  # noqa: ANN401 - an annotation can be anything
     """An annotation in words for an error message."""
     origin, args = typing.get_origin(wanted), typing.get_args(wanted)
@@ -145,7 +159,8 @@ def describe(wanted: Any) -> str:  # noqa: ANN401 - an annotation can be anythin
     if wanted is None or wanted is type(None):
         return "None"
     if isinstance(origin, type) and origin.__name__ == "Callable":
-        return "a function"
+        count = len(args[0]) if args and isinstance(args[0], list) else None
+        return "a function" if count is None else f"a function of {count or 'no'} argument{'' if count == 1 else 's'}"
     if origin is tuple and args[1:] == (Ellipsis,):
         return f"a tuple of {describe(args[0])}"
     if isinstance(origin, type) and args:

@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.testclient import TestClient
 from tests import servers
 from tests.gateway.houses import Passes, Subscribers, code, get
 from tests.gateway.test_lifespan import Server
@@ -204,6 +205,12 @@ async def test_apps_start_and_end_with_it() -> None:
         await both.join(SubApp("second", "/second", backend=second, **OPEN))
         assert events == ["first starts", "second starts"]
     assert events == ["first starts", "second starts", "second ends", "first ends"]
+
+
+def test_a_server_whose_send_has_to_wait_hears_of_the_end_too() -> None:
+    one = AppOfApps(Gateway, SubApp("orders", "/orders", backend=shop(), **OPEN))
+    with TestClient(one) as client:
+        assert client.get("/orders/7").json() == {"name": "orders", "number": 7}
 
 
 # Claims

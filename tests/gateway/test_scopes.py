@@ -236,6 +236,12 @@ async def test_a_stack_with_a_place_of_its_own_keeps_it() -> None:
     assert await statuses(app, ("/s0/x", lines), ("/s0/y", lines), ("/s1/x", lines)) == [200, 429, 200]
 
 
+def test_the_place_of_the_environment_comes_first() -> None:
+    api = Api("s", "/s", backend=Backend(), policies=(Passes("a"),), subscription_required=False)
+    [row] = Gateway(apis=(api,), env=Env(place="shop"), name="front").rows()
+    assert [guarded.place for guarded in row.layers] == ["shop/front/api/s"]
+
+
 async def test_tracing_sees_refusals_too_and_is_built_once() -> None:
     app = Gateway(
         policies=(Tracing(),),

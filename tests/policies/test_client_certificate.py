@@ -1,7 +1,9 @@
 """Clients with a good certificate come in, however a trusted proxy or the server tells of it; nobody else does."""
 
 import base64
+import contextlib
 import json
+import warnings
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -12,7 +14,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from hypothesis import given
+from hypothesis import strategies as st
 
+from apim_middleware._certificates.checks import BadCertificate, check_purpose, holder_of, load
 from apim_middleware._certificates.identities import CertificateIdentity
 from apim_middleware._certificates.revocation import RevocationLists
 from apim_middleware._http.certificate_fields import from_header
@@ -379,3 +384,47 @@ def test_mistakes_are_named(fields: Any, field: str) -> None:
 def test_an_identity_must_say_who_it_is(fields: Any) -> None:
     with pytest.raises(ConfigError):
         CertificateIdentity(**fields)
+
+
+# What an attacker tried
+
+
+@pytest.mark.parametrize(("authorities", "status"), [("server", 403), (ROOT.pem, 200)])
+async def test_what_the_server_could_not_verify_counts_only_where_it_is_verified_here(
+    authorities: str, status: int
+) -> None:
+    house = House(authorities=authorities, header="", trusted=())
+    tls = {"client_cert_chain": [ORDERS.pem], "client_cert_error": "unable to get issuer certificate"}
+    answer = await call(house.app, extensions={"tls": tls})
+    assert answer.status == status
+    assert len(house.seen) == (status == 200)
+
+
+async def test_a_certificate_of_an_unknown_version_is_refused() -> None:
+    other = ORDERS.der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x09", 1)
+    assert other != ORDERS.der
+    answer = await House(authorities="server").ask(base64.b64encode(other))
+    assert code(answer) == (403, "certificate-invalid")
+
+
+@given(st.lists(st.tuples(st.integers(0, len(ORDERS.der) - 1), st.integers(0, 255)), min_size=1, max_size=3))
+def test_whatever_is_no_certificate_is_a_bad_one_and_nothing_else(changes: list[tuple[int, int]]) -> None:
+    der = bytearray(ORDERS.der)
+    for at, byte in changes:
+        der[at] = byte
+    with warnings.catch_warnings(), contextlib.suppress(BadCertificate, ValueError):
+        warnings.simplefilter("ignore")  # of what certificates must not have, and libraries still read
+        certificate = load(bytes(der))
+        check_purpose(certificate)
+        holder_of(certificate)
+
+
+def test_a_run_of_blanks_in_pem_is_read_in_one_way() -> None:
+    with pytest.raises(ValueError, match="no certificate"):
+        from_header(b"x-ssl-cert", b"-----BEGIN CERTIFICATE-----" + b" " * 16_000)
+
+
+@pytest.mark.parametrize("header", ["X-SSL-Client-Cert", "X_SSL_Cert"])
+def test_a_header_that_hygiene_takes_away_is_a_mistake(header: str) -> None:
+    with pytest.raises(ConfigError, match="taken out of every request"):
+        House(header=header)

@@ -255,3 +255,22 @@ def test_mistakes_are_named_and_show_no_secret(fields: Any, field: str) -> None:
 
 def test_no_secret_is_shown() -> None:
     assert "Everybody" not in repr(HMACSignature(secrets=(SECRET,)))
+
+
+@pytest.mark.parametrize("first", [SECRET, OTHER])
+async def test_once_means_once_though_each_secret_gives_the_message_another_signature(first: bytes) -> None:
+    house = House(once=True, secrets=(SECRET, OTHER), **STRIPE)
+    signed = f"{NOW}.".encode() + BODY
+    both = f"t={NOW},v1={mac(signed, first)},v1={mac(signed, OTHER if first is SECRET else SECRET)}"
+    assert (await house.post(("stripe-signature", both))).status == 200
+    for secret in (SECRET, OTHER):
+        again = f"t={NOW},v1={mac(signed, secret)}"
+        assert code(await house.post(("stripe-signature", again))) == (401, "signature-replayed")
+
+
+async def test_what_was_accepted_is_remembered_up_to_the_last_moment_it_counts() -> None:
+    house = House(once=True, **STRIPE)
+    header = ("stripe-signature", f"t={NOW + 300},v1={mac(f'{NOW + 300}.'.encode() + BODY)}")
+    assert (await house.post(header)).status == 200
+    house.clock.advance(600)
+    assert code(await house.post(header)) == (401, "signature-replayed")

@@ -486,3 +486,41 @@ def test_keys_that_fit_nothing_are_mistakes(fields: Any, field: str) -> None:
 
 def test_no_secret_is_shown() -> None:
     assert repr(SECRET)[1:] not in repr(BOB) + repr(HTTPSignature(keys=(BOB,)))
+
+
+# What an attacker tried
+
+
+async def test_a_body_that_no_header_tells_of_is_refused_where_none_was_signed() -> None:
+    house = House()
+    assert code(await house.ask(said(), body=b"extra", method="POST")) == (401, "signature-invalid")
+    assert house.bodies == []
+
+
+async def test_a_nonce_is_remembered_up_to_the_last_moment_its_signature_counts() -> None:
+    house = House(once=True)
+    described = said(created=NOW + 5, more=';nonce="n"')
+    assert (await house.ask(described)).status == 200
+    house.clock.advance(310)
+    assert code(await house.ask(described)) == (401, "signature-replayed")
+
+
+async def test_a_component_is_a_string_and_no_token() -> None:
+    house = House(covered=("@method",))
+    signed = [(b"signature-input", f'sig=("@method" date);created={NOW};keyid="ada"'.encode())]
+    answer = await call(house.app, headers=[*signed, (b"signature", b"sig=:AA==:"), (b"date", b"now")])
+    assert code(answer) == (401, "signature-invalid")
+    assert b"no component" in answer.body
+
+
+async def test_a_signature_covers_64_components_at_most() -> None:
+    def names(count: int) -> str:
+        return " ".join([TARGET, *(f'"@query-param";name="a{number}"' for number in range(count))])
+
+    query = "&".join(f"a{number}=1" for number in range(61)).encode()
+    assert (await House().ask(said(names(60)), query=query)).status == 200
+    described = said(names(61))
+    lines = [(b"signature-input", f"sig={described}".encode()), (b"signature", b"sig=:AA==:")]
+    answer = await call(House().app, headers=lines, query=query)
+    assert code(answer) == (401, "signature-invalid")
+    assert b"more than 64" in answer.body

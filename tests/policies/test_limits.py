@@ -845,3 +845,8 @@ def test_add_middleware_takes_it() -> None:
     app.add_middleware(RateLimit(calls=1, per=3_600))
     client = TestClient(app)
     assert [client.get("/").status_code for _ in range(2)] == [200, 429]
+
+
+def test_a_function_that_makes_keys_is_no_key() -> None:
+    with pytest.raises(ConfigError, match="not a function of 1 argument"):
+        RateLimit(calls=1, per=60, by=by.route)

@@ -137,6 +137,11 @@ class Scrub:
             index = _without_nominated(scope, index)
         return index, forwarded
 
+    def passes(self, name: bytes) -> bool:
+        """Whether a policy can ever see a field of this lower-case name, if only among those set aside."""
+        plain = self._rules.odd_names == "keep" or _PLAIN_NAME.fullmatch(name) is not None
+        return plain and name not in self._strip
+
     def _target(self, scope: Scope) -> None:
         path, raw, query = scope["path"], scope.get("raw_path"), scope.get("query_string", b"")
         if len(path) + len(query) > self._rules.max_target_bytes or len(raw or b"") > self._rules.max_target_bytes:

@@ -32,10 +32,10 @@ class Backend:
 class Backends:
     """The backends of one gateway; those that equal one in use are that one, with its connections and its health."""
 
-    def __init__(self, env: Env, name: str) -> None:
-        """``name`` is that of the gateway."""
+    def __init__(self, env: Env, place: str) -> None:
+        """``place`` is that of the gateway."""
         self._env = env
-        self._in_use: WeakValueDictionary[Hashable, Backend] = env.kept(f"gateway.{name}", WeakValueDictionary)
+        self._in_use: WeakValueDictionary[Hashable, Backend] = env.kept(f"gateway.{place}", WeakValueDictionary)
         self._mine: dict[Hashable, Backend] = {}
 
     def app(self, value: object, label: str) -> ASGIApp:

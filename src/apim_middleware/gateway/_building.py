@@ -30,10 +30,11 @@ class Building:
     def __init__(self, gateway: "Gateway", env: Env) -> None:
         """Read what stands where; ``house``, ``sites``, ``entries`` and ``backends`` are what comes of it."""
         self._gateway, self._env = gateway, env
+        self._place = f"{env.place}/{gateway.name}" if env.place else gateway.name
         self._scopes: dict[str, list[tuple[tuple[Layer, ...], Scope]]] = {}
         self._gates: dict[tuple[str | None, str | None, bool], Gate] = {}
         self._claims: dict[tuple[str, tuple[str, ...]], str] = {}
-        self.backends = Backends(env, gateway.name)
+        self.backends = Backends(env, self._place)
         self.house = House(self._scope("", gateway.policies), env, azure=gateway.errors == "azure")
         self.sites: Sites[Entry] = Sites()
         self._products = self._by_api()
@@ -43,7 +44,7 @@ class Building:
 
     def _scope(self, where: str, layers: tuple[Layer, ...], *, inherit: bool = True) -> Scope:
         """The scope of a place; equal ones, as those of revisions often are, are one."""
-        place = f"{self._gateway.name}{where}"
+        place = f"{self._place}{where}"
         known = self._scopes.setdefault(place, [])
         for written, scope in known:
             if scope.inherit == inherit and written == layers:
@@ -92,7 +93,7 @@ class Building:
         query = auth.query if api.key_query is None else api.key_query
         known = header, query, strangers
         if known not in self._gates:
-            here = self._env.at(f"{self._gateway.name}/keys/{header}/{query}")
+            here = self._env.at(f"{self._place}/keys/{header}/{query}")
             self._gates[known] = Gate(replace(auth, header=header, query=query), here, strangers=strangers)
         return self._gates[known]
 

@@ -128,4 +128,4 @@ class Reloadable:
             await lives.end_all()
             self._lives = None
             group.cancel_scope.cancel()  # of retirements that wait for somebody who stays
-            await send({"type": "lifespan.shutdown.complete"})
+        await send({"type": "lifespan.shutdown.complete"})

@@ -3,7 +3,7 @@
 from typing import Any
 
 from apim_middleware.openapi._grammar import SHAPES, is_reference, members
-from apim_middleware.openapi._places import below, mistake, steps_of
+from apim_middleware.openapi._places import Place, below, mistake, steps_of
 
 MOST_REFERENCES = 100_000
 """How many references there may be."""
@@ -11,7 +11,7 @@ MOST_REFERENCES = 100_000
 _LONGEST_CHAIN = 50
 
 
-def find(root: dict[str, Any], place: str, reference: str) -> Any:  # noqa: ANN401 - whatever is there
+def find(root: dict[str, Any], place: Place, reference: str) -> Any:  # noqa: ANN401 - whatever is there
     """What a reference leads to. Raises ConfigError, which names the place of the reference."""
     try:
         names = steps_of(reference)
@@ -29,7 +29,7 @@ def find(root: dict[str, Any], place: str, reference: str) -> Any:  # noqa: ANN4
     return found
 
 
-def resolve(root: dict[str, Any], place: str, kind: str, value: Any) -> Any:  # noqa: ANN401 - an object of that kind
+def resolve(root: dict[str, Any], place: Place, kind: str, value: Any) -> Any:  # noqa: ANN401 - an object of that kind
     """An object, or what stands behind its references. Raises ConfigError for one that leads in a circle."""
     seen = set[str]()
     while is_reference(kind, value):
@@ -57,14 +57,14 @@ class _Walk:
         self._root = root
         self._seen: set[tuple[int, str]] = set()
         self._references = 0
-        self._later: list[tuple[str, str, Any]] = []
+        self._later: list[tuple[Place, str, Any]] = []
 
     def follow(self) -> None:
         """What was referred to, until nothing new comes."""
         while self._later:
             self.object(*self._later.pop())
 
-    def object(self, place: str, kind: str, value: Any) -> None:  # noqa: ANN401 - it is to be found out
+    def object(self, place: Place, kind: str, value: Any) -> None:  # noqa: ANN401 - it is to be found out
         if kind == "schema" and isinstance(value, bool):
             return
         if not isinstance(value, dict):
@@ -80,7 +80,7 @@ class _Walk:
         for names, part, each in members(kind, value):
             self.object(below(place, *names), part, each)
 
-    def _reference(self, place: str, kind: str, value: dict[str, Any]) -> None:
+    def _reference(self, place: Place, kind: str, value: dict[str, Any]) -> None:
         self._references += 1
         if self._references > MOST_REFERENCES:
             raise mistake(place, f"is one of more than {MOST_REFERENCES} references", "Import its parts one by one")
@@ -90,7 +90,7 @@ class _Walk:
         else:
             self._later.append((value["$ref"], kind, resolve(self._root, place, kind, target)))
 
-    def _check(self, place: str, kind: str, value: dict[str, Any]) -> None:
+    def _check(self, place: Place, kind: str, value: dict[str, Any]) -> None:
         shape = SHAPES[kind]
         for name in shape.texts:
             if not isinstance(value.get(name, ""), str):
@@ -108,7 +108,7 @@ class _Walk:
             _check_requirement(self._root, place, value)
 
 
-def _check_requirement(root: dict[str, Any], place: str, value: dict[str, Any]) -> None:
+def _check_requirement(root: dict[str, Any], place: Place, value: dict[str, Any]) -> None:
     known = (root.get("components") or {}).get("securitySchemes") or {}
     for name, scopes in value.items():
         if not isinstance(scopes, list) or not all(isinstance(each, str) for each in scopes):

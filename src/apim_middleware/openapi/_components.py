@@ -8,7 +8,7 @@ from typing import Any
 
 from apim_middleware.openapi._checking import find
 from apim_middleware.openapi._grammar import SECTIONS, SHAPES, is_reference, members
-from apim_middleware.openapi._places import below, steps_of
+from apim_middleware.openapi._places import pointer, steps_of
 from apim_middleware.openapi._upgrade import upgraded
 
 _UNCLEAN = re.compile(r"[^A-Za-z0-9._-]+")
@@ -76,7 +76,7 @@ class Source:
     def security(self, requirements: Iterable[Mapping[str, list[str]]]) -> list[dict[str, list[str]]]:
         """Security requirements, their schemes added to the components."""
         found = [
-            {self._name("securitySchemes", below(_SCHEMES, name)): list(scopes) for name, scopes in each.items()}
+            {self._name("securitySchemes", pointer(_SCHEMES, name)): list(scopes) for name, scopes in each.items()}
             for each in requirements
         ]
         self._finish()
@@ -128,7 +128,7 @@ class Source:
         """What a discriminator maps to: a reference, or the name of a schema."""
         if not isinstance(target, str):
             return target
-        reference = target if target.startswith("#") else below("#/components/schemas", target)
+        reference = target if target.startswith("#") else pointer("#/components/schemas", target)
         try:
             find(self.root, "#", reference)
         except ValueError:
@@ -140,9 +140,9 @@ class Source:
         steps = steps_of(reference)
         section = steps[1] if len(steps) > 2 and steps[0] == "components" else ""
         if section in SHAPES["components"].named:
-            name = self._name(section, below("#/components", *steps[1:3]))
-            return below("#/components", section, name, *steps[3:])
-        return below("#/components", SECTIONS[kind], self._name(SECTIONS[kind], reference))
+            name = self._name(section, pointer("#/components", *steps[1:3]))
+            return pointer("#/components", section, name, *steps[3:])
+        return pointer("#/components", SECTIONS[kind], self._name(SECTIONS[kind], reference))
 
     def _name(self, section: str, reference: str) -> str:
         name = self._names.get(reference)

@@ -1,5 +1,6 @@
 """Places in a document, as JSON pointers in a URI fragment (RFC 6901 §6), and what is said of one that is wrong."""
 
+from typing import NamedTuple, TypeAlias
 from urllib.parse import quote, unquote
 
 from apim_middleware.errors import ConfigError
@@ -7,8 +8,36 @@ from apim_middleware.errors import ConfigError
 _SAFE = "/~!$&'()*+,;=:@-._{}"
 
 
-def below(place: str, *names: str | int) -> str:
+class Within(NamedTuple):
+    """A place within another; it is written out only when somebody wants to read it."""
+
+    outer: "Place"
+    name: str | int
+
+    def __str__(self) -> str:
+        """The pointer."""
+        names: list[str | int] = []
+        place: Place = self
+        while isinstance(place, Within):
+            names.append(place.name)
+            place = place.outer
+        return pointer(place, *reversed(names))
+
+
+Place: TypeAlias = str | Within
+
+
+def below(place: Place, *names: str | int) -> Within:
     """The place of something within."""
+    outermost, *others = names
+    found = Within(place, outermost)
+    for name in others:
+        found = Within(found, name)
+    return found
+
+
+def pointer(place: str, *names: str | int) -> str:
+    """The pointer to something within a place."""
     return place + "".join(f"/{quote(str(each).replace('~', '~0').replace('/', '~1'), safe=_SAFE)}" for each in names)
 
 
@@ -24,9 +53,9 @@ def steps_of(place: str) -> list[str]:
     return [unquote(each, errors="strict").replace("~1", "/").replace("~0", "~") for each in parts]
 
 
-def mistake(place: str, problem: str, cure: str) -> ConfigError:
+def mistake(place: Place, problem: str, cure: str) -> ConfigError:
     """What is wrong with a document at a place, and what to do about it."""
-    return ConfigError("OpenAPI", _short(place), _short(problem), cure)
+    return ConfigError("OpenAPI", _short(str(place)), _short(problem), cure)
 
 
 def _short(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from apim_middleware._config import shown
 from apim_middleware.errors import ConfigError
-from apim_middleware.openapi._places import below, mistake
+from apim_middleware.openapi._places import Place, below, mistake
 from apim_middleware.openapi._yaml import NotYAML, parse
 
 DEEPEST = 100
@@ -107,12 +107,12 @@ class _Copying:
     def __init__(self) -> None:
         self._left = MOST_VALUES
 
-    def copy(self, value: object, place: str, depth: int) -> Any:  # noqa: ANN401 - whatever JSON has
+    def copy(self, value: object, place: Place, depth: int) -> Any:  # noqa: ANN401 - whatever JSON has
         self._left -= 1
         if self._left < 0:
             raise mistake(_START, f"holds more than {MOST_VALUES} values", "Import its parts one by one")
         if depth > DEEPEST:
-            raise mistake(place[:120], f"is nested more than {DEEPEST} deep", "Put schemas into components")
+            raise mistake(place, f"is nested more than {DEEPEST} deep", "Put schemas into components")
         if isinstance(value, Mapping):
             return {
                 self._key(name, place): self.copy(each, below(place, str(name)), depth + 1)
@@ -122,13 +122,13 @@ class _Copying:
             return [self.copy(each, below(place, number), depth + 1) for number, each in enumerate(value)]
         return _scalar(value, place)
 
-    def _key(self, name: object, place: str) -> str:
+    def _key(self, name: object, place: Place) -> str:
         if not isinstance(name, str):
             raise mistake(place, f"holds the name {shown(name)}, which is no text", 'Write "200", in quotes')
         return str(_scalar(name, place))
 
 
-def _scalar(value: object, place: str) -> object:
+def _scalar(value: object, place: Place) -> object:
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):

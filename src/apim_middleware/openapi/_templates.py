@@ -5,14 +5,14 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from apim_middleware._http.url_templates import UrlTemplate, parsed
-from apim_middleware.openapi._places import below, mistake
+from apim_middleware.openapi._places import Place, below, mistake
 
 _VARIABLE = re.compile(r"\{([^{}]*)\}")
 _HIDDEN = re.compile(r"%(?:2f|5c|7b|7d|3f|23|25|00)", re.IGNORECASE)
 _CLEAN = "Write segments of plain text and {parameters}, without dot segments, escaped slashes or wildcards"
 
 
-def server_path(servers: Any, place: str) -> str | None:  # noqa: ANN401 - an array of servers, or nothing
+def server_path(servers: Any, place: Place) -> str | None:  # noqa: ANN401 - an array of servers, or nothing
     """The path that all these servers have, without a slash at its end; None when there are no servers."""
     if not servers:
         return None
@@ -23,7 +23,7 @@ def server_path(servers: Any, place: str) -> str | None:  # noqa: ANN401 - an ar
     return paths[0]
 
 
-def _path_of(server: dict[str, Any], place: str) -> str:
+def _path_of(server: dict[str, Any], place: Place) -> str:
     if "url" not in server:
         raise mistake(place, "has no url", "Give one")
     url = _VARIABLE.sub(lambda found: _value(server, found[1], place), server["url"])
@@ -42,7 +42,7 @@ def _path_of(server: dict[str, Any], place: str) -> str:
     return path
 
 
-def _value(server: dict[str, Any], name: str, place: str) -> str:
+def _value(server: dict[str, Any], name: str, place: Place) -> str:
     variable = server.get("variables", {}).get(name)
     default = variable.get("default") if isinstance(variable, dict) else None
     if not isinstance(default, str):
@@ -50,7 +50,7 @@ def _value(server: dict[str, Any], name: str, place: str) -> str:
     return default
 
 
-def template_of(base: str, path: str, place: str, *, query: bool = False) -> UrlTemplate:
+def template_of(base: str, path: str, place: Place, *, query: bool = False) -> UrlTemplate:
     """The template of a path behind what stands in front of it. Raises ConfigError."""
     if not path.startswith("/"):
         raise mistake(place, "is a path that does not begin with a slash", _CLEAN)
@@ -65,7 +65,7 @@ def template_of(base: str, path: str, place: str, *, query: bool = False) -> Url
         raise mistake(place, f"is a path that no request can have: {error}", _CLEAN) from None
 
 
-def _decoded(path: str, place: str) -> str:
+def _decoded(path: str, place: Place) -> str:
     if _HIDDEN.search(path):
         raise mistake(place, "hides a slash, a brace or another mark behind a percent-escape", _CLEAN)
     try:

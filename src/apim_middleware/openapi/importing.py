@@ -14,7 +14,7 @@ from apim_middleware.errors import ConfigError
 from apim_middleware.model import Api, Deprecation, Operation
 from apim_middleware.openapi._checking import check, resolve
 from apim_middleware.openapi._grammar import METHODS
-from apim_middleware.openapi._places import below, mistake
+from apim_middleware.openapi._places import Place, below, mistake
 from apim_middleware.openapi._reading import read
 from apim_middleware.openapi._templates import parameters_of, server_path, template_of
 from apim_middleware.types import Layer
@@ -113,7 +113,7 @@ def _check_version(root: dict[str, Any]) -> None:
 class _Found(NamedTuple):
     """One operation of the document."""
 
-    place: str
+    place: Place
     method: str
     template: UrlTemplate
     document: OperationDocument
@@ -129,8 +129,8 @@ class _Reading:
         self._base = None if base is None else base.removesuffix("/")
         self._deprecation = None if deprecated_since is None else Deprecation(since=deprecated_since)
         self._most = max_operations
-        self._names: dict[str, str] = {}
-        self._ids: dict[str, str] = {}
+        self._names: dict[str, Place] = {}
+        self._ids: dict[str, Place] = {}
         self._twice: Counter[str] = Counter()
 
     def operations(self, policies: Mapping[str, tuple[Layer, ...]]) -> Iterator[Operation]:
@@ -146,7 +146,7 @@ class _Reading:
             raise ConfigError("OpenAPI", "operation_policies", f"names {name!r}, which is no operation", f"Use {known}")
 
     def _unique(self) -> Iterator[_Found]:
-        shapes: dict[tuple[str, object], str] = {}
+        shapes: dict[tuple[str, object], Place] = {}
         for number, each in enumerate(self._found()):
             if number >= self._most:
                 cure = "Give max_operations= room for them"
@@ -165,7 +165,7 @@ class _Reading:
                 if not path.startswith("x-"):
                     yield from self._path(path, item, below("#", section, path), query=section == "x-ms-paths")
 
-    def _path(self, path: str, item: Any, place: str, *, query: bool) -> Iterator[_Found]:  # noqa: ANN401
+    def _path(self, path: str, item: Any, place: Place, *, query: bool) -> Iterator[_Found]:  # noqa: ANN401
         item = self._item(item, place)
         common = self._parameters(item, place)
         base = self._server_path(item, place)
@@ -184,7 +184,7 @@ class _Reading:
                 del merged["parameters"]
             yield _Found(here, method.upper(), template, merged)
 
-    def _item(self, item: Any, place: str) -> dict[str, Any]:  # noqa: ANN401
+    def _item(self, item: Any, place: Place) -> dict[str, Any]:  # noqa: ANN401
         found = resolve(self._root, place, "path", item)
         if found is not item and (beside := sorted(item.keys() - {"$ref", "summary", "description"})):
             cure = "Leave it there, or the reference: nobody knows which of them counts"
@@ -193,7 +193,7 @@ class _Reading:
             raise mistake(place, "is no Path Item Object", "Give an object with get, post and so on")
         return found
 
-    def _parameters(self, owner: dict[str, Any], place: str) -> dict[tuple[str, str], Any]:
+    def _parameters(self, owner: dict[str, Any], place: Place) -> dict[tuple[str, str], Any]:
         """Declared parameters by place and name."""
         found: dict[tuple[str, str], Any] = {}
         for number, each in enumerate(owner.get("parameters", ())):
@@ -207,7 +207,7 @@ class _Reading:
             found[key] = each
         return found
 
-    def _server_path(self, owner: dict[str, Any], place: str) -> str | None:
+    def _server_path(self, owner: dict[str, Any], place: Place) -> str | None:
         return None if self._base is not None else server_path(owner.get("servers"), below(place, "servers"))
 
     def _document_path(self) -> str | None:
@@ -246,7 +246,9 @@ class _Reading:
         return name
 
 
-def _check_parameters(template: UrlTemplate, path: str, parameters: Mapping[tuple[str, str], Any], place: str) -> None:
+def _check_parameters(
+    template: UrlTemplate, path: str, parameters: Mapping[tuple[str, str], Any], place: Place
+) -> None:
     inside = parameters_of(template)
     declared = {name for where, name in parameters if where == "path"}
     if stray := sorted(declared - inside):

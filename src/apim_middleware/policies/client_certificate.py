@@ -108,6 +108,9 @@ class ClientCertificate(Policy):
         """The gate, with a memory of certificates that were good."""
         from apim_middleware._certificates.gate import Gate, Showing
 
+        if self.header and not env.scrub.passes(self.header.lower().encode()):
+            cure = "Have the proxy write another, or let it through with Env(hygiene=Hygiene(strip=...))"
+            raise self.mistake("header", "is taken out of every request by hygiene", cure)
         authorities = self._authorities()
         trust = Trust(self._networks(), unix="unix" in self.trusted)
         return Gate(

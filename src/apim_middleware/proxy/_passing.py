@@ -229,15 +229,8 @@ def _relayed(
     ``index`` is that of lines which were looked at. Raises UpstreamBroken.
     """
     status, lines = response.status, response.headers
-    if not 200 <= status <= 599:
-        raise UpstreamBroken(f"the upstream answered with status {status}")
     if index is None:
-        try:
-            lines = checked(lines)
-        except ValueError as error:
-            raise UpstreamBroken(f"the upstream sent {error}") from None
-        index = dict(lines)
-    length = index.get(b"content-length")
+        lines, index = _looked_at(status, lines)
     if len(index) == len(lines) and index.get(b"connection") in _NOMINATES_NOTHING:  # as nearly always
         kept = {**index}
         for name in hops.HOP_BY_HOP.intersection(index):
@@ -245,13 +238,28 @@ def _relayed(
         headers = list(kept.items())
     else:
         headers = hops.end_to_end(lines, without=hops.nominated(lines))
-        if len(get_all(headers, b"content-length")) > 1:
-            raise UpstreamBroken("the length of the response is said twice")
-    if length is not None and not (length.isdigit() and len(length) <= 19):
-        raise UpstreamBroken("the length of the response is no number")
     if status in (204, 304):  # some servers take the length for a promise they have to keep
         return without(headers, b"content-length"), 0
-    return headers, 0 if head_only else None if length is None else int(length)
+    if head_only:
+        return headers, 0
+    length = index.get(b"content-length")
+    return headers, None if length is None else int(length)
+
+
+def _looked_at(status: int, lines: RawHeaders) -> tuple[RawHeaders, Mapping[bytes, bytes]]:
+    """The lines of a head that was not looked at, and an index of them. Raises UpstreamBroken."""
+    if not 200 <= status <= 599:
+        raise UpstreamBroken(f"the upstream answered with status {status}")
+    try:
+        lines = checked(lines)
+    except ValueError as error:
+        raise UpstreamBroken(f"the upstream sent {error}") from None
+    lengths = get_all(lines, b"content-length")
+    if len(lengths) > 1:
+        raise UpstreamBroken("the length of the response is said twice")
+    if lengths and not (lengths[0].isdigit() and len(lengths[0]) <= 19):
+        raise UpstreamBroken("the length of the response is no number")
+    return lines, dict(lines)
 
 
 def _wrong_length() -> Refusal:

@@ -17,7 +17,6 @@ from apim_middleware.transports._heads import Head, read_head
 from apim_middleware.transports._strictness import MAX_HEAD, check_beginning
 
 _AHEAD = 65536  # bytes of a response body beyond which its upstream has to wait for the reader
-_END_OF_HEAD = b"\r\n\r\n"
 _SAYS_NOTHING = frozenset((None, b"0"))
 _TICK = 0.001  # event loops keep time in milliseconds
 
@@ -40,6 +39,12 @@ class Connection(asyncio.Protocol):
     It goes back to its keeper when a response has ended cleanly and its request was sent to the end. Whatever else
     happens closes it: bytes that belong to no response, a broken one, a timeout, an exchange that is given up.
     """
+
+    __slots__ = (
+        "_ahead", "_answer", "_body", "_deadline", "_head", "_interim", "_keep", "_keeper", "_loop", "_poll",
+        "_reading", "_timer", "_timer_at", "_transport", "_upgrades", "asked", "closed", "gone", "idle_since", "origin",
+        "silent", "writable",
+    )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, keeper: Keeper, origin: str) -> None:
         """Not connected yet."""
@@ -192,17 +197,16 @@ class Connection(asyncio.Protocol):
 
     def _take_head(self, answer: Answer, raw: bytes) -> None:
         """Look for the end of the head; of interim ones only early hints are told (RFC 9110 §15.2)."""
-        searched = max(0, len(self._head) - len(_END_OF_HEAD))
-        while (found := raw.find(_END_OF_HEAD, searched)) >= 0:
-            end, searched = found + len(_END_OF_HEAD), 0
-            if self._interim + end > MAX_HEAD:
+        searched = max(0, len(self._head) - 4) if self._head else 0
+        while (end := raw.find(b"\r\n\r\n", searched) + 4) > 3:
+            self._interim += end
+            if self._interim > MAX_HEAD:
                 raise UpstreamBroken("the response head is larger than allowed")
             head = read_head(raw[:end], upgrades=self._upgrades)
-            raw = raw[end:]
             if head[0] >= 200 or (head[0] == 101 and self._upgrades):
-                self._begin_body(answer, head, raw)
+                self._begin_body(answer, head, raw[end:])
                 return
-            self._interim += end
+            raw, searched = raw[end:], 0
             if head[0] == 103:
                 answer.hint(head[1])
         check_beginning(raw, MAX_HEAD - self._interim)

@@ -42,9 +42,9 @@ def framed(
     ``index`` is ``dict(headers)`` where that is known. Raises UpstreamBroken when that can be read in two ways.
     """
     said = dict(headers) if index is None else index
-    length, coding = said.get(b"content-length"), said.get(b"transfer-encoding")
     if len(said) != len(headers) and sum(name in _FRAMING for name, _ in headers) > 1:
         raise UpstreamBroken("the framing of the response is said twice")
+    length, coding = said.get(b"content-length"), said.get(b"transfer-encoding")
     if coding is not None and not (coding.lower() == b"chunked" and latest and length is None):
         raise UpstreamBroken("the framing of the response is ambiguous")
     if length is not None and not (length.isdigit() and len(length) <= 18):
@@ -69,12 +69,14 @@ class Length:
 
     def take(self, data: bytes, parts: list[bytes]) -> int:
         """Up to the length."""
-        part = data if len(data) <= self._left else data[: self._left]
-        if part:
-            parts.append(part)
-            self._left -= len(part)
+        size = len(data)
+        if size > self._left:
+            data, size = data[: self._left], self._left
+        if size:
+            parts.append(data)
+            self._left -= size
             self.over = not self._left
-        return len(part)
+        return size
 
 
 class UntilClose:

@@ -39,14 +39,16 @@ def read_head(raw: bytes, *, upgrades: bool = False) -> Head:
     fields = check_breaks(raw)
     found: dict[bytes, bytes] = {}
     status = _parsed(raw, found.setdefault, upgrades=upgrades)  # which costs no call of ours for each line
-    headers = list(zip(map(bytes.lower, found), found.values(), strict=True))
-    if len(headers) != fields:
-        headers = _with_doubles(raw, fields, upgrades=upgrades)
     if not 100 <= status <= 599:
         raise UpstreamBroken(f"the upstream answered with status {status}")
-    if b" \r\n" in raw or b"\t\r\n" in raw:  # llhttp leaves blanks after a value where they are
+    index = dict(zip(map(bytes.lower, found), found.values(), strict=True))
+    headers = list(index.items() if len(index) == fields else _with_doubles(raw, fields, upgrades=upgrades))
+    if b" \r\n" in raw or b"\t" in raw:  # llhttp leaves blanks after a value where they are
         headers = [(name, value.rstrip(b" \t")) for name, value in headers]
-    index, latest = dict(headers), version == b"HTTP/1.1 "
+        index = dict(headers)
+    elif len(index) != fields:
+        index = dict(headers)
+    latest = version == b"HTTP/1.1 "
     return status, headers, index, latest, _keeps(headers, index, latest)
 
 
