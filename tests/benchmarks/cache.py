@@ -48,10 +48,8 @@ def route(decorate: Callable[[Any], Any] = lambda endpoint: endpoint, pause: flo
 
 
 def ours(pause: float = 0.0) -> Any:
-    """The policy in front of the app."""
-    app = route(pause=pause)
-    app.add_middleware(Cache())
-    return app
+    """The policy in front of the app, and of everything FastAPI itself does for each request."""
+    return Cache()(route(pause=pause))
 
 
 def fastapi_cache2(pause: float = 0.0) -> Any:

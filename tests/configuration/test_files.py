@@ -344,3 +344,69 @@ def test_what_cannot_be_read_is_mostly_invalid(name: str) -> None:
 def test_the_schema_documents_every_field_of_a_policy() -> None:
     properties = json_schema()["$defs"]["use-RateLimit"]["properties"]
     assert all("description" in each for name, each in properties.items() if name != "use")
+
+
+# What an attacker tried
+
+
+def _policy(**fields: object) -> str:
+    return json.dumps({"name": "a", "apis": [], "policies": [fields]})
+
+
+@pytest.mark.parametrize("secret", ["hunter2hunter2", "a'b\\c\nhunter2", "x" * 200, "pass"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"use": "APIKeyAut", "keys": "${PW}"},
+        {"use": "RateLimit", "calls": {"password": "${PW}"}, "per": 1},
+        {"use": "RateLimit", "calls": "${PW}", "per": 1},
+        {"use": "HTTPSignature", "keys": "${PW}"},
+        {"use": "SetHeader", "name": "x", "value": {"import": "os:${PW}"}},
+        {"use": "SetHeader", "name": "x", "value": {"ref": "${PW}"}},
+        {"use": "TrustedProxies", "trusted": "${PW}"},
+        {"use": "TrustedProxies", "trusted": ["10.0.0.0/8", "${PW}"]},
+        {"use": "${PW}"},
+    ],
+)
+def test_no_mistake_shows_what_a_variable_holds(
+    fields: dict[str, object], secret: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PW", secret)
+    with pytest.raises(ConfigError) as caught:
+        loads(_policy(**fields), "json")
+    assert secret[:8] not in str(caught.value).replace("password", "")
+    assert repr(secret)[1:9] not in str(caught.value).replace("password", "")
+
+
+def test_a_table_that_cannot_be_read_shows_its_names_only() -> None:
+    with pytest.raises(ConfigError, match="a table of use, password") as caught:
+        loads(_policy(use="Nobody", password="hunter2"), "json")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_mistake_in_yaml_is_told_without_its_line() -> None:
+    with pytest.raises(ConfigError, match=r"at line 2, column \d+") as caught:
+        loads("name: a\npassword: hunter2: x\n", "yaml")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["name: !!timestamp x", "name: !!bool x", "\ud800"])
+def test_yaml_that_its_library_stumbles_over_is_a_mistake(text: str) -> None:
+    with pytest.raises(ConfigError, match="is no YAML"):
+        loads(text, "yaml")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"use": "RateLimit", "calls": 1, "per": 1, "by": "by" + ".a" * 990},
+        {"use": "SetHeader", "name": "x", "value": {"ref": ["a"]}},
+        {"use": "AnyOf", "layers": 1},
+        {"use": "Stack", "layers": None},
+        {"use": "MemoryCounters", "clock": "x"},
+        {"use": "Env", "hygiene": "x"},
+    ],
+)
+def test_values_that_fit_nowhere_are_mistakes(fields: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        loads(_policy(**fields), "json")

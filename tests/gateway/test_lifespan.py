@@ -15,6 +15,7 @@ from tests.gateway.houses import Backend, get
 from apim_middleware.errors import ConfigError
 from apim_middleware.gateway import Gateway, Reloadable
 from apim_middleware.model import Api
+from apim_middleware.policies.split import Split
 from apim_middleware.types import ASGIApp, Message
 
 pytestmark = pytest.mark.anyio
@@ -177,3 +178,46 @@ async def test_a_scope_nobody_knows_is_an_error() -> None:
     for app in (gateway, Reloadable(gateway)):
         with pytest.raises(RuntimeError, match="knows no strange scope"):
             await app({"type": "strange"}, None, None)  # type: ignore[arg-type]
+
+
+async def test_layers_of_every_scope_live_too_and_go_on_over_a_reload() -> None:
+    events: list[str] = []
+
+    def lives(name: str) -> Any:
+        def layer(app: ASGIApp) -> ASGIApp:
+            async def living(scope: Any, receive: Any, send: Any) -> None:
+                if scope["type"] == "lifespan":
+                    events.append(f"{name} starts")
+                await app(scope, receive, send)
+                if scope["type"] == "lifespan":
+                    events.append(f"{name} ends")
+
+            return living
+
+        return layer
+
+    one, two = lives("one"), lives("two")
+
+    def gateway(*policies: Any) -> Gateway:
+        api = Api("a", "/a", backend=Backend(), policies=policies, subscription_required=False)
+        return Gateway(policies=(one,), apis=(api,))
+
+    app = Reloadable(gateway(two))
+    async with Server(app).running():
+        assert sorted(events) == ["one starts", "two starts"]
+        await app.reload(gateway())
+        assert (await get(app, "/a")).status == 200
+        while "two ends" not in events:
+            await anyio.lowlevel.checkpoint()
+        assert events[2:] == ["two ends"]
+    assert events[3:] == ["one ends"]
+
+
+async def test_an_app_that_a_policy_sends_requests_to_lives_too() -> None:
+    events: list[str] = []
+    other = House("other", events)
+    split = Split(to=other.app, share=1.0)
+    app = Gateway(apis=(Api("a", "/a", backend=Backend(), policies=(split,), subscription_required=False),))
+    async with Server(app).running():
+        assert events == ["other starts"]
+    assert events == ["other starts", "other ends"]

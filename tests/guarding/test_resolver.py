@@ -113,19 +113,20 @@ async def agree(app: Any, forest: Forest) -> int:
     for _ in range(40):
         path, method = forest.asked(), forest.rng.choice(("GET", "POST", "DELETE", "HEAD"))
         socket = forest.rng.random() < 0.15
-        scope: Scope = websocket_scope(path) if socket else http_scope(method, path)
+        root = forest.rng.choice(("", "", "/a", "/a/b"))  # which servers tell of, and paths may lack
+        scope: Scope = websocket_scope(path, root_path=root) if socket else http_scope(method, path, root_path=root)
         known = resolver.find(scope)
         assert resolver.find(scope) is known or known is NOTHING
         if socket:
-            answer = await connect(app, path)
+            answer = await connect(app, path, root_path=root)
             mark = answer.header(b"x-mark") if answer.status == 101 else None
         else:
-            answer = await call(app, method, path)
+            answer = await call(app, method, path, root_path=root)
             mark = answer.body if answer.status == 200 and method != "HEAD" else None
         if mark is None:  # 404, 405, a redirect, or no body to tell by
             continue
         found = getattr(known.endpoint, "mark", None)
-        assert found == mark.decode(), (path, method, known.template)
+        assert found == mark.decode(), (path, root, method, known.template)
         answered += 1
     return answered
 

@@ -67,7 +67,7 @@ from apim_middleware import (
 from apim_middleware.documentation import Documentation
 from apim_middleware.errors import StoreError
 from apim_middleware.openapi._components import Components
-from apim_middleware.openapi._operations import Writer
+from apim_middleware.openapi._operations import Writer, resolved
 from apim_middleware.policy import Policy
 from apim_middleware.stores.users import Cost
 from apim_middleware.testing import Answer, FakeClock, call, http_scope
@@ -480,8 +480,9 @@ def documented(documentation: Documentation, status: int) -> Told:
     components = Components()
     operation: dict[str, Any] = {}
     for method in ("GET", "POST"):
-        Writer(components).write(operation, method, documentation, root={})
-    response = operation["responses"][str(status)]
+        root = {"components": components.sections}
+        Writer(components).write(operation, method, documentation, root=root)
+    response = resolved(operation["responses"][str(status)], {"components": components.sections})
     fields = {name.lower() for name in response.get("headers", {})}
     schema = response.get("content", {}).get("application/problem+json", {}).get("schema", {})
     ways = schema.get("anyOf", [schema])

@@ -602,6 +602,22 @@ async def test_what_another_process_stores_right_after_a_look_is_found(clock: Fa
     assert len(origin.asked) == 1
 
 
+async def test_a_lease_is_given_back_though_what_is_kept_has_got_variants_meanwhile(clock: FakeClock) -> None:
+    """What it is called by was looked up once more, and was another by then."""
+    origin, entries = Gated(headers=[FRESH, (b"vary", b"accept-language")]), Elsewhere()
+    apps = [Stack(Cache(), env=Env(clock=clock, entries=entries), place="here")(origin) for _ in range(2)]
+    crowds = [Crowd(app) for app in apps]
+    async with anyio.create_task_group() as group:
+        crowds[0].comes(group, 1)
+        await settle()
+        crowds[1].comes(group, 1)
+        await settle()
+        origin.go()
+    await settle()
+    assert len(origin.asked) == 1
+    assert len(entries.kept) == 1
+
+
 async def test_a_process_that_died_while_it_asked_holds_up_nobody_for_long(clock: FakeClock) -> None:
     entries = Elsewhere()
     apps = [

@@ -403,3 +403,41 @@ async def test_a_cookie_that_comes_with_a_confirmation_is_for_whose_request_that
     assert (first.body, first.header(b"set-cookie")) == (b"answer 1", b"session=mine")
     origin.headers.pop()
     assert (await call(app)).header(b"set-cookie") is None
+
+
+async def test_a_field_for_one_caller_comes_to_that_caller_and_to_nobody_who_waits(
+    guarded: Guarded, clock: FakeClock
+) -> None:
+    origin = App((b"cache-control", b"max-age=60"))
+    app = guarded(origin)
+    await call(app)
+    clock.advance(61)
+    origin.headers = [(b"cache-control", b'max-age=60, private="x-user"'), (b"x-user", b"first")]
+    origin.gate = anyio.Event()
+    first, second = Answer(), Answer()
+    async with anyio.create_task_group() as group:
+        group.start_soon(lambda: call(app, answer=first))
+        await settle()
+        group.start_soon(lambda: call(app, answer=second))
+        await settle()
+        origin.gate.set()
+    assert (first.header(b"x-user"), second.header(b"x-user")) == (b"first", None)
+    assert first.body == second.body == b"answer 2"
+
+
+async def test_a_request_that_hangs_is_not_waited_for_by_those_who_come_a_minute_later(clock: FakeClock) -> None:
+    origin = App((b"cache-control", b"max-age=60"))
+    app = Stack(Cache(), env=Env(clock=clock))(origin)
+    await call(app)
+    clock.advance(61)
+    hanging = origin.gate = anyio.Event()
+    answer = Answer()
+    async with anyio.create_task_group() as group:
+        group.start_soon(lambda: call(app, answer=answer))
+        await settle()
+        clock.advance(61)
+        origin.gate = anyio.Event()
+        origin.gate.set()
+        assert (await call(app)).body == b"answer 3"
+        hanging.set()
+    assert answer.body == b"answer 2"

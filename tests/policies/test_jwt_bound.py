@@ -182,6 +182,16 @@ async def test_tokens_bound_to_nothing_are_refused_where_proofs_are_required() -
     assert (await present(house, text, proof(text))).status == 200
 
 
+@pytest.mark.parametrize("remote", [False, True])
+async def test_where_proofs_are_required_a_token_bound_to_nothing_is_refused_every_time(remote: bool) -> None:
+    """It was remembered when its signature had been verified, and came in from then on."""
+    house = House(remote=remote, dpop=DPoP(required=True))
+    free = token(kid="one")
+    for _ in range(3):
+        assert (await present(house, free, scheme=b"Bearer")).status == 401
+    assert house.seen == []
+
+
 async def test_where_no_proofs_are_understood_a_bound_token_is_refused() -> None:
     for house in (House(), House(remote=True)):
         text = bound()

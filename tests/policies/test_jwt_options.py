@@ -74,6 +74,12 @@ async def test_a_revoked_token_is_refused_from_the_next_request_on(remote: bool)
     assert house.env.bind(house.policy)._memories.free.get(one) is None
 
 
+@pytest.mark.parametrize("jti", [7, [], {}, [{}]])
+async def test_a_token_whose_id_nobody_could_revoke_counts_as_revoked(jti: Any) -> None:
+    house = House(revoked=RevokedTokens(clock=FakeClock(NOW)))
+    assert (await house.ask(token(kid="one", jti=jti))).status == 401
+
+
 async def test_all_tokens_of_a_caller_can_be_revoked_and_later_ones_count() -> None:
     clock = FakeClock(NOW)
     revoked = RevokedTokens(clock=clock)

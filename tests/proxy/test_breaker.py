@@ -139,6 +139,22 @@ def test_an_upstream_that_has_no_say_is_not_heard():
     assert made.wait(0) == 30
 
 
+def test_probes_of_which_nothing_comes_make_room_for_others():
+    """A client that never ended its request kept a member out for as long as it liked."""
+    made, states = breaker(failures=1, open_for=30)
+    say(made, 0, True)
+    assert made.admits(30)
+    slow = made.admit()
+    assert not made.admits(59)
+    assert made.admits(60)
+    made.tell(slow, 60, failed=True)
+    made.forget(slow)
+    assert (made.state, made.admits(60)) == ("half-open", True)
+    made.admit()
+    assert not made.admits(60)
+    assert states == ["open", "half-open"]
+
+
 @given(st.lists(st.tuples(st.floats(0, 20), st.sampled_from([True, False, None])), max_size=60), st.integers(1, 3))
 def test_no_more_probes_than_allowed_are_ever_under_way(steps, probes):
     made, _ = breaker(failures=2, per=10, open_for=5, probes=probes)

@@ -285,6 +285,25 @@ async def test_a_try_that_takes_too_long_is_not_repeated_if_it_may_have_been_exe
     assert gateway.states == ["open", "ready"]
 
 
+@pytest.mark.parametrize("method", ["PUT", "POST"])
+@pytest.mark.parametrize("first", [b"", b"half"])
+async def test_a_client_that_takes_too_long_is_not_its_members_failure(method, first):
+    """Anybody could open the breaker of every member so, and have each of them asked."""
+    gateway = Gateway(A, B, retry=Retry(backoff=0, per_try=0.01), breaker=CircuitBreaker(failures=1))
+    inbox, answer = [{"type": "http.request", "body": first, "more_body": True}], Answer()
+
+    async def receive():
+        return inbox.pop() if inbox else await anyio.sleep_forever()
+
+    async def send(message):
+        answer.messages.append(message)
+
+    await gateway.app(http_scope(method, headers=LONG), receive, send)
+    assert problem(answer) == (408, "request-timeout")
+    assert (gateway.transport.asked, gateway.states) == (["a"], ["ready", "ready"])
+    assert gateway.under_way == [0, 0]
+
+
 async def test_there_is_a_time_for_all_of_them():
     async def slow(request):
         gateway.clock.advance(6)

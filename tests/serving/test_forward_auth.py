@@ -1,5 +1,6 @@
 """``ForwardAuth``, asked as front servers ask: the request they tell of is judged as if it had come here itself."""
 
+import ssl
 from functools import partial
 
 import anyio
@@ -7,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apim_middleware._http.client_certificate import KEY as CERTIFICATE
+from apim_middleware._http.client_certificate import certificate
 from apim_middleware.bodies import read_body
 from apim_middleware.errors import ConfigError, Refusal
 from apim_middleware.policies.client import IPFilter, TrustedProxies
@@ -104,6 +107,20 @@ async def test_what_policies_have_set_is_told_and_what_the_client_sent_is_not():
     assert answer.all(b"x-user-id") == [b"alice"]
     assert answer.all(b"x-tenant") == [b""]
     assert answer.header(b"x-other") is None
+
+
+async def test_the_front_servers_own_certificate_is_not_the_clients():
+    """It was that of whoever asked for anything, and let in by ``ClientCertificate`` and tokens bound to it."""
+    seen = []
+
+    class Look(Policy):
+        def on_request(self, exchange):
+            seen.append(certificate(exchange.scope))
+
+    pem = ssl.DER_cert_to_PEM_cert(b"the front's")
+    own = {"extensions": {"tls": {"client_cert_chain": [pem]}}, CERTIFICATE: b"the front's"}
+    assert (await ask(asking(Look()), **own)).status == 200
+    assert seen == [None]
 
 
 async def test_nobody_else_may_ask():

@@ -32,8 +32,8 @@ class Asked:
     """
 
     __slots__ = (
-        "carrier", "changes", "flight", "flight_key", "fwd", "generation", "guards", "headers", "key", "page",
-        "principal", "recording", "stale", "started", "subscription", "token", "user", "wished",
+        "carrier", "changes", "flight", "flight_key", "fwd", "generation", "guards", "headers", "key", "lease", "page",
+        "principal", "recording", "stale", "started", "subscription", "user", "wished",
     )  # fmt: skip
 
     fwd: str  # why the app is asked, once it is
@@ -44,7 +44,7 @@ class Asked:
 
     page: Page | None  # what was found elsewhere, and the generation it was found under
     generation: bytes | None
-    token: bytes  # of the lease of the key, held while the app is asked
+    lease: tuple[bytes, bytes] | None  # its name and token, held while the app is asked
 
     def __init__(self, key: tuple[Resource, Owners], wished: Wishes, changes: int) -> None:
         """What it takes to look for a response."""

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from anyio import CancelScope, Event, move_on_after, sleep_forever
 
-from apim_middleware._caching import background
 from apim_middleware._caching.asking import Asked
 from apim_middleware._caching.flights import Flight, Reader
 from apim_middleware._caching.pages import Stored
 from apim_middleware._caching.recordings import Recording
 from apim_middleware._http.cache_validation import CONDITIONS, conditions_on, is_of
 from apim_middleware._http.keeping import Keeping
+from apim_middleware._loops import running_loop, start
 from apim_middleware.exchange import KEY, Exchange, ResponseHead
 from apim_middleware.types import Message, Scope
 
@@ -52,7 +52,7 @@ class Detached(Flight):
         after: Flight | None = None,
     ) -> None:
         """Ask what the exchange asks; ``refreshes`` when nobody need wait, ``after`` a flight whose readers follow."""
-        super().__init__(asked, background.event_loop())
+        super().__init__(asked, running_loop())
         self.keeper, self.background = keeper, refreshes
         self.own: Stored | None = None  # the answer, where it is one that is stored
         self.shared = True
@@ -72,7 +72,7 @@ class Detached(Flight):
 
     def start(self) -> None:
         """Begin, in a task of its own."""
-        background.begin(self._run)
+        start(self._run)
 
     # who reads it
 

@@ -6,7 +6,6 @@ from functools import partial
 
 import anyio
 
-from apim_middleware._caching import background
 from apim_middleware._caching.asking import Asked
 from apim_middleware._caching.detached import Detached
 from apim_middleware._caching.keeper import Keeper
@@ -16,6 +15,7 @@ from apim_middleware._caching.rules import Caching
 from apim_middleware._caching.shared_pages import SharedPages
 from apim_middleware._http.freshness import unfit
 from apim_middleware._http.keeping import selection
+from apim_middleware._loops import running_loop, start
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, StoreError
 from apim_middleware.exchange import Exchange
@@ -48,7 +48,7 @@ class RemoteKeeper(Keeper):
         asked = self._asked(exchange)
         if asked is None:
             return None
-        asked.token = b""
+        asked.lease = None
         try:
             asked.generation, asked.page = await self._pages.find(*asked.key)
             await self._soften(asked)
@@ -107,7 +107,7 @@ class RemoteKeeper(Keeper):
         token = await self._pages.lease(name, _LEASE)
         if token is None:
             return await self._pages.is_alone(name)
-        asked.token = token
+        asked.lease = name, token
         return True
 
     async def _stored_by_others(self, asked: Asked) -> Stored | None:
@@ -141,14 +141,14 @@ class RemoteKeeper(Keeper):
         return self._pages.lease_name(resource, owners, selection(names, asked.headers))
 
     async def _release(self, asked: Asked, *, alone: bool = False) -> None:
-        token, asked.token = asked.token, b""
-        if token:
-            await self._pages.release(self._lease_name(asked), token, alone=_ALONE if alone else 0.0)
+        lease, asked.lease = asked.lease, None
+        if lease is not None:
+            await self._pages.release(*lease, alone=_ALONE if alone else 0.0)
 
     async def at_work_on(self, flight: Detached) -> None:
         """Ask the app for a flight, unless another process does."""
         asked = flight.asked
-        if asked.flight_key is not None and not asked.token and self._patience is not None:
+        if asked.flight_key is not None and asked.lease is None and self._patience is not None:
             stored = await self._looked_for(asked)
             if stored is not None:
                 flight.answer(stored)
@@ -173,7 +173,7 @@ class RemoteKeeper(Keeper):
             return None
         if isinstance(asked, Asked):
             tap = self._record(exchange, asked, head)
-            if tap is None and asked.token:
+            if tap is None and asked.lease is not None:
                 self.disappointed(asked)
                 await self._release(asked, alone=True)
             return tap
@@ -199,8 +199,8 @@ class RemoteKeeper(Keeper):
             asked.recording.give_up()
         if asked.flight_key is not None:
             self._end_flight(asked, whole=whole)
-        if asked.token and background.event_loop() is not None:
-            background.begin(partial(self._release, asked))
+        if asked.lease is not None and running_loop() is not None:
+            start(partial(self._release, asked))
 
     async def keep_stored(self, asked: Asked, stored: Stored) -> None:
         """Keep a response."""

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from apim_middleware._caching import background
 from apim_middleware._caching.answers import Answer, answer_to
 from apim_middleware._caching.asking import Asked
 from apim_middleware._caching.detached import Detached
@@ -13,6 +12,7 @@ from apim_middleware._caching.pages import Stored
 from apim_middleware._caching.rules import Caching
 from apim_middleware._caching.waiting import Waiting
 from apim_middleware._http.keeping import selection
+from apim_middleware._loops import running_loop
 from apim_middleware.env import Env
 from apim_middleware.exchange import Exchange
 from apim_middleware.types import ASGIApp
@@ -64,7 +64,7 @@ class Flying(Judging):
     def _joinable(self, key: object) -> Flight | None:
         """The response under way that a request can read from its beginning on this event loop, if there is one."""
         found = self._flights.get(key)
-        home = background.event_loop()
+        home = running_loop()
         if found is None or home is None or self._unshared.get(key, 0.0) > self.monotonic():
             return None
         first = found.asked if isinstance(found, Detached) else found

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from apim_middleware._caching import background
 from apim_middleware._caching.answers import Answer, answer_to
 from apim_middleware._caching.asking import TELLING, Asked, Passing, beyond_the_key
 from apim_middleware._caching.detached import Detached
@@ -19,6 +18,7 @@ from apim_middleware._http.credentials import CREDENTIALS
 from apim_middleware._http.freshness import unfit
 from apim_middleware._http.keeping import selection
 from apim_middleware._http.targets import SAFE, Resource, changed_with, resource_of
+from apim_middleware._loops import running_loop
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange, ResponseHead
@@ -179,7 +179,7 @@ class Keeper(Flying, Purgeable):
 
     def _can_ask(self, exchange: Exchange) -> bool:
         """Whether a request of our own can be made of this one."""
-        return self._inner is not None and background.event_loop() is not None and _body_is_known(exchange)
+        return self._inner is not None and running_loop() is not None and _body_is_known(exchange)
 
     def _refreshes(self, exchange: Exchange, asked: Asked, stored: Stored) -> bool:
         """See that the app is asked anew, once, while the stale response is given away."""

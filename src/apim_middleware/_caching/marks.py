@@ -134,11 +134,6 @@ class SoftMarks:
             return cls()
 
 
-def is_page_of(page: Page, tag: bytes) -> bool:
-    """Whether something of a page has this tag."""
-    return any(tag in stored.tags for stored in page.all())
-
-
 def softened(page: Page, now: float, tag: Any = None) -> int:  # noqa: ANN401 - bytes, or None for all
     """Let what stands here be stale from now on, or only what has a tag; how many that were."""
     found = [stored for stored in page.all() if tag is None or tag in stored.tags]

@@ -136,7 +136,11 @@ class SharedPages:
 
     async def read_marks(self) -> bytes | None:
         """What was marked stale. Raises StoreError."""
-        return await self._entries.get(self._space + b"marks")
+        try:
+            return await self._entries.get(self._space + b"marks")
+        except StoreError as error:
+            self._trouble("cannot answer", error)
+            raise
 
     async def write_marks(self, marks: bytes) -> None:
         """Keep what was marked stale. Raises StoreError."""

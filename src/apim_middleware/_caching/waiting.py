@@ -103,7 +103,7 @@ class Waiting:
         return True
 
     async def _read(self, flight: Flight, verdict: Keeping | str | None) -> Flight | bool:
-        headers = flight.headers if isinstance(verdict, Keeping) else tuple(flight.own_headers)
+        headers = tuple(flight.own_headers) if self._is_mine(flight) else flight.headers
         if self._is_new:
             if isinstance(verdict, Keeping) and flight.status == 200 and self._has(headers):
                 await self._begin(flight, 304, not_modified_fields(headers), verdict)

@@ -110,9 +110,12 @@ def _below(target: bytes, base: bytes) -> bytes | None:
 
 
 def _at(path: bytes, rest: bytes) -> bytes:
-    """The rest of a target below another path; it never begins with two slashes, which would name a host."""
+    """The rest of a target below another path; it never begins with two slashes, which would name a host.
+
+    A tab between them is none for browsers, which take it out.
+    """
     if rest[:1] == b"/":
-        return path + b"/" + rest.lstrip(b"/\\")
+        return path + b"/" + rest.lstrip(b"/\\\t")
     return (path or b"/") + rest
 
 

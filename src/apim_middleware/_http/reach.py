@@ -4,6 +4,12 @@ import ipaddress
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052 §2.1
 _6TO4 = ipaddress.ip_network("2002::/16")  # RFC 3056 §2
+_UNICAST = ipaddress.ip_network("2000::/3")  # RFC 4291 §2.4; elsewhere nothing is assigned to everybody
+_NOBODYS = (
+    ipaddress.ip_network("192.88.99.0/24"),  # relays of 6to4 once (RFC 7526)
+    ipaddress.ip_network("3fff::/20"),  # documentation (RFC 9637)
+    ipaddress.ip_network("168.63.129.16/32"),  # the host a virtual machine on Azure runs on
+)
 
 
 def is_public(text: str) -> bool:
@@ -15,9 +21,14 @@ def is_public(text: str) -> bool:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return False
-    return all(each.is_global and not each.is_multicast for each in (address, *_carried(address))) and not (
-        isinstance(address, ipaddress.IPv6Address) and address.is_site_local  # RFC 3879
-    )
+    carried = _carried(address)
+    if isinstance(address, ipaddress.IPv6Address) and address not in _UNICAST and not carried:
+        return False  # such as the ways to write an IPv4 address that nobody unwraps any more (::127.0.0.1)
+    return all(map(_is_everybodys, (address, *carried)))
+
+
+def _is_everybodys(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return address.is_global and not address.is_multicast and not any(address in each for each in _NOBODYS)
 
 
 def _carried(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:

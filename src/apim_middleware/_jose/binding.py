@@ -58,6 +58,10 @@ class Possession:
         self._proofs = proofs
         self._required = required
 
+    def wanted(self, exchange: Exchange) -> bool:
+        """Whether a token that is bound to no key is not enough for this request."""
+        return self._required or comes_with_dpop(exchange)
+
     async def check(self, exchange: Exchange, token: bytes, claims: Claims) -> None:
         """Scheme and binding agree, and the proof is there. Raises BadToken, BadProof, NonceNeeded, StoreError."""
         bound = confirmation(claims)

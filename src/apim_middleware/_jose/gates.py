@@ -12,7 +12,7 @@ from typing import NamedTuple, NoReturn
 
 from apim_middleware._jose.binding import Possession, check_plainly
 from apim_middleware._jose.memory import Known, Memory
-from apim_middleware._jose.places import Find, comes_with_dpop
+from apim_middleware._jose.places import Find
 from apim_middleware._jose.refusals import SOON, Refusals, proofs_refused
 from apim_middleware._jose.remote import KeysUnavailable
 from apim_middleware._jose.revocations import Revoked
@@ -214,7 +214,8 @@ class WatchfulGate(RemoteGate):
             return self._without_token()
         if self._monotonic() >= self._source.look_at:
             self._source.review()
-        known = None if self._checks.possession and comes_with_dpop(exchange) else self._recall(token)
+        possession = self._checks.possession
+        known = self._recall(token) if possession is None or not possession.wanted(exchange) else None
         if known is None or known.expires <= self._now():
             known = await self._judged(exchange, token)
         ask = self._checks.revoked

@@ -18,6 +18,7 @@ from apim_middleware.protocols import Clock
 
 _ALGORITHMS = ("ES256", "ES384", "ES512", "EdDSA", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512")
 _LONGEST_PROOF = 8192
+_LONGER = 1.0  # seconds a proof is remembered beyond its end, for clocks and stores differ in what the last moment is
 _PORTS = {"http": "80", "https": "443"}
 _PLAIN_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
@@ -158,7 +159,8 @@ class ProofCheck:
         except BadToken:
             raise BadProof("claims") from None
         key = b"dpop/" + hashlib.sha256(f"{jkt} {proof.claims['jti']}".encode()).digest()
-        if not await self._replays.add(key, b"", self._rules.max_age + self._rules.leeway):
+        good_for = self._rules.max_age + self._rules.leeway
+        if not await self._replays.add(key, b"", good_for + _LONGER):
             raise BadProof("not the first time")
 
     def _judge(self, exchange: Exchange, claims: Any, token: bytes) -> None:  # noqa: ANN401 - any JSON

@@ -41,9 +41,14 @@ class RevokedTokens:
         self._callers[issuer, subject] = (self._now(), until)
 
     def __call__(self, principal: Principal) -> bool:
-        """Whether the token of this principal was revoked; one that does not say when it was issued counts as old."""
+        """Whether the token of this principal was revoked.
+
+        One that does not say when it was issued counts as old; one whose ``jti`` is no text, which nobody could have
+        revoked by it (RFC 7519 §4.1.7), counts as revoked.
+        """
         claims = principal.claims
-        if (principal.issuer, claims.get("jti")) in self._tokens:
+        jti = claims.get("jti", "")
+        if not isinstance(jti, str) or (principal.issuer, jti) in self._tokens:
             return True
         found = self._callers.get((principal.issuer, principal.subject))
         return found is not None and not claims.get("iat", 0) > found[0]

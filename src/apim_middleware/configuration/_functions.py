@@ -30,7 +30,10 @@ def function_of(text: str) -> Callable[..., Any]:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise NotAFunction("it is no expression") from None
-    found: Callable[..., Any] = _value(tree, None)
+    try:
+        found: Callable[..., Any] = _value(tree, None)
+    except RecursionError:
+        raise NotAFunction("it is nested too deep") from None
     if not callable(found):
         raise NotAFunction("it is no function")
     return found

@@ -18,6 +18,9 @@ from apim_middleware.configuration._catalogue import UnknownName, imported, name
 from apim_middleware.configuration._functions import NotAFunction, function_of
 from apim_middleware.errors import ConfigError
 
+_UNCHECKED = (TypeError, ValueError, ArithmeticError, AttributeError, OSError)
+"""What classes raise that do not check what they are given."""
+
 
 class Reader:
     """Reads values, with the objects a program brings along."""
@@ -37,7 +40,7 @@ class Reader:
 
     def _special(self, given: dict[str, Any], wanted: Any, where: str) -> Any:  # noqa: ANN401 - whatever is wanted
         if given.keys() == {"ref"}:
-            if given["ref"] not in self._brought:
+            if not isinstance(given["ref"], str) or given["ref"] not in self._brought:
                 raise _mistake(where, given["ref"], "is no object the program brings along", "Give it in names=")
             return self._brought[given["ref"]]
         try:
@@ -61,7 +64,7 @@ class Reader:
                 return {key: self.value(each, args[1], f"{where}.{key}") for key, each in given.items()}
             if wanted is Any or wanted is object:
                 return given
-            raise _mistake(where, given, f"is a table, and {describe(wanted)} is wanted", 'Say what it is: use = "..."')
+            raise _mistake(where, given, f"stands where {describe(wanted)} is wanted", 'Say what it is: use = "..."')
         if isinstance(given, str) and _is_function(wanted):
             return self._function(given, where)
         if isinstance(given, str) and wanted is datetime:
@@ -95,6 +98,8 @@ class Reader:
         hints, several = parameters_of(kind)
         positional: list[Any] = []
         if several in given:
+            if not isinstance(given[several], list):
+                raise _mistake(f"{where}.{several}", given[several], "is no list", "Give a list")
             positional = list(self.value(given[several], _tuple_of(hints[several]), f"{where}.{several}"))
         read = {
             name: self.value(each, hints.get(name, Any), f"{where}.{name}")
@@ -108,7 +113,7 @@ class Reader:
                 raise
             problem = f"{error.problem} (at {where})"
             raise ConfigError(error.policy, error.field, problem, error.cure) from None
-        except TypeError as error:
+        except _UNCHECKED as error:
             raise ConfigError(kind.__name__, "", f"{error} (at {where})", "See its documentation") from None
 
 
@@ -175,4 +180,5 @@ def _moment(text: str, where: str) -> datetime:
 
 
 def _mistake(where: str, given: object, problem: str, cure: str) -> ConfigError:
-    return ConfigError(where, "", f"{shown(given)} {problem}", cure)
+    what = f"a table of {', '.join(given)}" if isinstance(given, dict) else shown(given)  # whose values may be secrets
+    return ConfigError(where, "", f"{what} {problem}", cure)

@@ -5,6 +5,9 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from itertools import takewhile
+from operator import eq
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -19,6 +22,8 @@ _FORMATS: dict[str, Format] = {".toml": "toml", ".yaml": "yaml", ".yml": "yaml",
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$\$")
 _LARGEST = 16 << 20
 _DEEPEST = 64
+_TELLING = 8
+"""So many characters of a variable are never shown, nor all of one of 4 and more: it may be a secret."""
 _NOTHING: Mapping[str, object] = {}
 
 
@@ -42,14 +47,20 @@ def loads(text: str | bytes, format: Format = "toml", *, names: Mapping[str, obj
     """The gateway in a text. ``${NAME}`` stands for a variable of the environment, ``$$`` for a dollar.
 
     ConfigError: text that cannot be read, a variable that is not set, and everything a gateway refuses; it says where.
+    What a variable holds is in none of them.
     """
-    raw = text if isinstance(text, bytes) else text.encode()
+    raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
     if len(raw) > _LARGEST:
         raise ConfigError("loads", "text", "has more than 16 MiB", "Split the gateway")
-    document = _filled(_parsed(raw, format), 0)
+    variables: dict[str, str] = {}
+    document = _filled(_parsed(raw, format), variables, 0)
     if not isinstance(document, dict):
         raise ConfigError("loads", "text", "is no table", "Write the fields of a Gateway")
-    gateway = Reader(names).value(document, Gateway, "gateway")
+    try:
+        gateway = Reader(names).value(document, Gateway, "gateway")
+    except ConfigError as error:
+        parts = (error.policy, error.field, error.problem, error.cure)
+        raise ConfigError(*(_without_values(part, variables) for part in parts)) from None
     assert isinstance(gateway, Gateway)  # noqa: S101 - for the type checker
     return gateway
 
@@ -84,12 +95,21 @@ def _parsed(raw: bytes, format: Format) -> Any:  # noqa: A002, ANN401 - plain da
             return json.loads(raw, object_pairs_hook=_unique, parse_constant=_no_constant)
         yaml = _library("yaml", "loads")
         return yaml.load(raw.decode(), _strict_loader(yaml))
+    except ConfigError:
+        raise
     except (ValueError, RecursionError) as error:
         raise ConfigError("loads", "text", f"is no {format.upper()}: {error}", "Correct it") from None
-    except Exception as error:
-        if type(error).__module__.partition(".")[0] != "yaml":
-            raise
-        raise ConfigError("loads", "text", f"is no YAML: {error}", "Correct it") from None
+    except Exception as error:  # what its library raises, and what escapes it for tags that do not fit
+        problem = f"is no {format.upper()}: {_told(error)}"
+        raise ConfigError("loads", "text", problem, "Correct it") from None
+
+
+def _told(error: Exception) -> str:
+    """What is wrong in YAML, and where, without the line itself, which may hold a secret."""
+    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+    if problem is None or mark is None:
+        return type(error).__name__
+    return f"{problem} (at line {mark.line + 1}, column {mark.column + 1})"
 
 
 def _library(name: str, function: str) -> Any:  # noqa: ANN401 - a module
@@ -137,20 +157,20 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no number")
 
 
-def _filled(given: Any, depth: int) -> Any:  # noqa: ANN401 - plain data
-    """The same with the variables of the environment in it."""
+def _filled(given: Any, variables: dict[str, str], depth: int) -> Any:  # noqa: ANN401 - plain data
+    """The same with the variables of the environment in it, which are noted."""
     if depth > _DEEPEST:
         raise ConfigError("loads", "text", "is nested too deep", "Make it flatter")
     if isinstance(given, str):
-        return _VARIABLE.sub(_variable, given)
+        return _VARIABLE.sub(partial(_variable, variables), given)
     if isinstance(given, list):
-        return [_filled(each, depth + 1) for each in given]
+        return [_filled(each, variables, depth + 1) for each in given]
     if isinstance(given, dict):
-        return {key: _filled(each, depth + 1) for key, each in given.items()}
+        return {key: _filled(each, variables, depth + 1) for key, each in given.items()}
     return given
 
 
-def _variable(found: re.Match[str]) -> str:
+def _variable(variables: dict[str, str], found: re.Match[str]) -> str:
     if found[1] is None:
         return "$"
     value = os.environ.get(found[1])
@@ -158,7 +178,19 @@ def _variable(found: re.Match[str]) -> str:
         raise ConfigError(
             "loads", "text", f"${{{found[1]}}} is not set in the environment", "Set it, or write $$ for $"
         )
+    variables[found[1]] = value
     return value
+
+
+def _without_values(text: str, variables: Mapping[str, str]) -> str:
+    """A message with the names of variables in the place of what they hold, also where that is cut off."""
+    for name, value in variables.items():
+        for form in {value, repr(value)[1:-1]} if len(value) >= _TELLING // 2 else ():
+            while (at := text.find(form[:_TELLING])) >= 0:
+                shared = sum(takewhile(bool, map(eq, text[at:], form)))
+                text = f"{text[:at]}\0{text[at + shared :]}"
+        text = text.replace("\0", f"${{{name}}}")
+    return text
 
 
 def _escaped(given: Any) -> Any:  # noqa: ANN401 - plain data

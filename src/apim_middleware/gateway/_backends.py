@@ -52,6 +52,13 @@ class Backends:
             known = self._in_use[_key(app)] = Backend(app)
         return known
 
+    def also(self, value: Hashable, app: ASGIApp) -> None:
+        """Something else that lives as long as the server runs, told from others by a value."""
+        known = self._in_use.get(_key(value))
+        if known is None:
+            known = self._in_use[_key(value)] = Backend(app)
+        self._mine[_key(value)] = known
+
     def every(self) -> list[Backend]:
         """Each once."""
         return list({id(backend): backend for backend in self._mine.values()}.values())

@@ -10,6 +10,7 @@ from apim_middleware.errors import ConfigError
 from apim_middleware.gateway._backends import Backends
 from apim_middleware.gateway._entries import Entry
 from apim_middleware.gateway._keys import Gate
+from apim_middleware.gateway._lifespan import nothing_behind
 from apim_middleware.gateway._plans import Edition, Endpoint, House
 from apim_middleware.gateway._scopes import Scope
 from apim_middleware.gateway._sites import Sites
@@ -51,6 +52,8 @@ class Building:
                 return scope
         scope = Scope(place, layers, self._env, inherit=inherit)
         known.append((layers, scope))
+        for layer, piece in scope.living:
+            self.backends.also((place, layer), piece(nothing_behind))
         return scope
 
     def _by_api(self) -> dict[str, list[Product]]:

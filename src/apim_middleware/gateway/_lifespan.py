@@ -7,7 +7,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from apim_middleware.gateway._backends import Backend
-from apim_middleware.types import Message, Receive, Send
+from apim_middleware.types import Message, Receive, Scope, Send
 
 log = logging.getLogger("apim_middleware.gateway")
 
@@ -117,3 +117,11 @@ async def serve(backends: Iterable[Backend], receive: Receive, send: Send) -> No
         await receive()
         await lives.end_all()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+async def nothing_behind(scope: Scope, receive: Receive, send: Send) -> None:
+    """What stands behind a layer when only the layer itself is to start and stop."""
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})

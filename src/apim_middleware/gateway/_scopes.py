@@ -1,8 +1,8 @@
 """Scopes: the policies of a gateway, product, API, version or operation, bound once and used in many plans."""
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import Protocol, TypeAlias
 from weakref import WeakValueDictionary
 
 from apim_middleware._http.hygiene import Scrub
@@ -13,8 +13,21 @@ from apim_middleware.policy import Composable, Policy, Stack, check_counts, chec
 from apim_middleware.types import ASGIApp, Layer, Receive, Send
 from apim_middleware.types import Scope as ASGIScope
 
-Piece: TypeAlias = tuple[Seat, ...] | Callable[[ASGIApp], ASGIApp]
-"""Policies that only have hooks, or whatever is put in front of an app."""
+
+class Front(Protocol):
+    """Something that is put in front of an app in each plan."""
+
+    layer: Layer
+    lives: bool
+    """Whether it may want to know when the server starts and stops; rings do not."""
+
+    def __call__(self, app: ASGIApp) -> ASGIApp:
+        """Put it there."""
+        ...
+
+
+Piece: TypeAlias = tuple[Seat, ...] | Front
+"""Policies that only have hooks, or something that is put in front of an app."""
 
 _serial = itertools.count(1)
 
@@ -43,6 +56,9 @@ class Scope:
         check_counts([layer for layer in self.layers if isinstance(layer, Policy)])
         self.pieces: tuple[Piece, ...] = tuple(_pieces(self.layers, env.at(place), _shared_layers(env)))
         """What plans are assembled of, outermost first; they keep the bound policies, for environments do not."""
+
+        self.living = [(piece.layer, piece) for piece in self.pieces if not isinstance(piece, tuple) and piece.lives]
+        """The layers that may want to know when the server starts and stops, as pieces."""
 
         self.before(_nowhere)  # the rings find mistakes of their own
 
@@ -79,10 +95,12 @@ def _pieces(layers: Sequence[Layer], env: Env, shared: "_SharedLayers") -> list[
         if _fuses(layer) and isinstance(layer, Composable):
             start = env.again()
             built = layer.build(_nowhere, env)
-            plain = isinstance(built, Ring) and built.app is _nowhere and not built.closed
-            pieces.append(built.seats if plain else _Anew(layer, start, built))  # type: ignore[attr-defined]
+            if isinstance(built, Ring) and built.app is _nowhere and not built.closed:
+                pieces.append(built.seats)
+            else:
+                pieces.append(_Anew(layer, start, built))
         else:
-            pieces.append(shared.of(layer, env).before)
+            pieces.append(shared.of(layer, env))
     return pieces[::-1]
 
 
@@ -90,11 +108,13 @@ class _Anew:
     """A policy that is built anew for each plan, for there is more to it than hooks; what it binds is the same."""
 
     def __init__(self, layer: Composable, env: Env, built: ASGIApp) -> None:
-        self._layer, self._env = layer, env
+        self.layer: Layer = layer
+        self._build, self._env = layer.build, env
+        self.lives = not isinstance(built, Ring)
         self._kept = built  # and with it what was bound
 
     def __call__(self, app: ASGIApp) -> ASGIApp:
-        return self._layer.build(app, self._env.again())
+        return self._build(app, self._env.again())
 
 
 def _flat(layers: Iterable[Layer]) -> Iterable[Layer]:
@@ -127,10 +147,12 @@ class _Shared:
         self._key = f"apim_middleware.onward.{next(_serial)}"
         self._app = layer.build(self._onward, env) if isinstance(layer, Composable) else layer(self._onward)
 
+        self.lives = not isinstance(self._app, Ring)
+
     async def _onward(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         await scope[self._key](scope, receive, send)
 
-    def before(self, app: ASGIApp) -> ASGIApp:
+    def __call__(self, app: ASGIApp) -> ASGIApp:
         key, shared = self._key, self._app
 
         async def enter(scope: ASGIScope, receive: Receive, send: Send) -> None:

@@ -2,10 +2,7 @@
 
 from collections import OrderedDict
 
-from starlette.routing import Match as Fit
-
 from apim_middleware._http.headers import get
-from apim_middleware.conditions import routed_path
 from apim_middleware.guarding._routes import NOTHING, Known, Level
 from apim_middleware.types import Scope
 
@@ -29,42 +26,19 @@ class Resolver:
         key = (scope["type"], scope.get("method", ""), scope["path"] if not root else f"{root}\n{scope['path']}", host)
         known = self._found.get(key)
         if known is None:
-            known = _search(self._routes, scope, root)
+            known = self._routes.search(scope, root)
             if known is not NOTHING:  # which a route may fit that is added later
                 self._remember(key, known)
         return known
 
     def path_of(self, scope: Scope) -> str:
         """The path of a request as the app's own routes see it."""
-        return _below_root(scope, self._root_path or scope.get("root_path", ""))
+        return self._routes.path_of(scope, self._root_path or scope.get("root_path", ""))
 
     def _remember(self, key: tuple[str, str, str, str], known: Known) -> None:
         self._found[key] = known
         if len(self._found) > _REMEMBERED:
             self._found.popitem(last=False)
-
-
-def _search(level: Level, scope: Scope, root: str) -> Known:
-    kind, method, path = scope["type"], scope.get("method", ""), _below_root(scope, root)
-    other_methods: Known | None = None
-    for step in level.candidates(path):
-        known = step.known
-        if step.host is not None:
-            if step.host(scope)[0] is Fit.FULL:
-                return known if step.below is None else _search(step.below, scope, root)
-        elif (known.kind == "mount" or known.kind == kind) and (found := step.expression.match(path)):
-            if known.kind == "mount":
-                mounted_at = root + path[: -len(found["path"]) - 1]
-                return known if step.below is None else _search(step.below, scope, mounted_at)
-            if kind == "websocket" or not known.methods or method in known.methods:
-                return known
-            other_methods = other_methods or known
-    return other_methods or NOTHING
-
-
-def _below_root(scope: Scope, root: str) -> str:
-    """What is matched where an app is mounted; all of the path when that does not begin with the root, as there."""
-    return routed_path({"path": scope["path"], "root_path": root})[1]
 
 
 def _asks_hosts(level: Level) -> bool:

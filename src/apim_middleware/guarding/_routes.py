@@ -13,6 +13,7 @@ from typing import Any, Literal
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 
+from apim_middleware.conditions import routed_path
 from apim_middleware.errors import ConfigError
 from apim_middleware.types import Layer, Scope
 
@@ -80,6 +81,28 @@ class Level:
         """The steps that may fit a path, in their order."""
         return self._by_first.get(path[1:].partition("/")[0], self._others)
 
+    def path_of(self, scope: Scope, root: str) -> str:
+        """What is matched where an app is mounted; all of the path when that does not begin with the root, as there."""
+        return routed_path({"path": scope["path"], "root_path": root})[1]
+
+    def search(self, scope: Scope, root: str) -> Known:
+        """The route of a request; of several that differ in their methods only, the first, when none has its method."""
+        kind, method, path = scope["type"], scope.get("method", ""), self.path_of(scope, root)
+        other_methods: Known | None = None
+        for step in self.candidates(path):
+            known = step.known
+            if step.host is not None:
+                if step.host(scope)[0] is Match.FULL:
+                    return known if step.below is None else step.below.search(scope, root)
+            elif (known.kind == "mount" or known.kind == kind) and (found := step.expression.match(path)):
+                if known.kind == "mount":
+                    mounted_at = root + path[: -len(found["path"]) - 1]
+                    return known if step.below is None else step.below.search(scope, mounted_at)
+                if kind == "websocket" or not known.methods or method in known.methods:
+                    return known
+                other_methods = other_methods or known
+        return other_methods or NOTHING
+
     def every(self) -> Iterator[Known]:
         """Every route there is, in order."""
         for step in self.steps:
@@ -102,9 +125,13 @@ _PLAIN_START = re.compile(r"\^/((?:\\[^\w\s]|[A-Za-z0-9_~-])*)(?=/|\$)")
 
 def routes_of(app: object) -> Level:
     """The routes of an app. Raises ConfigError when it shows none that can be read."""
+    from apim_middleware.guarding._litestar import LitestarRoutes, is_litestar  # which has its own kind of level
+
+    if is_litestar(app):
+        return LitestarRoutes(app)
     if not isinstance(app, Starlette | Router):
         problem = f"cannot read the routes of {type(app).__name__}"
-        raise ConfigError("guard", "app", problem, "Give a FastAPI or Starlette app, or a Router")
+        raise ConfigError("guard", "app", problem, "Give a FastAPI, Starlette or Litestar app, or a Router")
     return Level(_steps(app.routes, "", ()))
 
 
@@ -158,7 +185,7 @@ def _mounted(details: Any, prefix: str, tags: tuple[str, ...]) -> Step:  # noqa:
 def _below(app: object, prefix: str, tags: tuple[str, ...], routes: Iterable[BaseRoute]) -> Level | None:
     """The routes of what is mounted; None when it shows none, or looks for paths somewhere else."""
     found = list(routes)
-    if not found or getattr(app, "root_path", None):
+    if not found or getattr(app, "root_path", None) or not all(isinstance(each, BaseRoute) for each in found):
         return None
     return Level(_steps(found, prefix, tags))
 

@@ -1,6 +1,6 @@
 """What policies ask and answer, written into one operation of a document."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -59,6 +59,7 @@ class Writer:
         self._components = components
         self._azure = azure
         self._headers: dict[str, dict[str, str]] = {}
+        self._responses: dict[tuple[Answer, ...], dict[str, str]] = {}
 
     def write(
         self, operation: dict[str, Any], method: str, documentation: Documentation, *, root: Mapping[str, Any]
@@ -68,11 +69,16 @@ class Writer:
         self._secure(operation, found, root.get("security"))
         self._ask(operation, found.asks, root)
         responses = dict(operation.get("responses") or {})
-        for status, response in responses.items():
+        told = [each.name for each in found.headers]
+        for status in responses if told else ():
             if not status.startswith("x-"):
-                responses[status] = self._told(resolved(response, root), [each.name for each in found.headers])
+                responses[status] = self._told(resolved(responses[status], root), told)
         for status, answers in _by_status(found.answers).items():
-            responses[status] = self._answered(resolved(responses.get(status), root), status, answers)
+            present = responses.get(status)
+            if present is None:
+                responses[status] = self._shared(status, tuple(answers))
+            else:
+                responses[status] = self._answered(resolved(present, root), status, answers)
         operation["responses"] = responses
 
     def scheme(self, scheme: Scheme) -> str:
@@ -99,6 +105,14 @@ class Writer:
         if parameters:
             operation["parameters"] = parameters
 
+    def _shared(self, status: str, answers: tuple[Answer, ...]) -> dict[str, str]:
+        """A response that many operations have, written once."""
+        found = self._responses.get(answers)
+        if found is None:
+            name = self._components.put("responses", status, self._answered({}, status, answers))
+            found = self._responses[answers] = {"$ref": f"#/components/responses/{name}"}
+        return found
+
     def _told(self, response: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
         """A response with these header fields besides its own."""
         headers = dict(response.get("headers", {}))
@@ -118,7 +132,7 @@ class Writer:
             found = self._headers[name.lower()] = {"$ref": f"#/components/headers/{called}"}
         return found
 
-    def _answered(self, response: dict[str, Any], status: str, answers: list[Answer]) -> dict[str, Any]:
+    def _answered(self, response: dict[str, Any], status: str, answers: Sequence[Answer]) -> dict[str, Any]:
         """A response of the app, or none, with what policies answer with the same status."""
         codes = list(dict.fromkeys(code for each in answers for code in each.codes))
         words = _described(int(status), codes)

@@ -148,6 +148,7 @@ class _Document:
         self._components = Components()
         self._writer = Writer(self._components, azure=gateway.errors == "azure")
         self._sources: dict[int, Source] = {}
+        self._told: dict[object, Documentation] = {}
         self._slots: defaultdict[tuple[str, str], list[_Found]] = defaultdict(list)
         for each in found:
             for method in _methods(each.operation.method):
@@ -163,7 +164,8 @@ class _Document:
             if self._is_overruled(path, method, each):
                 continue
             plain = path.partition("?")[0]
-            alone = first.setdefault((plain, method), path) == path
+            holder = plain if (plain, method) in self._shown else first.setdefault((plain, method), path)
+            alone = holder == path
             item = sections["paths" if alone else "x-ms-paths"].setdefault(plain if alone else path, {})
             item[method] = self._operation(each, path, method)
             if hosts := [host for host in each.api.hosts if not host.startswith("*")]:
@@ -279,14 +281,19 @@ class _Document:
             return
         here = {other.version for (p, _), some in self._slots.items() if p == path for other in some}
         schema: dict[str, Any] = {"type": "string", "enum": [v.name for v in versions.versions if v.name in here]}
-        if versions.default:
-            schema["default"] = versions.default
-        required = {} if versions.default else {"required": True}
+        required: dict[str, Any] = {"required": True}
+        if versions.default in here:
+            schema["default"], required = versions.default, {}
         yield {"name": versions.parameter, "in": versions.by, **required, "schema": schema}
 
     def _documentation(self, each: _Found) -> Documentation:
         rows = [row for row in each.rows if self._product is None or row.product == self._product]
-        return either(self._of_row(each, row) for row in rows)
+        layers = tuple(tuple(id(layer) for _, layer in row.layers) for row in rows)
+        key = each.api.name, each.version, id(_deprecation(each)), layers  # which many operations share
+        found = self._told.get(key)
+        if found is None:
+            found = self._told[key] = either(self._of_row(each, row) for row in rows)
+        return found
 
     def _of_row(self, each: _Found, row: Row) -> Documentation:
         """What stands in front of an operation in one context, outermost first."""
@@ -322,8 +329,9 @@ class _Document:
         """The tags of the imported documents, those of one name once."""
         found: dict[str, dict[str, Any]] = {}
         for each in self._shown.values():
-            for tag in (each.api.document or {}).get("tags", ()):
-                if isinstance(tag.get("name"), str):
+            told = (each.api.document or {}).get("tags", ())
+            for tag in told if isinstance(told, list) else ():
+                if isinstance(tag, Mapping) and isinstance(tag.get("name"), str):
                     found.setdefault(tag["name"], dict(tag))
         used = {tag for each in self._shown.values() for tag in each.operation.tags or each.api.tags}
         return [tag for name, tag in found.items() if name in used]

@@ -178,7 +178,7 @@ class _Reading:
             behind = next((each for each in (self._base, own, base, self._document_path()) if each is not None), "")
             template = template_of(behind, path, place, query=query)
             parameters = {**common, **self._parameters(operation, here)}
-            _check_parameters(template, path, parameters, here)
+            _check_parameters(template, parameters, here)
             merged = OperationDocument({**operation, "parameters": _with_undeclared(path, parameters)}, self._root)
             if not merged["parameters"]:
                 del merged["parameters"]
@@ -246,9 +246,7 @@ class _Reading:
         return name
 
 
-def _check_parameters(
-    template: UrlTemplate, path: str, parameters: Mapping[tuple[str, str], Any], place: Place
-) -> None:
+def _check_parameters(template: UrlTemplate, parameters: Mapping[tuple[str, str], Any], place: Place) -> None:
     inside = parameters_of(template)
     declared = {name for where, name in parameters if where == "path"}
     if stray := sorted(declared - inside):

@@ -13,7 +13,7 @@ from apim_middleware.errors import ConnectFailed, Refusal, TransportError, Upstr
 from apim_middleware.exchange import Exchange
 from apim_middleware.protocols import UpstreamRequest, UpstreamResponse
 from apim_middleware.proxy._fleet import Fleet
-from apim_middleware.proxy._kept_body import is_whole, kept
+from apim_middleware.proxy._kept_body import Body, is_awaited, is_whole, kept
 from apim_middleware.proxy._node import Node, Try
 from apim_middleware.proxy._outcomes import kind_of, retry_after
 from apim_middleware.proxy._racing import Race
@@ -229,7 +229,7 @@ class Course:
             self._attributes["apim.upstream.breaker"] = node.breaker.state
         try:
             asked = self._asking(node, request)
-            response = await (asked if seconds is None else _within(seconds, asked))
+            response = await (asked if seconds is None else _within(seconds, asked, request.body))
         except TransportError as error:
             fleet.failed(live, error)
             raise
@@ -256,7 +256,10 @@ def _reason(came: UpstreamResponse | TransportError) -> str:
     return str(kind_of(came)) if isinstance(came, TransportError) else str(came.status)
 
 
-async def _within(seconds: float, asked: Awaitable[UpstreamResponse]) -> UpstreamResponse:
+async def _within(seconds: float, asked: Awaitable[UpstreamResponse], body: Body) -> UpstreamResponse:
     with anyio.move_on_after(seconds):
         return await asked
+    if is_awaited(body):  # which no member is to blame for
+        detail = "The request body took too long to come."
+        raise Refusal(408, "request-timeout", detail, headers={"connection": "close"})
     raise UpstreamTimeout("the upstream took too long for one try")

@@ -47,7 +47,7 @@ class Fleet:
         self._balance = pool.balancing()
         self._roster = Roster(pool.members)
         self._nodes: list[Node] = []
-        self._by_place: dict[tuple[str, str], Node] = {}
+        self._by_place: dict[tuple[str, str, str], Node] = {}
         self._by_stamp: dict[bytes, Node] = {}
         self._layered = False
         self.looks_up = False
@@ -184,7 +184,7 @@ class Fleet:
         self._version = self._roster.version
         nodes, now = {}, self.clock.monotonic()
         for place in self._roster.places():
-            key = (place.entry, place.url)
+            key = (place.entry, place.url, place.name)  # under another name it is another member
             node = self._by_place.get(key) or self._new_node(place, now, slowly=begun)
             node.place, node.priority, node.draining = place, place.priority, self._roster.drained(place)
             node.share = node.weight = place.weight

@@ -15,6 +15,8 @@ class KeptBody:
     def __init__(self, body: AsyncIterable[bytes], most: int) -> None:
         """Keep at most so many bytes."""
         self.whole = True
+        self.awaited = False
+        """Whether it was the sender that everybody waited for when the last iteration was left."""
         self._source = aiter(body)
         self._parts: list[bytes] = []
         self._room = most
@@ -30,7 +32,11 @@ class KeptBody:
 
     async def more(self) -> bytes:
         """The next chunk that comes, which is kept if there is room."""
-        chunk = await anext(self._source)
+        self.awaited = True
+        chunk = await anext(self._source, None)
+        self.awaited = False
+        if chunk is None:
+            raise StopAsyncIteration
         self._room -= len(chunk)
         if self._room < 0:
             self.whole, self._parts = False, []
@@ -60,3 +66,8 @@ def kept(body: Body, most: int) -> Body:
 def is_whole(body: Body) -> bool:
     """Whether it can be sent again."""
     return not isinstance(body, KeptBody) or body.whole
+
+
+def is_awaited(body: Body) -> bool:
+    """Whether it was the sender of the body that was waited for."""
+    return isinstance(body, KeptBody) and body.awaited

@@ -31,7 +31,8 @@ async def addresses(host: str, port: int) -> list[str]:
             found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:  # a TimeoutError is one
         raise LookupFailed(f"no address of {host} was found: {error or type(error).__name__}") from error
-    return sorted({str(each[4][0]) for each in found})
+    texts = {str(each[4][0]) for each in found}
+    return sorted(text for text in texts if "%" not in text)  # with a zone it is no part of a URL (RFC 4007 §11)
 
 
 async def targets(name: str, server: tuple[str, int] | None) -> tuple[list[Target], float]:

@@ -61,9 +61,9 @@ class Roster:
                 if self._due.get(entry.url, -inf) <= now:
                     self._due[entry.url] = now + await self._look_up(entry, every)
                 waits.append(self._due[entry.url] - now)
-        for gone in self._found.keys() - {entry.url for entry in self._members}:
-            del self._found[gone]
-            self._due.pop(gone, None)
+        for gone in self._due.keys() - {entry.url for entry in self._members}:
+            del self._due[gone]
+            self._found.pop(gone, None)
         return max(_SOONEST, min(waits, default=_SOONEST))
 
     async def _look_up(self, entry: Entry, every: float) -> float:

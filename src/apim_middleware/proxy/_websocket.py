@@ -33,6 +33,7 @@ _DENIAL = "websocket.http.response"
 _HANDSHAKE = b"sec-websocket-"
 _SHORT = 65536  # bytes of a refusal that are held until its end
 _SCHEMES = {"ws": "http", "wss": "https"}
+_FOREVER = 1 << 53  # seconds, beyond which a number may be none that clocks can reckon with
 
 
 def opener(transport: Transport) -> Open:
@@ -208,7 +209,7 @@ def _expiry(scope: Scope) -> float | None:
     exchange = Exchange.of(scope)
     principal = None if exchange is None else exchange.principal
     claim = None if principal is None else principal.claims.get("exp")
-    return float(claim) if isinstance(claim, int | float) else None
+    return float(min(claim, _FOREVER)) if isinstance(claim, int | float) else None
 
 
 def _is_longer(said: str | bytes, most: int) -> bool:

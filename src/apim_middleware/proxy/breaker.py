@@ -21,8 +21,9 @@ class CircuitBreaker(Configured):
 
     It opens at ``failures`` failed requests within ``per`` seconds, or, with ``percent``, when so many of all requests
     of that time have failed. After ``open_for`` seconds it is half open: ``probes`` requests may pass at once; the
-    first of them that fails opens it again, and after ``successes`` it is closed. Every member has a breaker of its
-    own, in every process. Follows the circuit breaker of Azure's backends, which has no probes.
+    first of them that fails opens it again, and after ``successes`` it is closed. Where nothing came of any for
+    ``open_for`` seconds, they count no more, and others may pass. Every member has a breaker of its own, in every
+    process. Follows the circuit breaker of Azure's backends, which has no probes.
     """
 
     failures: int = 5
@@ -76,7 +77,7 @@ class Breaker:
     request from before a change of state says nothing of the state after it.
     """
 
-    __slots__ = ("_changed", "_count", "_probing", "_rule", "_ticket", "_until", "_well", "state")
+    __slots__ = ("_changed", "_count", "_latest", "_probing", "_rule", "_ticket", "_until", "_well", "state")
 
     def __init__(self, rule: CircuitBreaker, changed: Callable[[State], None]) -> None:
         """Begin closed; ``changed`` is told of every change."""
@@ -84,16 +85,22 @@ class Breaker:
         self._rule = rule
         self._changed = changed
         self._count: _Log | _Shares = _Log(rule) if rule.percent is None else _Shares(rule, rule.percent)
-        self._until = 0.0
+        self._until = self._latest = 0.0
         self._ticket = self._probing = self._well = 0
 
     def admits(self, now: float) -> bool:
         """Whether a request may pass now."""
         if self.state == "closed":
             return True
-        if self.state == "open" and now >= self._until:
+        if self.state == "open":
+            if now < self._until:
+                return False
             self._become("half-open")
-        return self.state == "half-open" and self._probing < self._rule.probes
+        if self._probing >= self._rule.probes and now >= self._until:
+            self._ticket += 1  # a client that never ends its request must not keep everybody else out
+            self._probing = 0
+        self._latest = now
+        return self._probing < self._rule.probes
 
     def wait(self, now: float) -> float:
         """Seconds until a request may pass; 0 when one may, or when that hangs on probes under way."""
@@ -103,6 +110,7 @@ class Breaker:
         """Let a request pass that it admits; the ticket is for ``tell``."""
         if self.state == "half-open":
             self._probing += 1
+            self._until = self._latest + self._rule.open_for
         return self._ticket
 
     def tell(self, ticket: int, now: float, *, failed: bool, wait: float | None = None) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 from apim_middleware._config import Configured
 from apim_middleware._http import forwarded, hops
 from apim_middleware._http.addresses import AddressSet, BadNetwork
+from apim_middleware._http.client_certificate import KEY as CERTIFICATE
 from apim_middleware._http.headers import get, get_all, header_name, is_token
 from apim_middleware._ring import refusal_messages
 from apim_middleware.errors import Refusal
@@ -21,6 +22,8 @@ from apim_middleware.types import ASGIApp, Layer, Message, RawHeaders, Receive, 
 
 _TOLD = (forwarded.FOR, forwarded.PROTO)
 _FRAMING = (b"content-length", b"expect", b"host", STATUS)
+_OWN = (KEY, forwarded.PEER, CERTIFICATE, "subprotocols")
+"""What a scope says of the front server itself, beside the TLS extension with its certificate."""
 _SCHEMES = ("http", "https")
 _METHOD = re.compile(rb"[A-Z][A-Z0-9!#$%&'*+\-.^_`|~]{0,31}")
 _TARGET = re.compile(rb"/[!-\"$-~]*|\*")
@@ -141,11 +144,12 @@ class ForwardAuth(Configured):
             raise Refusal(400, "forwarding-incomplete", "The front server tells of no request that could be judged.")
         raw_path, _, query = target.partition(b"?")
         client, scheme = self._sender(lines)
+        extensions = {name: value for name, value in (scope.get("extensions") or {}).items() if name != "tls"}
         return {
-            **{name: value for name, value in scope.items() if name not in (KEY, forwarded.PEER, "subprotocols")},
+            **{name: value for name, value in scope.items() if name not in _OWN},
             "type": "http", "method": method.decode(), "scheme": scheme, "client": client, "root_path": "",
             "path": unquote(raw_path.decode()), "raw_path": raw_path, "query_string": query,
-            "headers": self._headers(lines, host),
+            "headers": self._headers(lines, host), "extensions": extensions,
         }  # fmt: skip
 
     def _asks(self, scope: Scope) -> bool:

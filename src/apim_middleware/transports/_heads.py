@@ -3,7 +3,6 @@
 llhttp does the reading, with no leniency set. The rest is what it is too kind about, or cannot know.
 """
 
-from collections.abc import Callable
 from typing import TypeAlias
 
 import httptools
@@ -22,10 +21,13 @@ connection may be used again after the response (RFC 9112 §9.3).
 class _Lines:
     """What llhttp tells the header lines to."""
 
-    __slots__ = ("on_header",)
+    __slots__ = ("found",)
 
-    def __init__(self, on_header: Callable[[bytes, bytes], object]) -> None:
-        self.on_header = on_header
+    def __init__(self) -> None:
+        self.found: RawHeaders = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.found.append((name.lower(), value))
 
 
 def read_head(raw: bytes, *, upgrades: bool = False) -> Head:
@@ -37,24 +39,8 @@ def read_head(raw: bytes, *, upgrades: bool = False) -> Head:
     if version not in VERSIONS:
         raise UpstreamBroken("the upstream did not answer in HTTP/1.1")
     fields = check_breaks(raw)
-    found: dict[bytes, bytes] = {}
-    status = _parsed(raw, found.setdefault, upgrades=upgrades)  # which costs no call of ours for each line
-    if not 100 <= status <= 599:
-        raise UpstreamBroken(f"the upstream answered with status {status}")
-    index = dict(zip(map(bytes.lower, found), found.values(), strict=True))
-    headers = list(index.items() if len(index) == fields else _with_doubles(raw, fields, upgrades=upgrades))
-    if b" \r\n" in raw or b"\t" in raw:  # llhttp leaves blanks after a value where they are
-        headers = [(name, value.rstrip(b" \t")) for name, value in headers]
-        index = dict(headers)
-    elif len(index) != fields:
-        index = dict(headers)
-    latest = version == b"HTTP/1.1 "
-    return status, headers, index, latest, _keeps(headers, index, latest)
-
-
-def _parsed(raw: bytes, tell: Callable[[bytes, bytes], object], *, upgrades: bool) -> int:
-    """The status; ``tell`` is told every line. Raises UpstreamBroken."""
-    parser = httptools.HttpResponseParser(_Lines(tell))
+    lines = _Lines()
+    parser = httptools.HttpResponseParser(lines)
     try:
         parser.feed_data(raw)
     except httptools.HttpParserUpgrade as error:
@@ -63,17 +49,15 @@ def _parsed(raw: bytes, tell: Callable[[bytes, bytes], object], *, upgrades: boo
     except httptools.HttpParserError as error:
         # not the error's own words: they may hold what the upstream sent, cookies and all
         raise UpstreamBroken(f"the response head cannot be read: {type(error).__name__}") from error
-    status: int = parser.get_status_code()
-    return status
-
-
-def _with_doubles(raw: bytes, fields: int, *, upgrades: bool) -> RawHeaders:
-    """The lines of a head that has several under one name, or a folded one. Raises UpstreamBroken."""
-    headers: RawHeaders = []
-    _parsed(raw, lambda name, value: headers.append((name.lower(), value)), upgrades=upgrades)
+    status, headers = parser.get_status_code(), lines.found
     if len(headers) != fields:
         raise UpstreamBroken("a line of the response head is folded")
-    return headers
+    if not 100 <= status <= 599:
+        raise UpstreamBroken(f"the upstream answered with status {status}")
+    if b" \r\n" in raw or b"\t" in raw:  # llhttp leaves blanks after a value where they are
+        headers = [(name, value.rstrip(b" \t")) for name, value in headers]
+    index, latest = dict(headers), version == b"HTTP/1.1 "
+    return status, headers, index, latest, _keeps(headers, index, latest)
 
 
 def _keeps(headers: RawHeaders, index: dict[bytes, bytes], latest: bool) -> bool:
