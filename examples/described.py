@@ -72,7 +72,10 @@ orders = api_from_openapi(
     name="orders",
     path="/shop",
     backend=backend,
-    operation_policies={"getOrder": (Cache(ttl=60),), "createOrder": (LimitBody(max_bytes=10_000),)},
+    operation_policies={
+        "getOrder": (Cache(ttl=60, private_to=by.subscription),),
+        "createOrder": (LimitBody(max_bytes=10_000),),
+    },
 )
 
 keys = MemoryKeys()

@@ -36,6 +36,7 @@ from apim_middleware.env import Env, SystemClock
 from apim_middleware.errors import StoreError
 from apim_middleware.exchange import Exchange
 from apim_middleware.identity import Subscription
+from apim_middleware.policies.access_log import AccessLog
 from apim_middleware.policies.api_key import APIKeyAuth
 from apim_middleware.policies.authorize import Authorize
 from apim_middleware.policies.basic import BasicAuth
@@ -247,7 +248,7 @@ class Run:
 
     def stack(self, *policies: Policy, place: str, counters: Any = None) -> Stack:
         env = self.env if counters is None else Env(counters=counters, transport=self.world)
-        return Stack(self.tracing, *policies, Breaking(), env=env, place=place)
+        return Stack(self.tracing, AccessLog(), *policies, Breaking(), env=env, place=place)
 
     async def ask(self) -> list[Answer]:
         """Every request to every stack, and one handshake each."""

@@ -2,7 +2,7 @@
 
     python examples/app_of_apps/main.py [--port 8080] [--stock-port 8081]
 
-It starts the remote app too, and prints the curl lines to try.
+It starts the remote app too, and prints the curl lines to try, and a line of JSON for each call to any of them.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import orders
 import uvicorn
 
 from apim_middleware import (
+    AccessLog,
     AppOfApps,
     Gateway,
     IdentityHeaders,
@@ -39,6 +40,7 @@ def shop(keys: MemoryKeys, stock: str) -> ASGIApp:
         Gateway,
         name="shop",
         keys=keys,
+        policies=(AccessLog(write=print),),
         products=(
             Product("partner", apis=("*",), policies=(RateLimit(calls=20, per=60, by=by.subscription),)),
             Product("visitor", apis=("stock",), policies=(RateLimit(calls=5, per=60, by=by.subscription),)),

@@ -49,6 +49,7 @@ from apim_middleware.openapi.describing import describe, document_of
 from apim_middleware.openapi.exporting import openapi_of
 from apim_middleware.openapi.importing import api_from_openapi
 from apim_middleware.openapi.publishing import PublishOpenAPI
+from apim_middleware.policies.access_log import AccessLog
 from apim_middleware.policies.answers import MockResponse, Redirect, ReturnResponse
 from apim_middleware.policies.api_key import APIKeyAuth
 from apim_middleware.policies.authorize import Authorize
@@ -83,6 +84,7 @@ from apim_middleware.policies.timeout import Timeout
 from apim_middleware.policies.tracing import Tracing
 from apim_middleware.policies.upstream_auth import UpstreamAuth
 from apim_middleware.policy import Composable, Policy, Stack
+from apim_middleware.protocols import Record, Records
 from apim_middleware.proxy.affinity import Affinity
 from apim_middleware.proxy.app import Proxy
 from apim_middleware.proxy.breaker import CircuitBreaker
@@ -105,6 +107,7 @@ from apim_middleware.transports.websockets import WebSockets
 
 __all__ = [
     "APIKeyAuth",
+    "AccessLog",
     "Affinity",
     "AllOf",
     "AnyOf",
@@ -192,7 +195,9 @@ __all__ = [
     "PublishOpenAPI",
     "Quota",
     "RateLimit",
+    "Record",
     "RecordKeys",
+    "Records",
     "Redirect",
     "Refusal",
     "Reloadable",

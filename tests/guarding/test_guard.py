@@ -12,7 +12,19 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
-from apim_middleware import Env, RateLimit, RequireHeader, RewritePath, SetHeader, Stack, When, by, conditions
+from apim_middleware import (
+    Cache,
+    Env,
+    IPFilter,
+    RateLimit,
+    RequireHeader,
+    RewritePath,
+    SetHeader,
+    Stack,
+    When,
+    by,
+    conditions,
+)
 from apim_middleware.errors import ConfigError
 from apim_middleware.guarding import Only, guard, guarded_by
 from apim_middleware.testing import Answer, FakeClock, call, connect, http_scope
@@ -398,3 +410,16 @@ async def test_a_layer_that_changes_the_method_to_that_of_another_route_is_stopp
     routes = [Route("/o", page), Route("/o", page, methods=["DELETE"])]
     app = guard(Starlette(routes=routes), routes={"GET /o": (as_delete,), "DELETE /o": (LOCKED,)})
     assert code(await call(app, path="/o")) == "route-changed"
+
+
+@pytest.mark.parametrize("selector", ["/admin/*", "POST /{section}/about"])
+def test_an_order_that_cannot_work_for_some_requests_of_a_route_is_a_mistake(selector: str) -> None:
+    routes = [Route("/{section}/about", page, methods=["GET", "POST"])]
+    with pytest.raises(ConfigError, match="IPFilter"):
+        guard(Starlette(routes=routes), policies=(Cache(ttl=60),), routes={selector: (IPFilter(deny=("192.0.2.1",)),)})
+
+
+def test_an_order_that_no_request_meets_is_none() -> None:
+    routes = [Route("/o", page, methods=["GET", "POST"])]
+    guarded = {"GET /o": (Cache(ttl=60),), "POST /o": (IPFilter(deny=("192.0.2.1",)),)}
+    assert guard(Starlette(routes=routes), routes=guarded)

@@ -31,6 +31,7 @@ from apim_middleware import (
 )
 from apim_middleware.credentials.credential import HeaderCredential
 from apim_middleware.errors import ConfigError
+from apim_middleware.policies.access_log import AccessLog
 from apim_middleware.policies.answers import MockResponse, Redirect, ReturnResponse
 from apim_middleware.policies.compress import Compress
 from apim_middleware.policies.concurrency import LimitConcurrency
@@ -75,6 +76,7 @@ async def elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
 
 MAKERS: tuple[Callable[[random.Random], Layer], ...] = (
     lambda rng: Tracing(),
+    lambda rng: AccessLog(write=len),
     lambda rng: TrustedProxies(trusted=("203.0.113.7",)),
     lambda rng: IPFilter(deny=("198.51.100.0/24",)),
     lambda rng: APIKeyAuth(keys=keys(), optional=rng.random() < 0.7),

@@ -6,6 +6,8 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from fastapi.responses import JSONResponse
 from fastapi.security import OAuth2PasswordBearer
+from litestar import Litestar, get
+from litestar.params import FromPath
 from openapi_spec_validator import validate
 from pydantic import BaseModel
 from starlette.testclient import TestClient
@@ -29,7 +31,7 @@ from apim_middleware import (
     by,
     guard,
 )
-from apim_middleware.openapi import describe, document_of
+from apim_middleware.openapi import PublishOpenAPI, describe, document_of
 
 JWT = JWTAuth(issuer=ISSUER, audience=AUDIENCE, keys=KEY)
 LIMIT = RateLimit(calls=10, per=60, by=by.client)
@@ -233,4 +235,18 @@ def test_an_app_without_a_document_is_a_mistake() -> None:
         raise AssertionError
 
     with pytest.raises(ConfigError, match="has no OpenAPI document"):
+        describe(app)
+
+
+def test_a_litestar_app_is_told_of_beside_itself() -> None:
+    @get("/orders/{id:int}")
+    async def order(id: FromPath[int]) -> str:  # noqa: A002
+        return "order"
+
+    app = guard(Litestar([order]), policies=(LIMIT,))
+    found = document_of(app)
+    validate(found)
+    assert "429" in found["paths"]["/orders/{id}"]["get"]["responses"]
+    assert TestClient(PublishOpenAPI()(app)).get("/openapi.json").json()["paths"].keys() == found["paths"].keys()
+    with pytest.raises(ConfigError, match="PublishOpenAPI"):
         describe(app)

@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apim_middleware import Api, ConfigError, Gateway, LimitBody
-from apim_middleware.openapi import api_from_openapi
+from apim_middleware import Api, Cache, ConfigError, Gateway, LimitBody, RateLimit, RequireHeader
+from apim_middleware.openapi import api_from_openapi, openapi_of
 from apim_middleware.testing import call
 from apim_middleware.types import Receive, Scope, Send
 
@@ -441,6 +442,9 @@ def places(value: Any) -> list[Callable[[Any], None]]:
     return found
 
 
+POLICIES = (RateLimit(calls=1, per=1), RequireHeader(name="x"), Cache())
+
+
 @settings(max_examples=300)
 @given(st.data())
 def test_anything_is_imported_or_refused_as_a_mistake(data: st.DataObject) -> None:
@@ -453,6 +457,8 @@ def test_anything_is_imported_or_refused_as_a_mistake(data: st.DataObject) -> No
         except ConfigError:
             continue
         assert api.operations
+        if form is given:
+            json.dumps(openapi_of(Gateway(apis=(replace(api, subscription_required=False, policies=POLICIES),))))
 
 
 @settings(max_examples=100)

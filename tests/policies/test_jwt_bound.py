@@ -299,6 +299,20 @@ async def test_the_memory_of_proofs_is_bounded_and_forgets_in_time() -> None:
     assert len(replays) <= 3
 
 
+@pytest.mark.parametrize("replays", [None, MemoryEntries])
+async def test_a_proof_counts_once_up_to_the_last_moment_it_is_good_for(replays: Any) -> None:
+    """In that moment it was good still, and forgotten already."""
+    clock = FakeClock(NOW)
+    house = House(dpop=DPoP(replays=None if replays is None else replays(clock=clock)))
+    text = bound()
+    once = proof(text, iat=NOW + 5)
+    assert (await present(house, text, once)).status == 200
+    for each in (house.clock, clock):
+        each.advance(65)
+    assert (await present(house, text, once)).status == 401
+    assert (await present(house, text, proof(text, iat=NOW + 5, jti="other"))).status == 200
+
+
 async def test_when_no_more_proofs_can_be_remembered_nobody_comes_in() -> None:
     house = House(dpop=DPoP(remember=1))
     text = bound()

@@ -219,6 +219,16 @@ async def test_an_address_is_asked_for_the_host(addresses):
     assert seen == [("http://10.0.0.1:8000", b"/base/x", b"api.test:8000")]
 
 
+async def test_an_address_with_a_zone_is_passed_over(monkeypatch):
+    """No URL could hold it, and every request was answered 500 for that."""
+
+    async def look(*_, **__):
+        return [(0, 0, 0, "", (text, 80)) for text in ("fe80::1%eth0", "fe80::2")]
+
+    monkeypatch.setattr(anyio, "getaddrinfo", look)
+    assert await _lookup.addresses("api.test", 80) == ["fe80::2"]
+
+
 async def test_a_host_nobody_knows_is_still_tried_by_its_name(addresses):
     gateway = Gateway(Member("http://api.test", lookup=30))
     await gateway.fleet.look_up()

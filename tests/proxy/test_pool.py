@@ -403,6 +403,17 @@ async def test_members_come_and_go_while_requests_come_in():
     assert problem(await gateway.ask()) == (503, "no-upstream-available")
 
 
+async def test_a_member_that_is_given_another_name_goes_by_it():
+    """Else another could have its old name, and the clients with its cookie."""
+    members = Members(Member(A, name="one"))
+    gateway = Gateway(members, affinity=Affinity(cookie="node"))
+    given = (await gateway.ask()).header(b"set-cookie")
+    members.add(Member(A, name="two"))
+    members.add(Member(B, name="one"))
+    assert [each.name for each in gateway.app.standing()] == ["two", "one"]
+    assert await gateway.asked(2, headers=[(b"cookie", given.partition(b";")[0])]) == "bb"
+
+
 async def test_a_member_that_is_drained_keeps_the_clients_it_has():
     members = Members(A, B)
     gateway = Gateway(members, affinity=Affinity(cookie="node"))

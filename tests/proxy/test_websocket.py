@@ -498,6 +498,15 @@ async def test_it_ends_when_its_time_is_over(rules):
     assert messages[-1] == {"type": "websocket.close", "code": 1001, "reason": "lifetime-over"}
 
 
+@pytest.mark.parametrize("never", [10**400, 1e300])
+async def test_a_token_may_expire_later_than_numbers_go(never):
+    """``exp`` is any number of JSON: one beyond a double broke the WebSocket off, and left the upstream's open."""
+    async with stub(shaking()) as upstream:
+        rules = WebSockets(lifetime=0.05)
+        messages = await visited(Stack(Holder(never))(Proxy(upstream.origin, websockets=rules)))
+    assert messages[-1] == {"type": "websocket.close", "code": 1001, "reason": "lifetime-over"}
+
+
 # Where to
 
 

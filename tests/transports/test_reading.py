@@ -143,6 +143,47 @@ def test_no_bytes_crash_or_hang_the_reader(start, rest, places, method):
     assert whole == parts
 
 
+MARK = b"of another exchange"
+NEXT = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(MARK), MARK)
+changes = st.lists(st.tuples(st.integers(0, 3000), st.binary(max_size=3), st.integers(0, 3)), min_size=1, max_size=4)
+
+
+async def read_twice(parts):
+    """Make an exchange of these parts, and another on the same connection if it was kept: what came of both."""
+    loop, kept = asyncio.get_running_loop(), Kept()
+    near, far = socket.socketpair()
+    with far:
+        connection = Connection(loop, kept, "http://a")
+        await loop.create_connection(lambda: connection, sock=near)
+        first, second = connection.begin("GET", None), None
+        first.sent = True
+        for part in parts:
+            connection.data_received(part)
+        if kept.back and not connection.closed:
+            second = connection.begin("GET", None)
+            second.sent = True
+            connection.data_received(NEXT)
+        connection.connection_lost(None)
+        outcomes = await outcome_of(first), None if second is None else await outcome_of(second)
+        connection.abort()
+        await connection.gone
+    return outcomes
+
+
+@given(response=responses(), changes=changes, places=st.lists(st.integers(0, 3000), max_size=8))
+@settings(max_examples=300)
+def test_however_a_response_is_mutated_the_next_one_is_its_own(response, changes, places):
+    """It is read, or it is UpstreamBroken; what the connection carries after it is nobody else's."""
+    data = response[0]
+    for at, bytes_, gone in changes:
+        at %= len(data) + 1
+        data = data[:at] + bytes_ + data[at + gone :] or b"\n"
+    (status, *first), second = asyncio.run(read_twice(cut(data, places)))
+    assert status is None or 200 <= status <= 599
+    assert first == [UpstreamBroken] or MARK not in first[1]
+    assert second is None or (second[0], second[2]) == (200, MARK)
+
+
 @pytest.mark.parametrize("said", [*HEADS.values(), *BODIES.values()], ids=[*HEADS, *BODIES])
 def test_hostile_bytes_come_to_the_same_however_they_are_cut(said):
     whole, _ = asyncio.run(read([said]))

@@ -215,6 +215,9 @@ class Guarded:
         operation = known.operation or known.name
         self._told[known] = Route(template=known.template, operation=operation) if named else Route()
         perhaps = tuple(each for each in self._rules if each.may_fit(known) and not each.fits(known))
+        for method in {each.method for each in perhaps}:  # so that orders that cannot work are known now
+            for path in (None, *(each.path for each in perhaps if each.below)):
+                self._plan(self.sets_for(known, method, path))
         return self._plan(self.sets_for(known)), perhaps
 
     def _plan(self, sets: Sequence[Set]) -> ASGIApp:

@@ -9,6 +9,7 @@ from starlette.routing import Mount
 from apim_middleware.documentation import documentation_of, together
 from apim_middleware.errors import ConfigError
 from apim_middleware.gateway import Gateway, Reloadable
+from apim_middleware.guarding._litestar import is_litestar
 from apim_middleware.guarding.coverage import Covered, coverage
 from apim_middleware.guarding.guard import Guarded
 from apim_middleware.openapi._components import Components
@@ -28,14 +29,21 @@ def describe(app: App) -> App:
     documents of their own. It is FastAPI's way: the app's ``openapi`` is replaced, and the document that the app makes
     of itself is added to, never changed.
 
-    ConfigError: an app without a document, or whose routes cannot be read.
+    ConfigError: an app without such a document, or whose routes cannot be read.
     """
-    _replace(_bare(app), lambda: _table(app), "")
+    bare = _bare(app)
+    if not _is_fastapi(bare):
+        problem, cure = "makes its document where nobody can add to it", "Put PublishOpenAPI() in front of the app"
+        raise ConfigError("describe", "app", f"a {type(bare).__name__} {problem}", cure)
+    _replace(bare, lambda: _table(app), "")
     return app
 
 
 def document_of(app: object) -> dict[str, Any]:
-    """The document of a gateway, or of an app as ``describe`` has it say."""
+    """The document of a gateway; or that of a FastAPI or Litestar app, with what stands in front of its routes.
+
+    The app itself is left as it is. ConfigError: an app without a document, or whose routes cannot be read.
+    """
     if isinstance(app, Reloadable):
         app = app.gateway
     if isinstance(app, Gateway):
@@ -45,16 +53,27 @@ def document_of(app: object) -> dict[str, Any]:
 
 def _bare(app: object) -> object:
     """The app within all that stands in front of it."""
-    while isinstance(app, Guarded) or (not hasattr(app, "openapi") and hasattr(app, "app")):
+    while isinstance(app, Guarded) or (not _has_document(app) and hasattr(app, "app")):
         app = app.app
-    if not callable(getattr(app, "openapi", None)):
+    if not _has_document(app):
         cure = "Give a FastAPI app, with what stands in front of it, or take openapi_of(gateway)"
         raise ConfigError("describe", "app", f"a {type(app).__name__} has no OpenAPI document", cure)
     return app
 
 
-def _own(app: Any) -> Callable[[], dict[str, Any]]:  # noqa: ANN401 - a FastAPI app
+def _has_document(app: object) -> bool:
+    return _is_fastapi(app) or is_litestar(app)
+
+
+def _is_fastapi(app: object) -> bool:
+    """Whether it makes a document with a function that can be replaced, as FastAPI does."""
+    return callable(getattr(app, "openapi", None))
+
+
+def _own(app: Any) -> Callable[[], dict[str, Any]]:  # noqa: ANN401 - an app of a framework
     """What makes the app's own document, also when it is described already."""
+    if is_litestar(app):
+        return lambda: dict(app.openapi_schema.to_schema())
     found: Callable[[], dict[str, Any]] = getattr(app.openapi, "undescribed", app.openapi)
     return found
 
@@ -81,7 +100,7 @@ def _replace(app: Any, table: Callable[[], dict[tuple[str, str], list[Covered]]]
     openapi.undescribed = own  # type: ignore[attr-defined]
     app.openapi = openapi
     for route in getattr(app, "routes", ()):
-        if isinstance(route, Mount) and callable(getattr(route.app, "openapi", None)):
+        if isinstance(route, Mount) and _is_fastapi(route.app):
             _replace(route.app, table, f"{prefix}{route.path}")
 
 

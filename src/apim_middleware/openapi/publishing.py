@@ -28,7 +28,8 @@ class PublishOpenAPI(Policy):
     when the gateway is, and again when another was taken over (``Reloadable``). It has a tag, so that who has it
     already gets 304.
 
-    A FastAPI app publishes its own, with ``describe``; where it does not, this does. Refusal: 404 ``product-unknown``.
+    A FastAPI app publishes its own, with ``describe``; in front of one that does not, and of a guarded Litestar app,
+    this publishes it. Refusal: 404 ``product-unknown``.
     ConfigError: no such product, or an app without a document.
     """
 

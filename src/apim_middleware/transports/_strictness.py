@@ -19,7 +19,7 @@ _LENGTHS = re.compile(rb"\ncontent-length[ \t]*:[^\n]*", re.IGNORECASE)
 
 
 def check_breaks(raw: bytes) -> int:
-    """See to it that a whole head has so many lines at most, each ended by CRLF (RFC 9112 §2.2).
+    """See to it that a whole head has so many lines at most, each ended by CRLF (RFC 9112 §2.2), and holds no null byte.
 
     Gives the number of header lines. Raises UpstreamBroken.
     """
@@ -27,7 +27,7 @@ def check_breaks(raw: bytes) -> int:
     fields = breaks - 2  # less the status line and the empty one
     if fields > MAX_FIELDS:
         raise UpstreamBroken("the response head has more lines than allowed")
-    if raw.count(b"\r\n") != breaks or raw.count(b"\r") != breaks:
+    if raw.count(b"\r\n") != breaks or raw.count(b"\r") != breaks or b"\0" in raw:
         raise UpstreamBroken("a line of the response head is broken")
     return fields
 
