@@ -12,6 +12,7 @@ from apim_middleware.policies.timeout import Timeout
 from apim_middleware.policy import Policy, Stack
 from apim_middleware.proxy import Proxy
 from apim_middleware.testing import Answer, call, connect
+from apim_middleware.transports.httpx import HttpxTransport
 
 pytestmark = pytest.mark.anyio
 
