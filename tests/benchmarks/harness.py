@@ -32,6 +32,8 @@ class Effort:
     sample: float
     served_rounds: int
     load: int
+    body: int = 100 << 20
+    """Bytes of a large body."""
 
 
 FULL = Effort(rounds=201, sample=0.003, served_rounds=7, load=2)

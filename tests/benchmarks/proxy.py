@@ -27,8 +27,9 @@ from served import HERE, cpu_seconds, measured, memory, pin
 from visit import credentials, headers
 
 PATH_OF_SERVERS = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"
-CONNECTIONS = (1, 8, 64, 512)
-BODY = 100 << 20
+CONNECTIONS = (1, 8, 64, 256, 512)
+MOST_PACED = 4000  # requests a second that pace.py can make on a core it shares with the upstream
+_LATE = re.compile(r"50%: ([\d.]+) 99%: ([\d.]+)")
 
 
 @dataclass
@@ -60,6 +61,10 @@ class Front:
         """The resident MiB of all its processes."""
         return sum(map(memory, self.processes()))
 
+    def peak(self) -> float:
+        """The most MiB that all its processes ever had resident; not known without /proc."""
+        return sum(map(_peak, self.processes()))
+
     def stress(self, connections: int, seconds: int) -> None:
         """Put it under load and keep what it did."""
         before = self.cpu()
@@ -67,6 +72,14 @@ class Front:
         self.rates.append(load.rate)
         self.costs.append(1e6 * (self.cpu() - before) / (load.rate * seconds))
         self.tails.append(load.p99)
+
+
+def _peak(process: int) -> float:
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return math.nan
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), math.nan)
 
 
 def run(effort: Effort) -> None:
@@ -77,7 +90,7 @@ def run(effort: Effort) -> None:
         if found("nginx") is None:
             print("\nnginx is not installed, so nothing can be proxied.")
             return
-        upstream = stack.enter_context(upstreams(folder))
+        upstream = stack.enter_context(upstreams(folder, effort.body))
         fronts = {name: stack.enter_context(made) for name, made in servers(folder, upstream).items()}
         for name in ASKING:
             if name in fronts:
@@ -85,8 +98,10 @@ def run(effort: Effort) -> None:
         missing = [each for each in ("apache2", "caddy", "granian", "wrk") if found(each) is None]
         print(f"\nNot installed: {', '.join(missing)}." if missing else "")
         rounds(fronts, effort)
-        growth({name: front for name, front in fronts.items() if name in ("nginx", OURS, GRANIAN)}, effort)
-        bodies({name: front for name, front in fronts.items() if name in ("nginx", OURS, GRANIAN)}, effort)
+        few = {name: front for name, front in fronts.items() if name in ("nginx", OURS, GRANIAN)}
+        halved(few, effort)
+        growth(few, effort)
+        bodies(few, effort)
 
 
 def rounds(fronts: Mapping[str, Front], effort: Effort) -> None:
@@ -113,6 +128,33 @@ def times(one: Front, other: Front | None) -> str:
     return f"{median(mine / theirs for mine, theirs in zip(one.rates, other.rates, strict=True)):.2f}"
 
 
+def halved(fronts: Mapping[str, Front], effort: Effort) -> None:
+    """How late answers are at half the rate that ours bears on uvicorn, the same for all."""
+    rate = min(MOST_PACED, median(fronts[OURS].rates) / 2)
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in fronts}
+    order = random.Random(2)
+    for _ in range(effort.served_rounds):
+        for name in order.sample(list(fronts), len(fronts)):
+            found[name].append(paced(f"http://127.0.0.1:{fronts[name].port}/1k", rate, effort.load))
+    rows, best = [], median(tail for _, tail in found["nginx"])
+    for name, times in found.items():
+        middle, tail = (median(each) for each in zip(*times, strict=True))
+        rows.append([name, f"{middle:.2f}", f"{tail:.2f}", f"{tail / best:.1f}"])
+    table(f"Proxies at half load, {rate:,.0f} req/s for all", ["64 connections", "p50 ms", "p99 ms", "x nginx"], rows)
+
+
+def paced(url: str, rate: float, seconds: int) -> tuple[float, float]:
+    """The milliseconds after which 50 and 99 % of all requests were answered that were due at this rate."""
+    command = [sys.executable, str(HERE / "pace.py"), str(rate), "64", str(seconds), url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        pin(process.pid, 1)
+        said, _ = process.communicate()
+    late = _LATE.search(said)
+    if late is None:
+        raise RuntimeError(said)
+    return float(late[1]), float(late[2])
+
+
 def growth(fronts: Mapping[str, Front], effort: Effort) -> None:
     """The same from one connection to many."""
     rows, steps = [], CONNECTIONS if effort.served_rounds > 1 else (CONNECTIONS[0], CONNECTIONS[-1])
@@ -131,36 +173,35 @@ def bodies(fronts: Mapping[str, Front], effort: Effort) -> None:
     rows, everywhere = [], os.sched_getaffinity(0)
     pin(os.getpid(), 1)
     for name, each in fronts.items():
-        before, speeds = each.memory(), []
+        before, speeds = each.peak(), []
         for transfer in (download, upload):
-            transfer(each.port)
-            speeds.append(median(transfer(each.port) for _ in range(effort.served_rounds)))
-        rows.append([name, *(f"{speed:,.0f}" for speed in speeds), f"{each.memory() - before:+.1f}"])
+            speeds.append(median(transfer(each.port, effort.body) for _ in range(effort.served_rounds)))
+        rows.append([name, *(f"{speed:,.0f}" for speed in speeds), f"{each.peak() - before:+.1f}"])
     os.sched_setaffinity(0, everywhere)
-    table("Proxies, bodies of 100 MiB", ["MB/s", "down", "up", "MiB grown"], rows)
+    table(f"Proxies, bodies of {effort.body >> 20:,} MiB", ["MB/s", "down", "up", "MiB grown at the most"], rows)
 
 
-def download(port: int) -> float:
+def download(port: int, size: int) -> float:
     """MB/s of one body down."""
-    start, left, buffer = time.perf_counter(), BODY, bytearray(1 << 20)
+    start, left, buffer = time.perf_counter(), size, bytearray(1 << 20)
     with socket.create_connection(("127.0.0.1", port)) as client:
-        client.sendall(b"GET /100m HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        client.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         while count := client.recv_into(buffer):
             left -= count
     assert left <= 0, "the body did not come whole"
-    return BODY / 1e6 / (time.perf_counter() - start)
+    return size / 1e6 / (time.perf_counter() - start)
 
 
-def upload(port: int) -> float:
+def upload(port: int, size: int) -> float:
     """MB/s of one body up."""
     start, part = time.perf_counter(), bytes(1 << 20)
     with socket.create_connection(("127.0.0.1", port)) as client:
-        client.sendall(b"POST /up HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % BODY)
-        for _ in range(BODY // len(part)):
+        client.sendall(b"POST /up HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size)
+        for _ in range(size // len(part)):
             client.sendall(part)
         answer = client.recv(1 << 16)
     assert answer.startswith(b"HTTP/1.1 200"), answer
-    return BODY / 1e6 / (time.perf_counter() - start)
+    return size / 1e6 / (time.perf_counter() - start)
 
 
 # The servers
@@ -215,12 +256,12 @@ def granian(app: str, port: int) -> list[str]:
 
 
 @contextmanager
-def upstreams(folder: Path) -> Iterator[int]:
-    """An nginx with a file of 1 KiB and one of 100 MiB; uploads end in a thread here."""
+def upstreams(folder: Path, size: int) -> Iterator[int]:
+    """An nginx with a file of 1 KiB and a large one; uploads end in a thread here."""
     (folder / "1k").write_bytes(os.urandom(512).hex().encode())
-    with (folder / "100m").open("wb") as large:
-        large.truncate(BODY)
-    for each in (folder, folder / "1k", folder / "100m"):
+    with (folder / "large").open("wb") as large:
+        large.truncate(size)
+    for each in (folder, folder / "1k", folder / "large"):
         each.chmod(0o755)
     with socket.create_server(("127.0.0.1", 0)) as sink:
         threading.Thread(target=swallow, args=(sink,), daemon=True).start()

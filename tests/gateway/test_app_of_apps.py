@@ -500,6 +500,18 @@ async def test_an_app_within_layers_is_asked_for_its_document() -> None:
     assert "show-orders" in {each.operation for each in one.gateway.rows()}
 
 
+def test_an_app_that_cannot_make_its_document_is_named() -> None:
+    class Broken:
+        def openapi(self) -> dict[str, Any]:
+            raise RuntimeError("no schema for this")
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            """Nothing."""
+
+    text = mistake(SubApp("broken", "/broken", backend=Broken()))
+    assert text.startswith("SubApp broken.document: cannot be made by the app: RuntimeError: no schema for this.")
+
+
 async def test_a_starlette_app_passes_whole() -> None:
     app = Starlette(routes=[Route("/hello", hello)])
     one = AppOfApps(Gateway, SubApp("hello", "/h", backend=app, **OPEN))

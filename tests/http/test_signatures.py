@@ -201,9 +201,10 @@ def test_every_digest_that_is_known_must_match() -> None:
 
 
 PIECES = (
-    's=("@method"', 's=("@query-param";name="param"', '"@query-param"', ';name="%00"', ";sf", ";bs", ';key="a"', "(", ")",
-    ' "content-digest"', ' "date"', ";created=1618884473", ";created=-1.5", ";created=@-999999999999999", ";created=?1",
-    ';keyid="\\""', ";keyid=a", ";nonce=:A:", ", ", "=", "s2", '"', "\\", ":AA==:", ":=:", "\x0b", "\xff", " ", "@path",
+    's=("@method"', 's=("@query-param";name="param"', '"@query-param"', ';name="%00"', ";sf", ";bs", ';key="a"', "(",
+    ")", ' "content-digest"', ' "date"', ";created=1618884473", ";created=-1.5", ";created=@-999999999999999",
+    ";created=?1", ';keyid="\\""', ";keyid=a", ";nonce=:A:", ", ", "=", "s2", '"', "\\", ":AA==:", ":=:", "\x0b",
+    "\xff", " ", "@path",
 )  # fmt: skip
 
 

@@ -1,6 +1,8 @@
 """The document of a gateway is valid, whole, and says what callers meet there."""
 
+import copy
 import json
+import pickle
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,6 +39,8 @@ from apim_middleware.gateway import Reloadable
 from apim_middleware.openapi import PublishOpenAPI, api_from_openapi, document_of, openapi_of
 from apim_middleware.testing import call
 from apim_middleware.types import Receive, Scope, Send
+
+pytestmark = pytest.mark.anyio
 
 KEYS = MemoryKeys()
 UPSTREAM = "http://upstream:8000"
@@ -251,6 +255,18 @@ def test_components_of_one_name_stay_apart_and_equal_ones_are_one() -> None:
     assert post["operationId"] == "others.create order!"
 
 
+def test_internal_operations_are_not_told_of() -> None:
+    given = document()
+    given["paths"]["/orders"]["post"]["x-internal"] = True
+    assert list(exported(imported(given))["paths"]) == ["/orders/v1/orders/{id}"]
+
+
+def test_an_imported_api_can_be_copied_and_pickled() -> None:
+    first = imported()
+    for again in (copy.deepcopy(first), pickle.loads(pickle.dumps(first))):
+        assert exported(again) == exported(first)
+
+
 def test_the_same_gateway_gives_the_same_document() -> None:
     first = exported(imported(), imported(document(), "others"))
     assert json.dumps(first) == json.dumps(exported(imported(), imported(document(), "others")))
@@ -381,9 +397,6 @@ def test_what_is_exported_can_be_imported() -> None:
 
 
 # Serving it
-
-
-pytestmark = pytest.mark.anyio
 
 
 def gateway(*names: str) -> Gateway:

@@ -709,3 +709,19 @@ def test_an_issuer_may_be_asked_without_tls_on_this_machine_or_when_that_is_said
 )
 def test_no_secret_is_in_a_repr(credential: Any) -> None:
     assert "hush" not in repr(credential)
+
+
+@pytest.mark.anyio
+async def test_a_token_that_is_over_at_once_is_not_asked_for_again_and_again(issuer: Issuer) -> None:
+    """Each answer was over when it came, so that one request asked for tokens as long as its client waited."""
+
+    class Running(FakeClock):
+        def monotonic(self) -> float:
+            self.advance(0.01)
+            return super().monotonic()
+
+    issuer.life = 0.001
+    stack = Stack(UpstreamAuth(credential=ClientCredentials(**GATEWAY)), env=Env(clock=Running(), transport=issuer))
+    with anyio.fail_after(5):
+        answer = await call(stack(Upstream()))
+    assert (answer.status, issuer.times) == (503, 1)

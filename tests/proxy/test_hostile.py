@@ -4,22 +4,16 @@ Whatever is said, nothing desynchronises: the upstream gets what the policies ha
 and the next request on a connection is answered with its own response or, when nobody can tell where it begins, not.
 """
 
-import contextlib
-import os
 import re
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
-from tests.servers import free_port, program, serving
 from tests.transports.hostile import BODIES, EXCESS, HEADS
 
-from .hostile_gateway import gateway
+from .gateways import SERVERS, fronted
 from .hostile_requests import REQUESTS
 from .hostile_upstream import Upstream
 
-GRANIAN = (sys.executable, "-m", "granian", "--interface", "asgi", "--no-log", "--loop", "asyncio", "--http", "1")
 RESPONSES = [*HEADS.values(), *BODIES.values(), *(said for _, said in EXCESS.values())]
 AFTER = b"GET /after HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
@@ -29,16 +23,13 @@ def upstream():
     return Upstream(RESPONSES)
 
 
-@pytest.fixture(scope="module", params=["httptools", "h11", "granian"])
+@pytest.fixture(scope="module", params=SERVERS)
 def front(request, upstream, tmp_path_factory):
-    with upstream.listening() as origin, contextlib.ExitStack() as stack:
-        if request.param != "granian":
-            yield stack.enter_context(serving(gateway(origin), http=request.param))
-            return
-        port, log = free_port(), tmp_path_factory.mktemp("granian") / "log"
-        where = ("--factory", "--port", str(port), "--working-dir", str(Path(__file__).parent), "hostile_gateway:made")
-        environment = {**os.environ, "APIM_TEST_ORIGIN": origin}
-        yield stack.enter_context(program([*GRANIAN, *where], port, log=log, environment=environment))
+    with (
+        upstream.listening() as origin,
+        fronted(request.param, "witnessed", origin, tmp_path_factory.mktemp("front")) as running,
+    ):
+        yield running
 
 
 def answers(heard):

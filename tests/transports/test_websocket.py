@@ -49,11 +49,18 @@ def cut(raw: bytes, places) -> list[bytes]:
     return [raw[begin:end] for begin, end in itertools.pairwise(at)]
 
 
+def shaken(connection):
+    """The answer to a handshake on this connection."""
+    answer = connection.begin("GET", None, upgrades=True)
+    answer.status, answer.headers = 101, []
+    return answer
+
+
 async def heard(parts) -> tuple[list[str | bytes], Closing | None]:
     """What is read of bytes that came behind the handshake, when the connection is closed then."""
     loop = asyncio.get_running_loop()
     connection = Connection(loop, Nobody(), "http://upstream.example")
-    answer = connection.begin("GET", None, upgrades=True)
+    answer = shaken(connection)
     answer.parts = list(parts)
     websocket = UpstreamWebSocket(loop, connection, answer, None, WebSockets())
     messages = []
@@ -94,7 +101,7 @@ async def fed_until_it_waits(raw: bytes, times: int) -> int:
     async with server:
         connection = Connection(loop, Nobody(), "http://upstream.example")
         await loop.create_connection(lambda: connection, *server.sockets[0].getsockname())
-        websocket = UpstreamWebSocket(loop, connection, connection.begin("GET", None), None, WebSockets())
+        websocket = UpstreamWebSocket(loop, connection, shaken(connection), None, WebSockets())
         fed = 0
         while websocket._reading and fed < times:
             websocket.data_received(raw)
@@ -128,3 +135,26 @@ def test_half_a_message_is_none(messages, cuts, missing):
     assert kept == messages[: len(kept)]
     assert len(kept) < len(messages)
     assert end == Closing(1011, "upstream-broken")
+
+
+def test_many_small_frames_let_others_have_their_turn():
+    """What came at once was looked at in one go: 256 KiB of empty frames kept everybody waiting for seconds."""
+
+    async def beside():
+        ping, close = Frame(Opcode.PING, b"").serialize(mask=False), Frame(Opcode.CLOSE, b"\x03\xe8bye")
+        task = asyncio.create_task(heard([ping * 10_000 + frames("there", [], 0) + close.serialize(mask=False)]))
+        turns = 0
+        while not task.done():
+            await asyncio.sleep(0)
+            turns += 1
+        return turns, *await task
+
+    turns, messages, end = asyncio.run(beside())
+    assert (messages, end) == (["there"], Closing(1000, "bye"))
+    assert turns >= 10
+
+
+def test_what_came_before_the_connection_was_lost_is_read_however_much_it_was():
+    messages = ["x" * 40] * 5_000
+    raw = b"".join(frames(message, [], 0) for message in messages)
+    assert asyncio.run(heard([raw])) == (messages, Closing(1011, "upstream-broken"))

@@ -17,6 +17,7 @@ RETRY = 5.0
 """Seconds after a failure in which nobody is asked again."""
 
 _MOST_WAITING = 256
+_SHORTEST = 0.5  # seconds
 
 
 class Unavailable(Exception):
@@ -110,7 +111,7 @@ class Renewing(Generic[T]):
             done.set()
 
     def _take(self, fetched: Fetched[T]) -> None:
-        if not fetched.good > 0:
+        if not fetched.good >= _SHORTEST:  # else it would be fetched again and again for the one who waits for it
             raise Unavailable("it had ended when it came")
         self._held, self._since = fetched, self._now()
 

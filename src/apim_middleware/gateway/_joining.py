@@ -1,11 +1,12 @@
 """From a sub app to the API it is: its document read or fetched, and what it does while that is not there."""
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any, cast
 from urllib.parse import urlsplit
+
+import anyio.to_thread
 
 from apim_middleware._jose.documents import BadDocument, asked
 from apim_middleware.documentation import Answer, Documentation
@@ -55,7 +56,10 @@ def present(app: SubApp) -> Api | None:
 
 async def joined(app: SubApp, transport: Transport) -> Api:
     """The API of an app, its document fetched if need be. Raises ConfigError."""
-    return present(app) or _api(app, await _fetched(app, transport))
+    if app.url is None:
+        return _api(app, _given(app))
+    fetched = await _fetched(app, transport)
+    return await anyio.to_thread.run_sync(_api, app, fetched)  # a large one takes seconds to read
 
 
 def _plain(app: SubApp) -> Api:
@@ -107,25 +111,35 @@ def _server_path(app: SubApp) -> str | None:
 
 
 def _given(app: SubApp) -> bytes | PurePath | Mapping[str, Any] | None:
-    return _told_by(app.backend) if app.document is None or isinstance(app.document, str) else app.document
+    if app.document is not None and not isinstance(app.document, str):
+        return app.document
+    try:
+        return _told_by(app.backend)
+    except Exception as error:
+        raise app.mistaken(f"cannot be made by the app: {type(error).__name__}: {error}") from error
 
 
 def _told_by(app: Any) -> Mapping[str, Any] | None:  # noqa: ANN401 - apps of other frameworks
     """The document an app of this process has of itself: FastAPI's, Litestar's, or that of the app within layers."""
-    while not hasattr(app, "openapi") and not hasattr(app, "openapi_schema") and hasattr(app, "app"):
+    while not _has_document(app) and hasattr(app, "app"):
         app = app.app
+    if not _has_document(app):
+        return None
     if callable(getattr(app, "openapi", None)):
         return _fresh(app)
-    with contextlib.suppress(Exception):  # Litestar raises where documents are switched off
-        return cast("Mapping[str, Any]", app.openapi_schema.to_schema())
-    return None
+    return None if app.openapi_config is None else cast("Mapping[str, Any]", app.openapi_schema.to_schema())
+
+
+def _has_document(app: object) -> bool:
+    return hasattr(app, "openapi") or hasattr(type(app), "openapi_schema")  # Litestar's may raise when it is read
 
 
 def _fresh(app: Any) -> Mapping[str, Any]:  # noqa: ANN401 - a FastAPI app
     """FastAPI keeps the first document it made; routes may still be added."""
-    kept = getattr(app, "openapi_schema", None)
+    if not hasattr(app, "openapi_schema"):
+        return cast("Mapping[str, Any]", app.openapi())
+    kept, app.openapi_schema = app.openapi_schema, None
     try:
-        app.openapi_schema = None
         return cast("Mapping[str, Any]", app.openapi())
     finally:
         app.openapi_schema = kept

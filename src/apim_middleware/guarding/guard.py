@@ -50,8 +50,9 @@ def guard(
 ) -> "Guarded":
     """An app behind policies: ``policies`` in front of everything, those in ``routes`` in front of what they select.
 
-    The routes are the app's own (FastAPI, Starlette or a Router), mounts, included routers and WebSockets too. What
-    fits none of them, 404s and redirects, passes ``policies`` alone, and those for all paths below one. A selector is
+    The routes are the app's own (FastAPI, Starlette or a Router, Litestar), mounts, included routers and WebSockets
+    too. What fits none of them, 404s and redirects, passes ``policies`` alone, and those for all paths below one. A
+    selector is
 
     - a template as the app has it, ``"/orders/{id}"``, of all methods or of one: ``"GET /orders"``;
     - all paths below one, ``"/admin/*"``: the path that is asked for decides, whichever route it takes;

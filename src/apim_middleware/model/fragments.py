@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 
+from apim_middleware.documentation import Documentation, documentation_of, together
 from apim_middleware.errors import ConfigError
 from apim_middleware.exchange import Exchange
 from apim_middleware.model._values import Value, check_name
@@ -19,6 +20,11 @@ class Fragment(Value):
     def __post_init__(self) -> None:
         """It has a name."""
         check_name(self)
+
+    @property
+    def documentation(self) -> Documentation:
+        """That of its policies together."""
+        return together(map(documentation_of, self.policies))
 
     def __call__(self, app: ASGIApp) -> ASGIApp:
         """The policies in front of an app, where somebody uses them so."""

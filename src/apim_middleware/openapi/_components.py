@@ -34,7 +34,7 @@ class Components:
 
     def claim(self, source: "Source", section: str, reference: str) -> tuple[str, bool]:
         """The name for what a reference of a source leads to, and whether it is still to be added."""
-        wished = _UNCLEAN.sub("-", steps_of(reference)[-1]).strip("-") or section
+        wished = _UNCLEAN.sub("-", steps_of(reference)[-1] if reference != "#" else "").strip("-") or section
         named = self.sections.setdefault(section, {})
         for name in (wished, *itertools.islice(_names(f"{source.owner}.{wished}"), len(named) + 1)):
             known = self._sources.get((section, name))

@@ -1,33 +1,21 @@
 """From a gateway to the OpenAPI documents of what callers can call, and of what stands in front of it."""
 
-import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import quote
 
-from apim_middleware.documentation import Answer, Documentation, Told, documentation_of, either, together
 from apim_middleware.errors import ConfigError
-from apim_middleware.gateway._compiled import Row
 from apim_middleware.gateway.app import Gateway
-from apim_middleware.model import ANY, WEBSOCKET, Api, Definition, Operation
+from apim_middleware.model import ANY, WEBSOCKET, Api
 from apim_middleware.openapi._components import Components, Source
+from apim_middleware.openapi._contexts import PARAMETERS, Contexts, Found, operations
 from apim_middleware.openapi._operations import Writer, resolved
-from apim_middleware.proxy.app import Proxy
-from apim_middleware.proxy.pool import Pool
 
 OPENAPI = "3.1.1"
 """The version of the documents."""
 
 _EVERY = ("get", "put", "post", "delete", "options", "head", "patch")
-_PARAMETERS = re.compile(r"\{([^{}]*)\}")
 _TEXT = {"type": "string"}
-_PLAIN = "/!$&'()*+,;=:@-._~"
-_UPSTREAM = Documentation(
-    answers=(Answer(502, ("upstream-unreachable", "upstream-broken")), Answer(504, ("upstream-timeout",)))
-)
-_NOBODY = Documentation(answers=(Answer(503, ("no-upstream-available",), ("retry-after",)),))
 _DROPPED = frozenset(("servers", "security", "operationId", "deprecated"))
 
 
@@ -59,7 +47,7 @@ def openapi_of(
     _check(gateway, product, api, api_version)
     found = [
         each
-        for each in _operations(gateway)
+        for each in operations(gateway)
         if (api is None or each.api.name == api)
         and (api_version is None or each.version in ("", api_version))
         and (host is None or _answers_to(each.api, host))
@@ -96,63 +84,20 @@ def _info(gateway: Gateway, product: str | None, title: str, version: str) -> di
     return info
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Found:
-    """One operation of a gateway, with a row for each context it can be called in."""
-
-    definition: Definition
-    operation: Operation
-    rows: tuple[Row, ...]
-
-    @property
-    def api(self) -> Api:
-        return self.definition.api
-
-    @property
-    def version(self) -> str:
-        return "" if self.definition.version is None else self.definition.version.name
-
-    @property
-    def path(self) -> str:
-        """The path as OpenAPI writes it, with what must be in the query."""
-        path, asked = self.rows[0].path, self.operation.template.partition("?")[2]
-        path = f"{path[:-1]}{{path}}" if path.endswith("/*") else path
-        parts = _PARAMETERS.split(path)  # text and names, by turns
-        parts[::2] = [quote(each, safe=_PLAIN) for each in parts[::2]]
-        parts[1::2] = [f"{{{each.removeprefix('*').removesuffix(':path')}}}" for each in parts[1::2]]
-        return "".join(parts) + (f"?{asked}" if asked else "")
-
-    @property
-    def negotiated(self) -> bool:
-        """Whether callers say with a header or a parameter which version they mean."""
-        return self.api.versions is not None and self.api.versions.by != "path"
-
-
-def _operations(gateway: Gateway) -> Iterator[_Found]:
-    rows = gateway.rows()
-    for entry in gateway.compiled.entries:
-        for edition in entry.editions():
-            for endpoint in edition.endpoints:
-                found = tuple(next(rows) for _ in entry.contexts())
-                version = edition.definition.version
-                internal = (endpoint.operation.document or {}).get("x-internal") is True
-                if edition.definition.current and not internal and not (version is not None and version.retired):
-                    yield _Found(definition=edition.definition, operation=endpoint.operation, rows=found)
-
-
 class _Document:
     """The document of some operations."""
 
-    def __init__(self, gateway: Gateway, product: str | None, found: list[_Found]) -> None:
-        self._gateway, self._product = gateway, product
+    def __init__(self, gateway: Gateway, product: str | None, found: list[Found]) -> None:
         self._components = Components()
         self._writer = Writer(self._components, azure=gateway.errors == "azure")
         self._sources: dict[int, Source] = {}
-        self._told: dict[object, Documentation] = {}
-        self._slots: defaultdict[tuple[str, str], list[_Found]] = defaultdict(list)
+        self._contexts = Contexts(gateway, product)
+        self._versions: defaultdict[str, set[str]] = defaultdict(set)
+        self._slots: defaultdict[tuple[str, str], list[Found]] = defaultdict(list)
         for each in found:
             for method in _methods(each.operation.method):
                 self._slots[each.path, method].append(each)
+            self._versions[each.path].add(each.version)
         self._shown = {slot: self._chosen(slot, some) for slot, some in self._slots.items()}
         self._ids = self._named()
 
@@ -161,8 +106,6 @@ class _Document:
         sections: dict[str, dict[str, Any]] = {"paths": {}, "x-ms-paths": {}}
         first: dict[tuple[str, str], str] = {}
         for (path, method), each in self._shown.items():
-            if self._is_overruled(path, method, each):
-                continue
             plain = path.partition("?")[0]
             holder = plain if (plain, method) in self._shown else first.setdefault((plain, method), path)
             alone = holder == path
@@ -180,14 +123,7 @@ class _Document:
         }
         return {name: value for name, value in document.items() if value or name == "paths"}
 
-    def _is_overruled(self, path: str, method: str, each: _Found) -> bool:
-        """Whether it is for any method, or a WebSocket, and this method has an operation of its own."""
-        own = self._slots[path, method]
-        return each.operation.method in (ANY, WEBSOCKET) and any(
-            other.operation.method == method.upper() for other in own if other.api is each.api
-        )
-
-    def _chosen(self, slot: tuple[str, str], found: list[_Found]) -> _Found:
+    def _chosen(self, slot: tuple[str, str], found: list[Found]) -> Found:
         """Which of several with one path and method is shown."""
         exact = [each for each in found if each.operation.method == slot[1].upper()] or found
         apis = list(dict.fromkeys(each.api.name for each in exact))
@@ -218,12 +154,12 @@ class _Document:
                 source.ids[str(each.operation.document.get("operationId"))] = free
         return found
 
-    def _wished(self, each: _Found, method: str) -> str:
+    def _wished(self, each: Found, method: str) -> str:
         given = (each.operation.document or {}).get("operationId")
         name = given if isinstance(given, str) else each.operation.name
         return f"{name}-{method}" if each.operation.method == ANY else name
 
-    def _operation(self, each: _Found, path: str, method: str) -> dict[str, Any]:
+    def _operation(self, each: Found, path: str, method: str) -> dict[str, Any]:
         root: Mapping[str, Any] = {"components": self._components.sections}
         operation = self._described(each)
         operation["operationId"] = self._ids[path, method]
@@ -234,10 +170,10 @@ class _Document:
             operation["x-websocket"] = True
             operation.setdefault("responses", {"101": {"description": "The WebSocket is open."}})
         operation.setdefault("responses", {"default": {"description": "What the backend answers."}})
-        self._writer.write(operation, method, self._documentation(each), root=root)
+        self._writer.write(operation, method, self._contexts.documentation(each), root=root)
         return operation
 
-    def _described(self, each: _Found) -> dict[str, Any]:
+    def _described(self, each: Found) -> dict[str, Any]:
         """What its own document, or its fields, say of it."""
         given, source = each.operation.document, self._source(each)
         operation: dict[str, Any] = {}
@@ -252,11 +188,11 @@ class _Document:
         ):  # fmt: skip
             if value:
                 operation[name] = value
-        if _deprecation(each) is not None or (given or {}).get("deprecated") is True:
+        if each.deprecation is not None or (given or {}).get("deprecated") is True:
             operation["deprecated"] = True
         return operation
 
-    def _source(self, each: _Found) -> Source | None:
+    def _source(self, each: Found) -> Source | None:
         root = getattr(each.operation.document, "root", None) or each.api.document
         if root is None:
             root = {"openapi": OPENAPI}
@@ -264,9 +200,9 @@ class _Document:
             self._sources[id(root)] = Source(root, each.api.name, self._components)
         return self._sources[id(root)]
 
-    def _parameters(self, each: _Found, path: str, given: list[Any], root: Mapping[str, Any]) -> list[Any]:
+    def _parameters(self, each: Found, path: str, given: list[Any], root: Mapping[str, Any]) -> list[Any]:
         known = {(one.get("in"), one.get("name")) for one in (resolved(part, root) for part in given)}
-        inside = [name for name in _PARAMETERS.findall(path.partition("?")[0]) if ("path", name) not in known]
+        inside = [name for name in PARAMETERS.findall(path.partition("?")[0]) if ("path", name) not in known]
         asked = [part for part in each.operation.url_template.query if ("query", part[0]) not in known]
         return [
             *given,
@@ -275,55 +211,16 @@ class _Document:
             *self._version_parameter(each, path),
         ]
 
-    def _version_parameter(self, each: _Found, path: str) -> Iterable[dict[str, Any]]:
+    def _version_parameter(self, each: Found, path: str) -> Iterable[dict[str, Any]]:
         versions = each.api.versions
         if versions is None or versions.by == "path":
             return
-        here = {other.version for (p, _), some in self._slots.items() if p == path for other in some}
+        here = self._versions[path]
         schema: dict[str, Any] = {"type": "string", "enum": [v.name for v in versions.versions if v.name in here]}
         required: dict[str, Any] = {"required": True}
         if versions.default in here:
             schema["default"], required = versions.default, {}
         yield {"name": versions.parameter, "in": versions.by, **required, "schema": schema}
-
-    def _documentation(self, each: _Found) -> Documentation:
-        rows = [row for row in each.rows if self._product is None or row.product == self._product]
-        layers = tuple(tuple(id(layer) for _, layer in row.layers) for row in rows)
-        key = each.api.name, each.version, id(_deprecation(each)), layers  # which many operations share
-        found = self._told.get(key)
-        if found is None:
-            found = self._told[key] = either(self._of_row(each, row) for row in rows)
-        return found
-
-    def _of_row(self, each: _Found, row: Row) -> Documentation:
-        """What stands in front of an operation in one context, outermost first."""
-        name = self._gateway.name
-        outer = [layer for place, layer in row.layers if place == name or place.startswith(f"{name}/product/")]
-        first = [layer for place, layer in row.layers if place == name]
-        inner = [layer for _, layer in row.layers[len(outer) :]]
-        return together(
-            (
-                *map(documentation_of, first),
-                self._subscription(each, row),
-                _of_versions(each),
-                *map(documentation_of, outer[len(first) :]),
-                _of_deprecation(each),
-                *map(documentation_of, inner),
-                _of_backend(each),
-            )
-        )
-
-    def _subscription(self, each: _Found, row: Row) -> Documentation:
-        auth = self._gateway.authenticator
-        if auth is None:
-            return Documentation()
-        header = auth.header if each.api.key_header is None else each.api.key_header
-        query = auth.query if each.api.key_query is None else each.api.key_query
-        found = documentation_of(replace(auth, header=header, query=query, optional=False))
-        if row.subscription_required:
-            return found
-        outage = tuple(answer for answer in found.answers if answer.status >= 500)
-        return replace(found.optional(), answers=outage)
 
     def _tags(self) -> list[dict[str, Any]]:
         """The tags of the imported documents, those of one name once."""
@@ -345,33 +242,3 @@ def _methods(method: str) -> tuple[str, ...]:
     if method == ANY:
         return _EVERY
     return ("get",) if method == WEBSOCKET else (method.lower(),)
-
-
-def _deprecation(each: _Found) -> Any:  # noqa: ANN401 - a Deprecation or None
-    version = each.definition.version
-    return each.operation.deprecation or (version.deprecation if version else None) or each.api.deprecation
-
-
-def _of_deprecation(each: _Found) -> Documentation:
-    ending = _deprecation(each)
-    if ending is None:
-        return Documentation()
-    linked = ending.link or ending.sunset_link or ending.successor
-    names = ("deprecation", *(("sunset",) if ending.sunset else ()), *(("link",) if linked else ()))
-    return Documentation(headers=tuple(map(Told, names)))
-
-
-def _of_versions(each: _Found) -> Documentation:
-    versions = each.api.versions
-    if versions is None or versions.by == "path":
-        return Documentation()
-    unknown = ("api-version-unknown",) if versions.default else ("api-version-missing", "api-version-unknown")
-    return Documentation(answers=(Answer(400, ("api-version-ambiguous",)), Answer(404, unknown)))
-
-
-def _of_backend(each: _Found) -> Documentation:
-    backend = each.definition.backend
-    if not isinstance(backend, str | Proxy | Pool):
-        return Documentation()
-    upstream = backend.upstream if isinstance(backend, Proxy) else backend
-    return _UPSTREAM.before(_NOBODY) if isinstance(upstream, Pool) else _UPSTREAM

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from inspect import iscoroutinefunction
@@ -25,6 +25,8 @@ access = logging.getLogger("apim_middleware.access")
 _HEADS = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
 _BODIES = frozenset({"http.response.body", "http.response.zerocopysend", "websocket.http.response.body"})
 _GONE = frozenset({"http.disconnect", "websocket.disconnect"})
+
+_encoded = json.JSONEncoder(default=str).encode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,7 @@ class _Logged:
     def __init__(self, rule: AccessLog, app: ASGIApp, env: Env) -> None:
         self._app, self.clock = app, env.clock
         self._write = rule.write
+        self._second, self._prefix = -1.0, ""
         self.notes = Notes(
             redact=rule.redact,
             request_headers=rule.request_headers,
@@ -103,22 +106,34 @@ class _Logged:
                 scope.pop(KEY, None)
 
     def line(self, entry: dict[str, Any]) -> None:
-        """Write a line; whatever goes wrong with that is told to the other log."""
-        if self._write is None:
-            access.info("%s", json.dumps(entry, default=str))
-        else:
-            self._write(json.dumps(entry, default=str))
+        """Write a line."""
+        if self._write is not None:
+            self._write(_encoded(entry))
+        elif access.isEnabledFor(logging.INFO):
+            access.info("%s", _encoded(entry))
+
+    def when(self, moment: float) -> str:
+        """A time as RFC 3339 writes it; all but the milliseconds is the same for a second."""
+        second, part = divmod(moment, 1)
+        if second != self._second:
+            self._second, self._prefix = second, datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        return f"{self._prefix}.{int(part * 1000):03}Z"
 
 
 class _Entry:
     """One call under way, and what will be said of it."""
 
+    __slots__ = (
+        "_began", "_ended", "_exchange", "_house", "_lasted", "_left", "_receive", "_said", "_scope", "_send",
+        "_status", "_time", "_trailers", "error",
+    )  # fmt: skip
+
     def __init__(self, house: _Logged, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
         self._house, self._scope, self._receive, self._send = house, scope, receive, send
         self._exchange = exchange
         self._began, self._time = house.clock.monotonic(), house.clock.now()
-        self._request = house.notes.of_request(scope, house.notes.method(scope))  # policies may change it
-        self._response: dict[str, Any] = {}
+        self._said = house.notes.of_request(scope, house.notes.method(scope))  # policies may change the request
+        self._status: int | None = None
         self._lasted: float | None = None  # seconds to the last byte, once it is sent
         self._trailers = self._left = self._ended = False
         self.error: BaseException | None = None
@@ -134,12 +149,12 @@ class _Entry:
         """The ``send`` the app gets."""
         kind = message["type"]
         if kind in _HEADS:
-            self._response["http.response.status_code"] = message.get("status", 101)  # accepted, it has no other
-            self._response |= self._house.notes.of_response(message.get("headers") or ())
+            self._status = message.get("status", 101)  # an accepted WebSocket has no other
+            self._said |= self._house.notes.of_response(message.get("headers") or ())
             self._trailers = message.get("trailers", False)
         elif kind == "websocket.close":
-            self._response.setdefault("http.response.status_code", 403)  # as servers answer a handshake then
-            self._response["apim.websocket.close_code"] = message.get("code", 1000)
+            self._status = self._status or 403  # as servers answer a handshake that is closed instead of accepted
+            self._said["apim.websocket.close_code"] = message.get("code", 1000)
         try:
             await self._send(message)
         except OSError:
@@ -147,7 +162,7 @@ class _Entry:
             raise
         if self._lasted is None and self._is_last(message):
             self._lasted = self._house.clock.monotonic() - self._began
-            if self._response.get("http.response.status_code", 500) < 500:
+            if (self._status or 500) < 500:
                 self.end()  # else what went wrong may still come: frameworks answer 500 first and raise afterwards
 
     def _is_last(self, message: Message) -> bool:
@@ -164,31 +179,39 @@ class _Entry:
             return
         self._ended = True
         try:
-            self._house.line(self._said())
+            self._house.line(self._line())
         except Exception:
             log.exception("a call could not be written down")
 
-    def _said(self) -> dict[str, Any]:
-        """The line."""
-        exchange, scope = self._exchange, self._scope
-        lasted = self._house.clock.monotonic() - self._began if self._lasted is None else self._lasted
-        when = datetime.fromtimestamp(self._time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    def _line(self) -> dict[str, Any]:
+        exchange, house = self._exchange, self._house
+        lasted = house.clock.monotonic() - self._began if self._lasted is None else self._lasted
+        line = {"time": house.when(self._time), "seconds": round(max(lasted, 0.0), 6), "outcome": self._outcome()}
+        line |= self._said
         if exchange.forwarded:  # then somebody further in knows better who the client is
-            self._request |= origin(scope, dict(reversed(scope["headers"])).get(b"host"))
-        route = self._house.notes.route(exchange.attributes.get("http.route") or route_of(scope))
-        parent = traceparent(get_all(scope["headers"], b"traceparent"))
-        return {
-            "time": when,
-            "seconds": round(max(lasted, 0.0), 6),
-            "outcome": self._outcome(),
-            **self._request,
-            **self._response,
-            **self._caller(),
-            **told(exchange),
-            **({"http.route": route} if route else {}),
-            **({"error.type": type_name(self.error)} if self.error is not None else {}),
-            **({"trace_id": parent.split("-")[1]} if parent else {}),
-        }
+            line |= origin(self._scope, dict(reversed(self._scope["headers"])).get(b"host"))
+        if self._status is not None:
+            line["http.response.status_code"] = self._status
+        line |= told(exchange)
+        for name, value in self._found():
+            if value:
+                line[name] = value
+        return line
+
+    def _found(self) -> Iterator[tuple[str, str | None]]:
+        """What others have found out: who it was, where it went, and what became of it."""
+        exchange, scope = self._exchange, self._scope
+        if exchange.principal is not None:
+            yield "apim.caller", exchange.principal.subject
+            yield "apim.issuer", exchange.principal.issuer
+        if exchange.subscription is not None:
+            yield "apim.subscription", exchange.subscription.id
+        yield "apim.product", exchange.product
+        yield "http.route", self._house.notes.route(exchange.attributes.get("http.route") or route_of(scope))
+        if self.error is not None:
+            yield "error.type", type_name(self.error)
+        if parent := traceparent(get_all(scope["headers"], b"traceparent")):
+            yield "trace_id", parent.split("-")[1]
 
     def _outcome(self) -> str:
         if self._left and self._scope["type"] == "http":
@@ -196,14 +219,3 @@ class _Entry:
         if self.error is not None:
             return "failed"
         return "incomplete" if self._lasted is None and not self._left else "completed"
-
-    def _caller(self) -> dict[str, str]:
-        """Who it was, as far as anybody has found out."""
-        principal, subscription = self._exchange.principal, self._exchange.subscription
-        found = {
-            "apim.caller": principal.subject if principal is not None else "",
-            "apim.issuer": principal.issuer if principal is not None else "",
-            "apim.subscription": subscription.id if subscription is not None else "",
-            "apim.product": self._exchange.product or "",
-        }
-        return {name: value for name, value in found.items() if value}

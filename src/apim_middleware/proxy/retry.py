@@ -46,7 +46,8 @@ class Retry(Configured):
     buried; ten, and one more each second, there may be in any case."""
 
     per_try: float | None = None
-    """Seconds each time may take until the response head; None for no limit beside those of the proxy."""
+    """Seconds each time may take until the response head; None for no limit beside those of the proxy. A client whose
+    body does not come in that time gets 408 ``request-timeout``, and no member is blamed for it."""
 
     deadline: float | None = None
     """Seconds all times together may take until the response head, waiting included; None for no limit."""

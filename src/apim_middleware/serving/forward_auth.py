@@ -54,9 +54,9 @@ class ForwardAuth(Configured):
 
     For Caddy's ``forward_auth``, nginx's ``auth_request``, Traefik's ForwardAuth and Envoy's HTTP ext_authz. The
     request is judged by the layer as if it had come here itself: its method, target, host, scheme, client address and
-    headers are those the front server tells of. A request the layer lets through is answered 200, with the headers
-    named here as its policies have set them, for the front server to put on the request. Any other answer is the
-    client's: 401 with its challenge, 403, 429 with ``Retry-After``.
+    headers are those the front server tells of; the certificate it may show is its own, and no client's. A request the
+    layer lets through is answered 200, with the headers named here as its policies have set them, for the front server
+    to put on the request. Any other answer is the client's: 401 with its challenge, 403, 429 with ``Retry-After``.
 
     The front server sends no body: a policy that asks for one gets 500 ``body-not-told``. Refusals of its own: 403
     ``peer-not-trusted`` for whoever is not the front server, 400 ``forwarding-incomplete`` and

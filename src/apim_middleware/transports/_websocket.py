@@ -23,6 +23,8 @@ from apim_middleware.types import RawHeaders
 _log = logging.getLogger("apim_middleware.frames")
 _log.setLevel(logging.WARNING)  # what messages say is nobody's business
 
+_SLICE = 2048  # bytes of frames that are read in one go: of the smallest, a thousand
+_MANY = 512  # frames after which others have their turn: each costs microseconds, and 256 KiB may come at once
 _AHEAD = 65536  # bytes of messages beyond which the upstream has to wait for the reader
 _PLACE = 128  # bytes a message takes besides its own, so that empty ones count as well
 _UNASKED = 1024 * 1024  # bytes of pongs an upstream may make us owe it without taking them
@@ -55,6 +57,9 @@ class UpstreamWebSocket(asyncio.Protocol):
         self._messages: deque[tuple[str | bytes, int]] = deque()
         self._held = 0  # bytes of them
         self._part = bytearray()  # of a message that is not whole
+        self._came = b""  # and was not looked at yet
+        self._turn: asyncio.Handle | None = None  # in which it will be
+        self._lost = False
         self._is_text = False
         self._reading = self._writable = True
         self._deaf = False  # nobody reads any more
@@ -165,7 +170,9 @@ class UpstreamWebSocket(asyncio.Protocol):
         self._await_goodbye()
 
     def _go_on(self) -> None:
-        if not self._reading and self._transport is not None:
+        if self._came:
+            self._turn = self._turn or self._loop.call_soon(self._take_in)
+        elif not self._reading and self._transport is not None:
             self._reading, self._asked = True, None
             self._heard = self._loop.time()
             if not self._transport.is_closing():
@@ -176,29 +183,59 @@ class UpstreamWebSocket(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Frames of the upstream, whole or in part."""
         self._heard, self._asked = self._loop.time(), None
-        self._frames.receive_data(data)
-        for event in self._frames.events_received():
-            if isinstance(event, Frame):
-                self._take(event)
+        self._came = self._came + data if self._came else data
+        if self._turn is None:
+            self._take_in()
+
+    def _take_in(self) -> None:
+        """Look at what has come, as far as there is room for messages and others need not wait too long."""
+        self._turn = None
+        came, at, frames = self._came, 0, 0
+        while at < len(came) and frames < _MANY and self._held < _AHEAD:
+            self._frames.receive_data(came[at : at + _SLICE])
+            at += _SLICE
+            events = self._frames.events_received()
+            frames += len(events)
+            for event in events:
+                if isinstance(event, Frame):
+                    self._take(event)
+        self._came = came[at:]
         self._flush()
         error = self._frames.parser_exc
         if error is not None:
+            self._came = b""
             self._over(Closing(1011, "upstream-message-too-big" if isinstance(error, PayloadTooBig) else _BROKEN))
         self._check_debt()
+        self._see_to_reading()
+
+    def _see_to_reading(self) -> None:
+        """Read on, or let the upstream wait; a connection that is lost ends behind what had come."""
+        if self._lost and not self._came:
+            self._end_lost()
+        elif self._held < _AHEAD:
+            self._go_on()
+        if (self._came or self._held >= _AHEAD) and self._reading and self._transport is not None:
+            self._reading = False
+            self._transport.pause_reading()
 
     def eof_received(self) -> None:
         """The upstream says nothing more; the connection closes of itself."""
 
     def connection_lost(self, error: Exception | None) -> None:
         """Closed, by whichever side."""
-        self._frames.receive_eof()
-        self._over(Closing(1011, _BROKEN))
+        self._lost = True
         if not self._gone.done():
             self._gone.set_result(None)
+        if not self._came:
+            self._end_lost()
         _wake(self._writer)
         if self._timer is not None:
             self._timer.cancel()
         self._connection.connection_lost(error)
+
+    def _end_lost(self) -> None:
+        self._frames.receive_eof()
+        self._over(Closing(1011, _BROKEN))
 
     def pause_writing(self) -> None:
         """The upstream takes no more for now."""
@@ -238,9 +275,6 @@ class UpstreamWebSocket(asyncio.Protocol):
         size = len(raw) + _PLACE
         self._messages.append((message, size))
         self._held += size
-        if self._held >= _AHEAD and self._reading and self._transport is not None:
-            self._reading = False
-            self._transport.pause_reading()
         _wake(self._reader)
 
     def _flush(self) -> None:
@@ -258,7 +292,7 @@ class UpstreamWebSocket(asyncio.Protocol):
     def _check_debt(self) -> None:
         """Give an upstream up that asks for pongs and takes none."""
         most = self._rules.max_message_bytes + _UNASKED
-        if self._transport is not None and self._transport.get_write_buffer_size() > most:
+        if self._transport is not None and not self._lost and self._transport.get_write_buffer_size() > most:
             self._over(Closing(1011, _BROKEN))
             self.abort()
 
