@@ -283,10 +283,18 @@ class Records(Protocol):
         """Delete a record; nothing happens when there is none and that was not excluded. As ``put``."""
         ...
 
+    async def version(self) -> int:
+        """The version of the latest change; whoever reads everything after that can follow from there.
+
+        Raises StoreError.
+        """
+        ...
+
     async def changes(self, after: int, *, limit: int = 1000) -> Sequence[Record]:
         """What was changed behind a version, each record as it is now, in the order of versions.
 
-        Behind 0 it is everything there is. Deleted records are told as such, for as long as that is remembered; behind
-        a version too far back for that, or one that the store has never had, it raises FeedLost. Raises StoreError.
+        Behind 0 it is everything there is, at one moment and whatever the limit: where to begin, after asking for the
+        ``version``. Deleted records are told as such, for as long as that is remembered; behind a version too far back
+        for that, or one that the store has never had, it raises FeedLost. Raises StoreError.
         """
         ...

@@ -8,6 +8,7 @@ import asyncio
 import re
 import sys
 from time import perf_counter
+from typing import cast
 from urllib.parse import urlsplit
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.I)
@@ -24,8 +25,7 @@ class Visitor(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the first request."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)
         self.loop.call_later(max(0.0, self.due - perf_counter()), self.ask)
 
     def ask(self) -> None:
@@ -40,7 +40,8 @@ class Visitor(asyncio.Protocol):
             if end < 0:
                 return
             if not self.heard.startswith(b"HTTP/1.1 2"):
-                raise SystemExit(f"Non-2xx or 3xx responses: {self.heard[:80]!r}")
+                self.fail(f"no 2xx: {self.heard[:80]!r}")
+                return
             length = _LENGTH.search(self.heard)
             self.size = end + 4 + (int(length[1]) if length else 0)
         if len(self.heard) < self.size:
@@ -55,9 +56,18 @@ class Visitor(asyncio.Protocol):
         else:
             self.loop.call_later(self.due - now, self.ask)
 
+    def fail(self, why: str) -> None:
+        """Nothing that was measured counts."""
+        if not self.done.done():
+            self.done.set_exception(RuntimeError(why))
+        self.transport.abort()
+
     def connection_lost(self, error: Exception | None) -> None:
         """All is asked, or the server has hung up."""
-        self.done.set_result(None)
+        if self.due < self.until:
+            self.fail("the server hung up")
+        elif not self.done.done():
+            self.done.set_result(None)
 
 
 async def main(rate: float, connections: int, seconds: float, url: str, lines: list[str]) -> None:

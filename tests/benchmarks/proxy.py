@@ -173,9 +173,11 @@ def bodies(fronts: Mapping[str, Front], effort: Effort) -> None:
     rows, everywhere = [], os.sched_getaffinity(0)
     pin(os.getpid(), 1)
     for name, each in fronts.items():
-        before, speeds = each.peak(), []
-        for transfer in (download, upload):
-            speeds.append(median(transfer(each.port, effort.body) for _ in range(effort.served_rounds)))
+        before = each.peak()
+        speeds = [
+            median(transfer(each.port, effort.body) for _ in range(effort.served_rounds))
+            for transfer in (download, upload)
+        ]
         rows.append([name, *(f"{speed:,.0f}" for speed in speeds), f"{each.peak() - before:+.1f}"])
     os.sched_setaffinity(0, everywhere)
     table(f"Proxies, bodies of {effort.body >> 20:,} MiB", ["MB/s", "down", "up", "MiB grown at the most"], rows)

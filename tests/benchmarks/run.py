@@ -1,6 +1,7 @@
 """Run the benchmarks:  bash tests/benchmarks/install && .venvs/bench/bin/python tests/benchmarks/run.py [TABLE]
 
-``--smoke`` only shows that they run; ``--large`` is for the proxies. What is not installed here is left out of the tables, and said.
+``--smoke`` only shows that they run; ``--large`` is for the proxies. What is not installed here is left out of
+the tables, and said.
 """
 
 import argparse

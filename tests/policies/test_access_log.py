@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import unquote
 
 import anyio
 import pytest
@@ -304,6 +305,13 @@ async def test_paths_may_be_left_out(lines: Lines) -> None:
     assert lines.texts == []
     await call(app, path="/healthy")
     assert lines.only["url.path"] == "/healthy"
+
+
+@pytest.mark.parametrize("path", ["/internal/../orders", "/internal/%2e%2e/orders", "/internal/..%2forders"])
+async def test_no_form_of_a_path_leads_around_the_log(lines: Lines, path: str) -> None:
+    app = lines.app(hello, Knows(), exclude=("/internal/*",))
+    assert (await call(app, path=unquote(path), raw_path=path.encode())).status == 400
+    assert lines.only["http.response.status_code"] == 400
 
 
 async def test_the_logger_gets_the_lines_that_nobody_else_takes(caplog: pytest.LogCaptureFixture) -> None:

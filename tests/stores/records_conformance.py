@@ -128,17 +128,36 @@ class RecordsConformance:
         assert await records.changes(three.version) == []
 
     async def test_changes_come_in_pages(self, records: Records) -> None:
+        seen: list[Record] = []
+        after = (await records.put("api", "first", {})).version
         for number in range(7):
             await records.put("api", f"a{number}", {"n": number})
         await records.delete("api", "a3")
-        seen: list[Record] = []
-        after = 0
         while page := await records.changes(after, limit=2):
             assert len(page) <= 2
             seen += page
             after = page[-1].version
         assert [each.id for each in seen if each.document is not None] == ["a0", "a1", "a2", "a4", "a5", "a6"]
         assert [each.version for each in seen] == sorted(each.version for each in seen)
+
+    async def test_everything_comes_at_once(self, records: Records) -> None:
+        for number in range(7):
+            await records.put("api", f"a{number}", {"n": number})
+        await records.delete("api", "a3")
+        assert [each.id for each in await records.changes(0, limit=2)] == ["a0", "a1", "a2", "a4", "a5", "a6"]
+
+    async def test_who_has_read_everything_can_follow(self, records: Records) -> None:
+        """Although what is there is older than the deletions that are remembered."""
+        await records.put("api", "old", {})
+        for number in range(6):
+            await records.put("api", f"a{number}", {})
+            await records.delete("api", f"a{number}")
+        latest = await records.version()
+        assert await everything(records) == [("api", "old", {})]
+        assert await records.changes(latest) == []
+        changed = await records.put("api", "old", {"n": 1})
+        assert await records.changes(latest) == [changed]
+        assert await records.version() == changed.version
 
     async def test_deletions_are_told_to_those_who_follow(self, records: Records) -> None:
         one = await records.put("api", "a", {})

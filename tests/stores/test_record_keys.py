@@ -117,13 +117,13 @@ async def test_no_record_holds_a_key(keys: RecordKeys, records: Watched) -> None
 async def test_looking_up_asks_once_in_a_while(keys: RecordKeys, records: Watched, clock: FakeClock) -> None:
     for _ in range(100):
         await keys.find(b"x")
-    assert records.asked == 1
+    assert records.asked == 2  # everything, and what changed meanwhile
     clock.advance(0.999)
     await keys.find(b"x")
-    assert records.asked == 1
+    assert records.asked == 2
     clock.advance(0.001)
     await keys.find(b"x")
-    assert records.asked == 2
+    assert records.asked == 3
 
 
 async def test_while_one_asks_the_others_go_on(keys: RecordKeys, records: Watched, clock: FakeClock) -> None:
@@ -271,6 +271,21 @@ async def test_more_subscriptions_than_a_page_are_all_known(keys: RecordKeys, re
         await records.put("subscription", f"s{number}", ring)
     await keys.refresh()
     assert len(keys) == 2500
+
+
+async def test_old_subscriptions_are_followed_past_many_deletions(clock: FakeClock) -> None:
+    records = Watched(clock, max_deleted=2)
+    keys, other = RecordKeys(records, clock=clock), RecordKeys(records, clock=clock)
+    await keys.add(ADA, primary=key_digest("k"))
+    for number in range(6):
+        await keys.add(Subscription(id=f"s{number}"))
+        await keys.remove(f"s{number}")
+    assert await state(other, "k") == "active"
+    asked = records.asked
+    for _ in range(3):
+        clock.advance(1)
+        assert await state(other, "k") == "active"
+    assert records.asked == asked + 3  # and never everything again
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ def test_who_follows_the_changes_knows_what_there_is(taken: list[tuple[str, bool
 
 async def caught_up(records: MemoryRecords, known: dict[str, Any], version: int, limit: int) -> int:
     while True:
+        latest = await records.version() if not version else 0
         try:
             page = await records.changes(version, limit=limit)
         except FeedLost:
@@ -74,6 +75,6 @@ async def caught_up(records: MemoryRecords, known: dict[str, Any], version: int,
             known.pop(each.id, None)
             if each.document is not None:
                 known[each.id] = each.document
-        if not page:
+        if not page and version:
             return version
-        version = page[-1].version
+        version = max(latest, page[-1].version if page else 0)

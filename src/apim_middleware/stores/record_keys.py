@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import anyio
@@ -144,13 +144,20 @@ class RecordKeys:
             self._asking = None
 
     async def _follow(self, copy: _Copy) -> None:
+        if not copy.version:
+            latest = await self._records.version()
+            self._learn(copy, await self._records.changes(0))
+            copy.version = max(copy.version, latest)
         while True:
             page = await self._records.changes(copy.version, limit=_PAGE)
-            for record in page:
-                if record.version > copy.version:  # else somebody learnt more meanwhile
-                    copy.learn(record, self._kind)
+            self._learn(copy, page)
             if len(page) < _PAGE:
                 return
+
+    def _learn(self, copy: _Copy, page: Sequence[Record]) -> None:
+        for record in page:
+            if record.version > copy.version:  # else somebody learnt more meanwhile
+                copy.learn(record, self._kind)
 
     # Changing
 

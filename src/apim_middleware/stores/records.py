@@ -118,6 +118,10 @@ class MemoryRecords:
                 del self._deleted[oldest]
                 self._floor = self._kept.pop(oldest)[0]
 
+    async def version(self) -> int:
+        """The version of the latest change."""
+        return self._version
+
     async def changes(self, after: int, *, limit: int = 1000) -> list[Record]:
         """What was changed behind a version. Raises FeedLost."""
         checked_page(after, limit)
@@ -129,7 +133,8 @@ class MemoryRecords:
                 break
             if after or place not in self._deleted:
                 found.append(place)
-        return [self._record(*place) for place in found[: -limit - 1 : -1]]
+        found.reverse()
+        return [self._record(*place) for place in (found[:limit] if after else found)]
 
     def _match(self, kind: str, record_id: str, if_match: int | None) -> int:
         """The version a record has, when it is the one that was said."""

@@ -82,6 +82,11 @@ class RedisRecords:
         checked(kind, record_id, if_match)
         _done(await self._ask("delete", _name(kind, record_id), _version(if_match), b"%d" % self._max_deleted))
 
+    async def version(self) -> int:
+        """The version of the latest change. Raises StoreError."""
+        [version] = await self._ask("version")
+        return int(version)
+
     async def changes(self, after: int, *, limit: int = 1000) -> list[Record]:
         """What was changed behind a version. Raises FeedLost and StoreError."""
         checked_page(after, limit)

@@ -93,6 +93,11 @@ class SQLiteRecords:
         checked(kind, record_id, if_match)
         await self._change(kind, record_id, None, if_match)
 
+    async def version(self) -> int:
+        """The version of the latest change. Raises StoreError."""
+        [(version,)] = await self._clerk.ask(lambda file: file.execute("SELECT version FROM feed").fetchall())
+        return int(version)
+
     async def changes(self, after: int, *, limit: int = 1000) -> list[Record]:
         """What was changed behind a version. Raises FeedLost and StoreError."""
         checked_page(after, limit)
@@ -152,7 +157,7 @@ def _changes(file: Connection, after: int, limit: int) -> list[tuple[str, str, i
         return FeedLost(f"changes are known from version {floor} to {version}")
     known = "" if after else "AND document IS NOT NULL"
     query = f"SELECT kind, id, version, document FROM records WHERE version > ? {known} ORDER BY version LIMIT ?"  # noqa: S608
-    return file.execute(query, (after, limit)).fetchall()
+    return file.execute(query, (after, limit if after else -1)).fetchall()
 
 
 def _changed(

@@ -109,21 +109,20 @@ function OPERATIONS.changes(after, limit)
   if asked > 0 and (asked < tonumber(floor) or asked > tonumber(version)) then
     return {'lost', floor, version}
   end
-  local found, wanted = {}, tonumber(limit)
-  local from = '(' .. after
-  repeat
-    local some = call('ZRANGEBYSCORE', feed, from, '+inf', 'LIMIT', 0, wanted)
-    for _, name in ipairs(some) do
-      if asked > 0 or call('HEXISTS', documents, name) == 1 then
-        found[#found + 1] = name
-      end
-      from = '(' .. text(tonumber(call('ZSCORE', feed, name)))
-      if #found == wanted then
-        break
-      end
+  if asked > 0 then
+    return rows(call('ZRANGEBYSCORE', feed, '(' .. after, '+inf', 'LIMIT', 0, limit))
+  end
+  local found = {}
+  for _, name in ipairs(call('ZRANGE', feed, 0, -1)) do
+    if call('HEXISTS', documents, name) == 1 then
+      found[#found + 1] = name
     end
-  until #some < wanted or #found == wanted
+  end
   return rows(found)
+end
+
+function OPERATIONS.version()
+  return {call('HGET', state, 'version')}
 end
 
 begin()
