@@ -54,7 +54,7 @@ class Sample(Policy):
         ({"calls": 1, "mode": "deny"}, "Sample.mode: 'deny' is not 'refuse' or 'allow'. Give 'refuse' or 'allow'."),
         ({"calls": 1, "paths": "/a"}, "Sample.paths: '/a' is not a tuple of str. Write paths=(\"...\",), with the comma."),  # noqa: E501
         ({"calls": 1, "paths": (1,)}, "Sample.paths: (1,) is not a tuple of str. Give a tuple of str."),
-        ({"calls": 1, "by": "client"}, "Sample.by: 'client' is not a function of 1 argument. Give a function of 1 argument."),
+        ({"calls": 1, "by": "client"}, "Sample.by: 'client' is not a function of 1 argument. Give a function of 1 argument."),  # noqa: E501
         ({"calls": 1, "limits": {"a": "b"}}, "Sample.limits: {'a': 'b'} is not Mapping of str and int. Give Mapping of str and int."),  # noqa: E501
         ({"calls": 1, "clock": 5}, "Sample.clock: 5 is not Clock or None. Give Clock or None."),
         ({"calls": 0}, "Sample.calls: 0 lets nobody in. Give a number of at least 1."),

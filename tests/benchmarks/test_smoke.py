@@ -133,7 +133,9 @@ def tokens() -> str:
     return printed("tokens")
 
 
-@pytest.mark.parametrize("title", ["Proxies, one core each", "Proxies as connections grow", "Proxies, bodies"])
+@pytest.mark.parametrize(
+    "title", ["Proxies, one core each", "Proxies at half load", "Proxies as connections grow", "Proxies, bodies"]
+)
 def test_the_proxies_are_compared(proxy: str, title: str) -> None:
     assert f"\n{title}" in proxy
 
