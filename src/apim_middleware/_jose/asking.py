@@ -11,7 +11,7 @@ from typing import NamedTuple, NoReturn, TypeVar
 from apim_middleware._jose.binding import Possession, check_plainly
 from apim_middleware._jose.flights import Flights
 from apim_middleware._jose.introspection import Endpoint, Unavailable
-from apim_middleware._jose.places import Find
+from apim_middleware._jose.places import TOKEN, Find
 from apim_middleware._jose.refusals import SOON, Refusals, proofs_refused
 from apim_middleware._jose.rules import Claims, Demand, check_times, claim, principal, seconds, texts
 from apim_middleware._jose.tokens import BadToken
@@ -117,7 +117,7 @@ class AskingGate:
             exchange.attributes["apim.jwt.failure"] = answer.reason
             raise answer.refusal()
         await self._confirm(exchange, token, answer.principal)
-        exchange.principal = answer.principal
+        exchange.principal, exchange.scope[TOKEN] = answer.principal, token
 
     async def _answer(self, token: bytes) -> _Active | _Refused:
         digest, now = hashlib.sha256(token).digest(), self._monotonic()

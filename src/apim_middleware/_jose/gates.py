@@ -12,7 +12,7 @@ from typing import NamedTuple, NoReturn
 
 from apim_middleware._jose.binding import Possession, check_plainly
 from apim_middleware._jose.memory import Known, Memory
-from apim_middleware._jose.places import Find
+from apim_middleware._jose.places import TOKEN, Find
 from apim_middleware._jose.refusals import SOON, Refusals, proofs_refused
 from apim_middleware._jose.remote import KeysUnavailable
 from apim_middleware._jose.revocations import Revoked
@@ -140,7 +140,7 @@ class StaticGate(_Gate):
         known = self._recall(token)
         if known is None or known.expires <= self._now():
             known = self._judged(exchange, token)
-        exchange.principal = known.principal
+        exchange.principal, exchange.scope[TOKEN] = known.principal, token
         return None
 
     def _judged(self, exchange: Exchange, token: bytes) -> Known:
@@ -175,7 +175,7 @@ class RemoteGate(_Gate):
         known = self._recall(token)
         if known is None or known.expires <= self._now():
             known = await self._judged(exchange, token)
-        exchange.principal = known.principal
+        exchange.principal, exchange.scope[TOKEN] = known.principal, token
         return None
 
     async def _judged(self, exchange: Exchange, token: bytes) -> Known:
@@ -222,7 +222,7 @@ class WatchfulGate(RemoteGate):
         if ask is not None and await self._is_revoked(ask, known):
             self._memories.forget(token)
             self._refuse(exchange, BadToken("revoked"))
-        exchange.principal = known.principal
+        exchange.principal, exchange.scope[TOKEN] = known.principal, token
         return None
 
     async def _confirm(self, exchange: Exchange, token: bytes, known: Known) -> None:

@@ -9,6 +9,9 @@ from apim_middleware._http.headers import is_token
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
 
+TOKEN = "apim_middleware.token"  # noqa: S105 - a name, not a token
+"""Where the scope has the token that let the caller in, for whoever asks for another in exchange for it."""
+
 Find: TypeAlias = Callable[[Exchange], bytes | None]
 """The token of a request, or None; raises Refusal for several."""
 

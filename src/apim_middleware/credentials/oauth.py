@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 from urllib.parse import quote_plus, urlencode
 
 from apim_middleware._config import Configured
+from apim_middleware._jose.places import TOKEN
 from apim_middleware._jose.urls import Allowance, fault_of
 from apim_middleware.credentials.asking import Said, Service
 from apim_middleware.credentials.credential import Showing, Shown, bearer
@@ -125,7 +126,10 @@ class ClientCredentials(_Client):
 
 
 def callers_token(exchange: Exchange) -> str | None:
-    """The token the caller sent in ``Authorization``, as far as no policy has taken it out."""
+    """The token an authenticator of ours has let the caller in by; where one of yours has, that in ``Authorization``."""
+    seen: bytes | None = exchange.scope.get(TOKEN)
+    if seen is not None:
+        return seen.decode("latin-1")
     value = exchange.header(b"authorization") or b""
     scheme, _, token = value.partition(b" ")
     return token.strip(b" ").decode("latin-1") or None if scheme.lower() in (b"bearer", b"dpop") else None
@@ -135,8 +139,8 @@ def callers_token(exchange: Exchange) -> str | None:
 class TokenExchange(_Client):
     """A token for the upstream in exchange for the caller's, so that it acts on behalf of the caller (RFC 8693).
 
-    An authenticator of tokens must stand in front, and the caller's token still be in the request; a caller known by a
-    key or a password has none that anybody has looked at. What comes in exchange is kept for each caller, by a digest
+    An authenticator of tokens must stand in front; a caller known by a key or a password has none that anybody has
+    looked at. What comes in exchange is kept for each caller, by a digest
     of their token, until the server's time for it is over; one that the upstream refuses with 401 is dropped. A caller
     whose token is not exchanged is refused with 403 ``token-not-exchanged``.
     """
@@ -145,7 +149,8 @@ class TokenExchange(_Client):
     """How it is asked for: by RFC 8693, or as Microsoft Entra's on-behalf-of (a ``jwt-bearer`` grant, RFC 7523)."""
 
     subject: Callable[[Exchange], str | None] = callers_token
-    """Where the caller's token is found, which must be where the authenticator looks. Default: in ``Authorization``."""
+    """Where the caller's token is found. Default: the one ``JWTAuth`` or ``OAuth2Introspection`` let the caller in by,
+    wherever it was; behind an authenticator of your own, the one in ``Authorization``."""
 
     subject_token_type: str = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - names a kind of token
     """What kind of token the caller's is (RFC 8693 §3)."""
