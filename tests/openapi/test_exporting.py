@@ -6,8 +6,10 @@ import pickle
 from datetime import UTC, datetime
 from typing import Any
 
+import litestar
 import pytest
 from fastapi import FastAPI
+from litestar.params import FromPath
 from openapi_spec_validator import validate
 from pydantic import BaseModel
 from tests.openapi.test_importing import document
@@ -384,6 +386,14 @@ def test_documents_of_frameworks_are_imported_and_told_again(number: int) -> Non
             assert again.get("callbacks") == each.get("callbacks")
             assert again["parameters"][: len(each.get("parameters", []))] == each.get("parameters", [])
     assert found["components"]["schemas"].items() >= given["components"]["schemas"].items()
+
+
+def test_a_document_of_litestar_is_imported_and_told_again() -> None:
+    @litestar.get("/parts/{name:str}")
+    async def part(name: FromPath[str]) -> Part: ...  # type: ignore[empty-body]
+
+    found = exported(imported(litestar.Litestar([part]).openapi_schema.to_schema(), "app"))
+    assert operation(found, "/app/parts/{name}")["operationId"] == "PartsNamePart"
 
 
 def test_what_is_exported_can_be_imported() -> None:

@@ -512,6 +512,22 @@ async def test_it_stands_behind_an_authenticator_of_tokens(
     assert upstream.shown() == [b"Bearer token-1"]
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("scheme", [b"DPoP", b"Bearer"])
+@pytest.mark.parametrize("places", ["cookie:t", ("header:authorization", "cookie:t")])
+async def test_the_token_that_let_the_caller_in_is_exchanged_and_not_another_beside_it(
+    env: Env, upstream: Upstream, issuer: Issuer, clock: FakeClock, places: Any, scheme: bytes
+) -> None:
+    """With a token of one's own where the authenticator looks, anybody's was exchanged from ``Authorization``."""
+    fields: dict[str, Any] = {"keys": SECRET.encode(), "algorithms": ("HS256",), "token_from": places}
+    guard = JWTAuth(issuer="issuer", audience="api", **fields)
+    app = Stack(guard, UpstreamAuth(credential=TokenExchange(**GATEWAY)), env=env)(upstream)
+    claims = {"iss": "issuer", "aud": "api", "sub": "eve", "exp": clock.now() + 60}
+    own = jwt.encode(claims, SECRET, algorithm="HS256")
+    await call(app, headers=[(b"authorization", scheme + b" stolen"), (b"cookie", b"t=" + own.encode())])
+    assert [issuer.form(number)["subject_token"] for number in range(issuer.times)] in ([], [own])
+
+
 def test_it_must_not_stand_before_the_authenticator() -> None:
     guard = JWTAuth(issuer="issuer", audience="api", keys=SECRET.encode(), algorithms=("HS256",))
     with pytest.raises(ConfigError, match="relies on the principal"):

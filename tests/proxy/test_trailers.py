@@ -271,7 +271,8 @@ async def test_early_hints_are_passed_over_where_they_cannot_be_taken(asked):
     assert messages[0]["status"] == 200
 
 
-async def test_hints_leave_an_upstream_no_more_time():
+@pytest.mark.parametrize("offered", [OFFERED, None], ids=["passed", "passed over"])
+async def test_hints_leave_an_upstream_no_more_time(offered):
     """``first_byte_timeout`` is for the whole head, however often it is hinted at."""
 
     async def speak(spoken):
@@ -281,7 +282,7 @@ async def test_hints_leave_an_upstream_no_more_time():
             await anyio.sleep(0.02)
 
     async with stub(speak) as upstream:
-        answer = await ask(Proxy(upstream.origin, first_byte_timeout=0.1), extensions=OFFERED)
+        answer = await ask(Proxy(upstream.origin, first_byte_timeout=0.1), extensions=offered)
     assert answer.status == 504
 
 

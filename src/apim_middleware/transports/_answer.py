@@ -5,7 +5,7 @@ end, the connection carries the next one, whether or not this one was read.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from apim_middleware.errors import TransportError
@@ -40,7 +40,7 @@ class Answer:
     headers: RawHeaders
     index: dict[bytes, bytes]
     """``dict`` of the lines as they came: names are tokens in lower case, no value holds a control character."""
-    trailers: RawHeaders
+    trailers: Sequence[tuple[bytes, bytes]]
     """What came behind the body; there when the body has come to its end."""
 
     def __init__(self, line: Line, method: str, read: float | None) -> None:
@@ -49,8 +49,8 @@ class Answer:
         self.read = read
         self.parts: list[bytes] = []
         """What has come of the body and was not read."""
-        self.hints: list[RawHeaders] = []
-        """The lines of early hints that were not passed on."""
+        self.hints: list[RawHeaders] | None = None
+        """The lines of early hints that were not passed on; None when nobody wants them."""
         self.begun = False
         """Whether the head is known, and with it ``status``, ``headers`` and ``index``."""
         self.sent = False
@@ -118,9 +118,11 @@ class Answer:
             self._waiter.set_result(None)
 
     def hint(self, lines: RawHeaders) -> None:
-        """Early hints have come."""
+        """Early hints have come. Who still sends the request goes on with that."""
+        if self.hints is None:
+            return
         self.hints.append(lines)
-        if self._waiter is not None and not self._waiter.done():
+        if self.sent and self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def end(self, error: TransportError | None = None) -> None:

@@ -1,7 +1,7 @@
 """Where the body of a response ends (RFC 9112 §6.3 and §7.1), to the byte: what follows belongs to nobody."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Protocol
 
 from apim_middleware.errors import UpstreamBroken
@@ -22,7 +22,7 @@ class Body(Protocol):
     """Whether it has come to its end."""
 
     @property
-    def trailers(self) -> RawHeaders:
+    def trailers(self) -> Sequence[tuple[bytes, bytes]]:
         """What has come behind it, names in lower case."""
         ...
 
@@ -61,7 +61,7 @@ class Length:
 
     __slots__ = ("_left", "over")
 
-    trailers: ClassVar[RawHeaders] = []
+    trailers: ClassVar[Sequence[tuple[bytes, bytes]]] = ()
 
     def __init__(self, length: int) -> None:
         self._left = length
@@ -84,7 +84,7 @@ class UntilClose:
 
     __slots__ = ("over",)
 
-    trailers: ClassVar[RawHeaders] = []
+    trailers: ClassVar[Sequence[tuple[bytes, bytes]]] = ()
 
     def __init__(self) -> None:
         self.over = False

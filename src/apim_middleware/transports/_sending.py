@@ -19,6 +19,8 @@ async def ask(connection: Connection, request: UpstreamRequest, head: bytes, *, 
     Raises TransportError, and what the body raises; then the connection is closed.
     """
     answer = connection.begin(request.method, request.read, upgrades=upgrades)
+    if request.early_hints is not None:
+        answer.hints = []
     try:
         if request.body is None:
             connection.write(head)
@@ -47,8 +49,8 @@ async def _hinted(answer: Answer, pass_on: Callable[[RawHeaders], Awaitable[None
     loop = asyncio.get_running_loop()
     over = loop.time() + seconds
     while True:
-        while answer.hints:
-            await pass_on(answer.hints.pop(0))
+        while hints := answer.hints:
+            await pass_on(hints.pop(0))
         answer.check()
         if answer.begun:
             return

@@ -19,7 +19,7 @@ _LENGTHS = re.compile(rb"\ncontent-length[ \t]*:[^\n]*", re.IGNORECASE)
 
 
 def check_breaks(raw: bytes) -> int:
-    """See to it that a whole head has so many lines at most, each ended by CRLF (RFC 9112 §2.2), and holds no null byte.
+    """See to it that a whole head has so many lines at most, each ended by CRLF (RFC 9112 §2.2), and no null byte.
 
     Gives the number of header lines. Raises UpstreamBroken.
     """
