@@ -7,6 +7,7 @@ cannot hide the requests it kept waiting. Prints how many answers came a second,
 import asyncio
 import re
 import sys
+from functools import partial
 from time import perf_counter
 from typing import cast
 from urllib.parse import urlsplit
@@ -75,15 +76,11 @@ async def main(rate: float, connections: int, seconds: float, url: str, lines: l
     there, late = urlsplit(url), list[float]()
     request = "\r\n".join([f"GET {there.path} HTTP/1.1", f"Host: {there.netloc}", *lines, "", ""]).encode()
     start, every = perf_counter() + 0.1, connections / rate
-    loop = asyncio.get_running_loop()
-
-    def visitor(number: int) -> Visitor:
-        return Visitor(request, every, start + every * number / connections, start + seconds, late)
-
-    visitors = [
-        (await loop.create_connection(lambda number=each: visitor(number), there.hostname, there.port))[1]  # type: ignore[misc]
-        for each in range(connections)
-    ]
+    loop, visitors = asyncio.get_running_loop(), list[Visitor]()
+    for each in range(connections):
+        first = start + every * each / connections
+        make = partial(Visitor, request, every, first, start + seconds, late)
+        visitors.append((await loop.create_connection(make, there.hostname or "", there.port or 80))[1])
     await asyncio.gather(*(each.done for each in visitors))
     late.sort()
     print(f"Requests/sec: {len(late) / max(seconds, perf_counter() - start):.2f}")

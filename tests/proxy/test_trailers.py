@@ -8,6 +8,8 @@ import anyio
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
 from tests.servers import LOOPBACK, saying, stub
 
 from apim_middleware.errors import UpstreamBroken
@@ -303,7 +305,7 @@ async def test_hints_before_an_upstream_that_hangs_up_are_no_answer():
 @contextlib.asynccontextmanager
 async def on_hypercorn(app):
     """The port of a hypercorn, which offers both to clients of HTTP/2."""
-    serve, config = pytest.importorskip("hypercorn.asyncio").serve, pytest.importorskip("hypercorn.config").Config()
+    config = Config()
     listener, over = socket.create_server((LOOPBACK, 0)), asyncio.Event()
     port, config.errorlog = listener.getsockname()[1], None
     config.bind = [f"fd://{listener.detach()}"]

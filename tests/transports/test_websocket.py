@@ -142,7 +142,7 @@ def test_many_small_frames_let_others_have_their_turn():
 
     async def beside():
         ping, close = Frame(Opcode.PING, b"").serialize(mask=False), Frame(Opcode.CLOSE, b"\x03\xe8bye")
-        task = asyncio.create_task(heard([ping * 10_000 + frames("there", [], 0) + close.serialize(mask=False)]))
+        task = asyncio.create_task(heard([ping * 25_000 + frames("there", [], 0) + close.serialize(mask=False)]))
         turns = 0
         while not task.done():
             await asyncio.sleep(0)

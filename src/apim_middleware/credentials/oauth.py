@@ -126,7 +126,7 @@ class ClientCredentials(_Client):
 
 
 def callers_token(exchange: Exchange) -> str | None:
-    """The token an authenticator of ours has let the caller in by; where one of yours has, that in ``Authorization``."""
+    """The token an authenticator of ours let the caller in by; where one of yours did, that in ``Authorization``."""
     seen: bytes | None = exchange.scope.get(TOKEN)
     if seen is not None:
         return seen.decode("latin-1")

@@ -49,10 +49,10 @@ class Proxy(Configured):
     Answers of its own, as problem+json: 502 ``upstream-unreachable`` when no connection was made, 502
     ``upstream-broken`` when the upstream broke off or its head cannot be passed on, 504 ``upstream-timeout``, 508
     ``loop-detected``, 503 ``no-upstream-available`` when no member of a pool is, 501 ``websocket-not-supported`` where
-    the transport passes no WebSockets on, 408 ``request-timeout`` for a client whose body does not come in the time that
+    the transport passes no WebSockets on, 408 ``request-timeout`` for a client whose body does not come in the time
     ``retry`` gives, 400 ``bad-target``, ``bad-header`` and ``bad-framing`` for what cannot be sent, and the refusals of
-    ``Hygiene`` where no policy in front has seen to that. An upstream that fails after its head breaks the response off:
-    never a clean end. Follows Azure's ``forward-request``.
+    ``Hygiene`` where no policy in front has seen to that. An upstream that fails after its head breaks the response
+    off: never a clean end. Follows Azure's ``forward-request``.
     """
 
     upstream: str | Pool

@@ -23,7 +23,7 @@ from apim_middleware.types import RawHeaders
 _log = logging.getLogger("apim_middleware.frames")
 _log.setLevel(logging.WARNING)  # what messages say is nobody's business
 
-_SLICE = 2048  # bytes of frames that are read in one go: of the smallest, a thousand
+_SLICE = 4096  # bytes of frames that are read in one go: of the smallest, two thousand
 _MANY = 512  # frames after which others have their turn: each costs microseconds, and 256 KiB may come at once
 _AHEAD = 65536  # bytes of messages beyond which the upstream has to wait for the reader
 _PLACE = 128  # bytes a message takes besides its own, so that empty ones count as well
