@@ -1,0 +1,233 @@
+"""Ways that were tried around the policies of a scope, each of which must end at them or nowhere."""
+
+from typing import Any
+
+import pytest
+from tests.gateway.houses import KEY, Backend, Subscribers, code, get, told
+
+from apim_middleware.env import Env
+from apim_middleware.errors import Refusal
+from apim_middleware.exchange import Exchange
+from apim_middleware.gateway import Gateway
+from apim_middleware.model import Api, Operation, Product, Version, Versions
+from apim_middleware.policies.cache import Cache
+from apim_middleware.policies.require_header import RequireHeader
+from apim_middleware.policy import Policy, Stack
+from apim_middleware.testing import FakeClock, call
+from apim_middleware.types import ASGIApp, Receive, Scope, Send
+
+pytestmark = pytest.mark.anyio
+
+LOCK = RequireHeader(name="x-pass", values=("let me in",))
+PREFLIGHT = [(b"origin", b"https://page.example"), (b"access-control-request-method", b"GET")]
+
+
+def open_api(name: str, path: str, backend: ASGIApp, **more: Any) -> Api:
+    """An API anybody may call."""
+    return Api(name, path, backend=backend, subscription_required=False, **more)
+
+
+# The end of the path
+
+
+@pytest.mark.parametrize("path", ["/shop/admin", "/shop/admin/", "/shop/list/", "/shop/list"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_slash_at_the_end_does_not_lead_from_an_operation_to_a_wildcard(path: str, method: str) -> None:
+    backend = Backend()
+    operations = (
+        Operation("GET", "/admin", policies=(LOCK,)),
+        Operation("GET", "/list/", policies=(LOCK,)),
+        Operation("*", "/*"),
+    )
+    app = Gateway(apis=(open_api("shop", "/shop", backend, operations=operations),))
+    assert (await get(app, path, method=method)).status == 403
+    assert not backend.seen
+
+
+async def test_a_slash_at_the_end_is_the_wildcards_where_no_operation_is_meant() -> None:
+    backend = Backend()
+    operations = (Operation("GET", "/admin", policies=(LOCK,)), Operation("*", "/*"))
+    app = Gateway(apis=(open_api("shop", "/shop", backend, operations=operations),))
+    for method, path in (("GET", "/shop/other/"), ("POST", "/shop/admin/"), ("GET", "/shop/admin/x/"), ("GET", "/shop/")):
+        assert (await get(app, path, method=method)).status == 200, (method, path)
+
+
+async def test_parameters_are_told_with_a_slash_at_the_end() -> None:
+    operations = (Operation("GET", "/{id}"), Operation("*", "/*"))
+    app = Gateway(apis=(open_api("shop", "/shop", Backend(), operations=operations),))
+    assert told(await get(app, "/shop/7/"))["parameters"] == {"id": "7"}
+
+
+# The mark of a revision
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/shop;rev=1/admin", "/shop;rev=1/admin/x", "/;rev=1/shop/admin/x", "/;rev=1/shop/x", "/shop;rev=1/admin;rev=1"],
+)
+async def test_a_revision_does_not_lead_past_an_api_that_begins_further_down(path: str) -> None:
+    wide, admin = Backend("wide"), Backend("admin")
+    app = Gateway(
+        apis=(
+            open_api("site", "/", wide, operations=(Operation("GET", "/x"), Operation("*", "/shop/*"))),
+            open_api("shop", "/shop", wide),
+            open_api("admin", "/shop/admin", admin, policies=(LOCK,)),
+        )
+    )
+    assert (await get(app, path)).status in (403, 404)
+    assert not wide.seen
+    assert not admin.seen
+
+
+async def test_a_revision_does_not_lead_past_a_version_in_the_path() -> None:
+    backend = Backend()
+    versions = Versions(by="path", default="v1", versions=(Version("v1"), Version("v2", policies=(LOCK,))))
+    app = Gateway(apis=(open_api("shop", "/shop", backend, versions=versions),))
+    assert (await get(app, "/shop/v2/x")).status == 403
+    assert code(await get(app, "/shop;rev=1/v2/x")) == "operation-not-found"
+    assert not backend.seen
+    assert (await get(app, "/shop;rev=1/x")).status == 200
+
+
+# Methods
+
+
+async def test_a_request_with_the_method_websocket_is_no_handshake() -> None:
+    backend = Backend()
+    operations = (Operation("WEBSOCKET", "/chat"), Operation("*", "/rest/*"))
+    app = Gateway(apis=(open_api("shop", "/shop", backend, operations=operations),))
+    assert (await get(app, "/shop/chat", method="WEBSOCKET")).status == 404
+    assert not backend.seen
+
+
+async def test_a_preflight_for_one_operation_does_not_lead_past_the_policies_of_its_own() -> None:
+    backend = Backend()
+    operations = (Operation("*", "/*", policies=(LOCK,)), Operation("GET", "/open"))
+    app = Gateway(apis=(open_api("shop", "/shop", backend, operations=operations),))
+    assert (await get(app, "/shop/open", method="OPTIONS")).status == 403
+    assert (await get(app, "/shop/open", PREFLIGHT, method="OPTIONS")).status in (403, 404)
+    assert not backend.seen
+
+
+async def test_a_preflight_does_not_lead_past_the_scopes_the_other_operation_leaves_out() -> None:
+    backend = Backend()
+    operations = (Operation("*", "/*"), Operation("GET", "/open", inherit=False))
+    app = Gateway(apis=(open_api("shop", "/shop", backend, operations=operations, policies=(LOCK,)),))
+    assert (await get(app, "/shop/open", PREFLIGHT, method="OPTIONS")).status in (403, 404)
+    assert not backend.seen
+
+
+async def test_a_backend_behind_a_wildcard_answers_preflights_for_its_other_operations() -> None:
+    backend = Backend()
+    operations = (Operation("*", "/*"), Operation("GET", "/open"))
+    app = Gateway(apis=(open_api("shop", "/shop", backend, operations=operations),))
+    assert (await get(app, "/shop/open", PREFLIGHT, method="OPTIONS")).status == 200
+
+
+# Layers between
+
+
+class Outside(Policy):
+    """A policy that opens the exchange."""
+
+    def on_request(self, exchange: Exchange) -> None:
+        """Look on."""
+
+
+def rewriting(app: ASGIApp) -> ASGIApp:
+    """A middleware of somebody else that gives a scope of its own to those behind."""
+
+    async def rewrites(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "path": "/shop/admin", "raw_path": b"/shop/admin"}, receive, send)
+
+    return rewrites
+
+
+async def test_the_path_that_a_layer_between_has_made_is_the_one_that_is_judged() -> None:
+    backend = Backend()
+    operations = (Operation("GET", "/admin", policies=(LOCK,)), Operation("GET", "/x"))
+    gateway = Gateway(apis=(open_api("shop", "/shop", backend, operations=operations),))
+    app = Stack(Outside(), rewriting)(gateway)
+    assert (await get(app, "/shop/x")).status == 403
+    assert not backend.seen
+
+
+async def test_a_key_is_taken_out_of_the_scope_that_a_layer_between_has_made() -> None:
+    backend, subscribers = Backend(), Subscribers()
+    headers = subscribers.add("one", api="shop")
+    gateway = Gateway(apis=(Api("shop", "/shop", backend=backend),), keys=subscribers.store)
+    app = Stack(Outside(), rewriting)(gateway)
+    assert (await get(app, "/shop/x", headers)).status == 200
+    assert KEY not in dict(backend.seen[0]["headers"])
+
+
+# What caches in front may keep
+
+
+class Alice:
+    """A user as Starlette has them."""
+
+    is_authenticated = True
+
+
+async def test_whom_a_backend_identifies_at_the_path_of_its_api_is_seen_by_caches_in_front() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        who = dict(scope["headers"]).get(b"x-who", b"nobody")
+        scope["user"] = Alice()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(who))]})
+        await send({"type": "http.response.body", "body": who})
+
+    gateway = Gateway(apis=(open_api("me", "/me", app, policies=(Cache(ttl=60),)),), env=Env(clock=FakeClock()))
+    for path in ("/me", "/me/", "/me/x"):
+        assert (await get(gateway, path, [(b"x-who", b"alice")])).body == b"alice"
+        assert (await get(gateway, path, [(b"x-who", b"bob")])).body == b"bob", path
+
+
+@pytest.mark.parametrize("version", [b"", b"v7"])
+async def test_a_refusal_for_want_of_a_version_is_not_given_to_those_who_name_one(version: bytes) -> None:
+    versions = Versions(by="header", parameter="api-version", versions=(Version("v1"),))
+    api = open_api("shop", "/shop", Backend(), versions=versions)
+    cache = Cache(ttl=60, statuses=(200, 404))
+    gateway = Gateway(apis=(api,), policies=(cache,), env=Env(clock=FakeClock()))
+    poison = [(b"api-version", version)] if version else []
+    assert (await get(gateway, "/shop/x", poison)).status == 404
+    assert (await get(gateway, "/shop/x", [(b"api-version", b"v1")])).status == 200
+
+
+class Gilds(Policy):
+    """Tells subscribers of a product more."""
+
+    def on_response(self, exchange: Exchange) -> None:
+        """Add it."""
+        assert exchange.response is not None
+        exchange.response.append(b"x-gold", b"for subscribers")
+
+
+async def test_what_policies_of_a_product_made_is_not_given_in_the_context_of_another() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        lines = [(b"cache-control", b"public, max-age=60"), (b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 200, "headers": lines})
+        await send({"type": "http.response.body"})
+
+    subscribers = Subscribers()
+    gold = subscribers.add("one", product="gold")
+    gateway = Gateway(
+        apis=(open_api("shop", "/shop", app),),
+        products=(Product("gold", apis=("shop",), policies=(Gilds(),)),),
+        policies=(Cache(),),
+        keys=subscribers.store,
+        env=Env(clock=FakeClock()),
+    )
+    first = await get(gateway, "/shop/x", gold)
+    assert (b"x-gold", b"for subscribers") in first.headers
+    assert (b"x-gold", b"for subscribers") not in (await get(gateway, "/shop/x")).headers
+
+
+async def test_versions_that_the_query_names_are_kept_apart_though_the_cache_leaves_the_name_out() -> None:
+    versions = Versions(
+        by="query", parameter="v", versions=(Version("a", backend=Backend("one")), Version("b", backend=Backend("two")))
+    )
+    api = Api("shop", "/shop", versions=versions, subscription_required=False, policies=(Cache(ttl=60, only_query=("q",)),))
+    gateway = Gateway(apis=(api,), env=Env(clock=FakeClock()))
+    names = [told(await get(gateway, "/shop/x", query=query))["name"] for query in (b"v=a", b"v=b")]
+    assert names == ["one", "two"]
