@@ -1,5 +1,6 @@
 """``import apim_middleware``: every public name, and nothing heavy that nobody has asked for."""
 
+import ast
 import importlib
 import inspect
 import pkgutil
@@ -36,6 +37,19 @@ def test_all_names_everything_public_that_is_there() -> None:
     assert public - set(apim_middleware.__all__) == set()
 
 
+def test_type_checkers_are_told_the_same() -> None:
+    stub = ast.parse(Path(apim_middleware.__file__).with_suffix(".pyi").read_text("utf-8"))
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    told = {alias.name: node.module for node in imports for alias in node.names}
+    homes = {name: f"apim_middleware.{home}" for name, home in apim_middleware._HOMES.items() if name != home}
+    assert told == homes | {name: "apim_middleware" for name, home in apim_middleware._HOMES.items() if name == home}
+
+
+def test_what_is_not_there_is_no_attribute() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        apim_middleware.Nothing  # noqa: B018
+
+
 def test_every_public_name_has_a_docstring() -> None:
     classes = [getattr(apim_middleware, name) for name in apim_middleware.__all__]
     bare = [each.__name__ for each in classes if inspect.isclass(each) and not each.__doc__]
@@ -58,8 +72,8 @@ def descendants(cls: type) -> set[type]:
 
 @pytest.fixture(scope="module")
 def loaded() -> frozenset[str]:
-    """The top-level modules that a fresh interpreter has loaded after ``import apim_middleware``."""
-    code = "import sys, apim_middleware; print(*sys.modules)"
+    """The top-level modules that a fresh interpreter has loaded with every public name."""
+    code = "import sys; from apim_middleware import *; print(*sys.modules)"
     out = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True).stdout
     return frozenset(name.split(".")[0] for name in out.split())
 

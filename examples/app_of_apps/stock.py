@@ -1,6 +1,6 @@
 """Stock: a third app, in a process of its own.
 
-    python examples/app_of_apps/stock.py [--port 8081]
+python examples/app_of_apps/stock.py [--port 8081]
 """
 
 import argparse

@@ -25,7 +25,8 @@ class Backend:
         if self.state:
             scope["state"] = {**(scope.get("state") or {}), **self.state}
         if scope["path"] == scope.get("root_path"):  # else routers of apps would redirect to the path with the slash
-            scope = {**scope, "path": f"{scope['path']}/", "raw_path": (scope.get("raw_path") or b"") + b"/"}
+            # The scope stays the same, for layers further out read there whom the app has identified, and its route.
+            scope["path"], scope["raw_path"] = f"{scope['path']}/", (scope.get("raw_path") or b"") + b"/"
         await self.app(scope, receive, send)
 
 

@@ -147,7 +147,7 @@ def _check(entry: Entry) -> None:
         kinds = {endpoint.signature: endpoint for endpoint in edition.endpoints}
         for product in _kinds_of_products(entry, edition):
             for endpoint in kinds.values():
-                endpoint.check(product, admitted=not entry.admits_strangers)
+                endpoint.check(product, admitted=not entry.admits_strangers or product != entry.strangers)
 
 
 def _kinds_of_products(entry: Entry, edition: Edition) -> Iterator[str]:

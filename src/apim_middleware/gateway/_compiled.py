@@ -55,6 +55,8 @@ class Compiled:
         """One HTTP request or WebSocket."""
         exchange: Exchange | None = scope.get(KEY)
         if exchange is not None:
+            if exchange.scope is not scope:  # a layer between made one of its own, which is what the backend gets
+                exchange = Exchange(scope, exchange)
             app = await self._choose(exchange)
             await app(scope, receive, send)
             return
@@ -79,7 +81,9 @@ class Compiled:
             scope, gate = exchange.scope, entry.gate
             kind, query = scope["type"], scope.get("query_string", b"")
             method = scope["method"] if kind == "http" else WEBSOCKET
-            endpoint = edition.operations.find(method, match.segments, query)
+            endpoint = edition.find(method, match.segments, query)
+            if method == WEBSOCKET and kind == "http":  # a method of that name is no handshake
+                endpoint = None
             declared = endpoint is not None and endpoint.operation.method == "OPTIONS"
             if method == "OPTIONS" and not declared and (asked := _preflight(exchange)) is not None:
                 return await self._before_asking(exchange, entry, edition, endpoint, asked)
@@ -123,13 +127,14 @@ class Compiled:
     ) -> ASGIApp:
         """A CORS preflight of a method: the policies of that are met, one of which may answer, but not the backend.
 
-        Unless the operation is for every method, and who asks may call it: then the backend may answer as well.
+        Unless there is an operation for every method too, which who asks may call, and no policy of it would be left
+        out: then the backend may answer as well.
         """
         scope, match = exchange.scope, exchange.shared.match
         assert match is not None  # noqa: S101 - made a moment ago
         refusal = None
-        wanted = edition.operations.find(asked, match.segments, scope.get("query_string", b""))
-        if wanted is None:
+        wanted = edition.find(asked, match.segments, scope.get("query_string", b""))
+        if wanted is None or asked == WEBSOCKET:
             raise self._not_there(edition, match, scope)
         product = entry.strangers
         try:
@@ -138,7 +143,7 @@ class Compiled:
                 product = await gate.context_later(exchange, entry) if gate.awaits else gate.context(exchange, entry)
         except Refusal as error:
             refusal = error
-        passed = refusal is None and endpoint is not None
+        passed = refusal is None and endpoint is not None and wanted.covers(endpoint, product)
         app, match.route, attributes = wanted.plan(product) if passed else wanted.plan_refusing(product)
         exchange.shared.attributes.update(attributes)
         match.refusal = None if passed else refusal or self._not_there(edition, match, scope)

@@ -69,9 +69,11 @@ class Entry:
             return self._edition("", revision), taken
         asked: list[str] = []
         if self._told_by == "path":
-            if taken < len(segments) and not revision:
+            if taken < len(segments):
                 text, number = revision_in(segments[taken])
                 if text in self._editions:
+                    if revision:  # of the default version, which must not stand in for another
+                        raise _no_such_revision()
                     return self._edition(text, number), taken + 1
         elif self._told_by == "header":
             name = self._parameter.lower().encode()
@@ -97,8 +99,12 @@ class Entry:
             raise _gone(self._retired[version])
         edition = revisions.get(revision)
         if edition is None:
-            raise Refusal(404, "operation-not-found", "This API has no such revision.")
+            raise _no_such_revision()
         return edition
+
+
+def _no_such_revision() -> Refusal:
+    return Refusal(404, "operation-not-found", "This API has no such revision.")
 
 
 def _gone(version: Version) -> Refusal:

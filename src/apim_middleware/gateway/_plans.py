@@ -41,7 +41,7 @@ class Plan(NamedTuple):
 class Edition:
     """One revision of an API or of one of its versions, with its scopes and operations."""
 
-    __slots__ = ("backend", "definition", "endpoints", "operations", "path", "scopes")
+    __slots__ = ("_wild", "backend", "definition", "endpoints", "operations", "path", "scopes")
 
     def __init__(self, definition: Definition, scopes: Sequence[Scope], path: str, backend: ASGIApp) -> None:
         """``scopes``: the narrowest first. ``path``: where callers find it, with a version that stands in the path."""
@@ -51,11 +51,26 @@ class Edition:
         self.backend = backend
         self.operations: Trie[Endpoint] = Trie()
         self.endpoints: list[Endpoint] = []
+        self._wild = False  # whether wildcards stand beside others
 
     def add(self, endpoint: "Endpoint") -> None:
         """One more operation. Raises Taken."""
         self.operations.add(endpoint.operation.method, endpoint.operation.url_template, endpoint)
         self.endpoints.append(endpoint)
+        self._wild = self._wild or endpoint.is_wild != self.endpoints[0].is_wild
+
+    def find(self, method: str, segments: Sequence[str], query: bytes) -> "Endpoint | None":
+        """The operation of a request; a slash at the end does not make it that of a wildcard.
+
+        Many backends make no difference there, so policies must not either.
+        """
+        found = self.operations.find(method, segments, query)
+        if self._wild and found is not None and found.is_wild and segments:
+            other = segments[:-1] if not segments[-1] else [*segments, ""]
+            meant = self.operations.find(method, other, query)
+            if meant is not None and not meant.is_wild:
+                return meant
+        return found
 
 
 class House:
@@ -110,13 +125,14 @@ async def _unreached(scope: object, receive: object, send: object) -> None:
 class Endpoint:
     """An operation of an edition: where matching ends and plans begin."""
 
-    __slots__ = ("_house", "edition", "operation", "plans", "refusing", "scope")
+    __slots__ = ("_house", "edition", "is_wild", "operation", "plans", "refusing", "scope")
 
     def __init__(self, house: House, edition: Edition, operation: Operation, scope: Scope | None) -> None:
         """``scope`` is that of the operation, where it has policies of its own or inherits none."""
         self._house = house
         self.edition = edition
         self.operation = operation
+        self.is_wild = operation.url_template.rest is not None
         self.scope = scope
         self.plans: dict[str, Plan] = {}
         self.refusing: dict[str, Plan] = {}
@@ -179,6 +195,11 @@ class Endpoint:
         if around is None:
             return inner, [self._house.scope]
         return inner, [around, self._house.scope] if around.inherit else [around]
+
+    def covers(self, other: "Endpoint", product: str) -> bool:
+        """Whether every scope in front of another operation stands in front of this one, too."""
+        mine, others = self._scopes(product), other._scopes(product)
+        return {*others[0], *others[1]} <= {*mine[0], *mine[1]}
 
     @property
     def signature(self) -> object:

@@ -35,7 +35,7 @@ class Paths(Generic[T]):
         for at in range(1, len(segments)):
             child = node._below.get(segments[at])
             if child is None:
-                if _MARK in segments[at] and (marked := node._marked(segments[at], at)) is not None:
+                if _MARK in segments[at] and (marked := node._marked(segments, at)) is not None:
                     return marked
                 break
             node = child
@@ -43,11 +43,22 @@ class Paths(Generic[T]):
                 found, taken = node._here, at + 1
         return None if found is None else (found, taken, 0)
 
-    def _marked(self, segment: str, at: int) -> tuple[T, int, int] | None:
-        """What begins here under a segment that also says which revision is meant."""
-        text, number = revision_in(segment)
+    def _marked(self, segments: Sequence[str], at: int) -> tuple[T, int, int] | None:
+        """What begins here under a segment that also says which revision is meant, unless more begins further down."""
+        text, number = revision_in(segments[at])
         node = self._below.get(text) if text else self if at == 1 else None
-        return None if not number or node is None or node._here is None else (node._here, at + 1, number)
+        if not number or node is None or node._here is None or node._goes_on(segments, at + 1):
+            return None
+        return node._here, at + 1, number
+
+    def _goes_on(self, segments: Sequence[str], at: int) -> bool:
+        """Whether something begins further down this path, marked or not: what is above it must not stand in for it."""
+        node: Paths[T] | None = self
+        for segment in segments[at:]:
+            node = node._below.get(revision_in(segment)[0]) if node is not None else None
+            if node is not None and node._here is not None:
+                return True
+        return False
 
 
 def revision_in(segment: str) -> tuple[str, int]:
