@@ -1,6 +1,8 @@
 """Apps that commands are tried on."""
 
 from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.routing import Route
 
 from apim_middleware import Api, Gateway, IPFilter, MemoryKeys, RateLimit, SetHeader, by, guard
 
@@ -20,4 +22,8 @@ before = Gateway(apis=(plain,), policies=(IPFilter(deny=("192.0.2.1",)), RateLim
 after = Gateway(
     apis=(plain,), policies=(RateLimit(calls=200, per=60, by=by.client), SetHeader(name="x-a", value="1", on="request"))
 )
+shut = IPFilter(deny=("192.0.2.1",))
+weaker = Gateway(apis=(plain,), policies=(shut, RateLimit(calls=500, per=60, by=by.client)))
+subscribed = Gateway(apis=(Api("orders", "/orders", backend=shop),), policies=(shut,), keys=MemoryKeys())
+odd = guard(Starlette(routes=[Route("/o/[red]/:smile:/x", lambda request: None)]))
 nothing = "not an app"

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from apim_middleware.cli._serving import Watched
 from apim_middleware.cli.app import app
 from apim_middleware.configuration import load
+from apim_middleware.stores.keys import MemoryKeys
 from apim_middleware.testing import call
 
 ROOT = Path(__file__).parents[2]
@@ -126,6 +127,29 @@ def test_request_shows_who_refused() -> None:
     assert "answered" in apim("request", f"{APPS}:before", "GET", "/orders/7", "--client", "192.0.2.1")
 
 
+def test_request_shows_that_the_key_was_missed() -> None:
+    found = json.loads(apim("request", f"{APPS}:subscribed", "GET", "/orders/7", "--json"))
+    assert (found["status"], [step["policy"] for step in found["policies"]]) == (
+        401,
+        ["IPFilter", "the gateway itself"],
+    )
+    assert found["policies"][-1]["response"] == ["code: subscription-key-missing"]
+
+
+def test_a_gateway_with_keys_does_not_stand_open() -> None:
+    assert "stands open" not in apim("check", f"{APPS}:subscribed")
+    assert "APIKeyAuth" in apim("routes", f"{APPS}:subscribed")
+
+
+def test_a_policy_that_became_weaker_is_loud() -> None:
+    apim("diff", f"{APPS}:before", f"{APPS}:weaker", "--fail-on-loud", exits=1)
+    assert "calls=100 -> calls=500" in apim("diff", f"{APPS}:before", f"{APPS}:weaker")
+
+
+def test_paths_are_printed_as_they_are() -> None:
+    assert "/o/[red]/:smile:/x" in apim("routes", f"{APPS}:odd")
+
+
 def test_request_refuses_what_is_no_header() -> None:
     assert "is no header" in apim("request", f"{APPS}:before", "GET", "/", "-H", "nonsense", exits=1)
 
@@ -173,11 +197,12 @@ def test_a_document_becomes_a_gateway_file(tmp_path: Path) -> None:
     }
     described = tmp_path / "orders.json"
     described.write_text(json.dumps(document))
-    text = apim(
-        "import", "openapi", str(described), "--name", "orders", "--path", "/shop", "--backend", "http://orders"
-    )
+    options = ("--name", "orders", "--path", "/shop", "--backend", "http://orders")
     file = tmp_path / "gateway.toml"
-    file.write_text(text)
+    file.write_text(apim("import", "openapi", str(described), *options))
+    (api,) = load(file, names={"keys": MemoryKeys()}).apis
+    assert api.subscription_required
+    file.write_text(apim("import", "openapi", str(described), *options, "--open"))
     (operation,) = load(file).apis[0].operations
     assert (operation.method, operation.template, operation.name) == ("GET", "/orders/{id}", "getOrder")
 

@@ -53,7 +53,7 @@ def foreign(app: ASGIApp) -> ASGIApp:
         (
             house(LIMIT),
             house(RateLimit(calls=9, per=60)),
-            ["GET /shop/x: changed RateLimit", "POST /shop/x: changed RateLimit"],
+            ["!! GET /shop/x: changed RateLimit", "!! POST /shop/x: changed RateLimit"],
         ),
         (
             house(Passes("a"), LOCK),

@@ -2,18 +2,19 @@
 
 from typing import Any
 
+import anyio
 import pytest
 from tests.gateway.houses import KEY, Backend, Subscribers, code, get, told
 
 from apim_middleware.env import Env
-from apim_middleware.errors import Refusal
+from apim_middleware.errors import ConfigError
 from apim_middleware.exchange import Exchange
 from apim_middleware.gateway import Gateway
 from apim_middleware.model import Api, Operation, Product, Version, Versions
 from apim_middleware.policies.cache import Cache
 from apim_middleware.policies.require_header import RequireHeader
 from apim_middleware.policy import Policy, Stack
-from apim_middleware.testing import FakeClock, call
+from apim_middleware.testing import FakeClock
 from apim_middleware.types import ASGIApp, Receive, Scope, Send
 
 pytestmark = pytest.mark.anyio
@@ -48,7 +49,12 @@ async def test_a_slash_at_the_end_is_the_wildcards_where_no_operation_is_meant()
     backend = Backend()
     operations = (Operation("GET", "/admin", policies=(LOCK,)), Operation("*", "/*"))
     app = Gateway(apis=(open_api("shop", "/shop", backend, operations=operations),))
-    for method, path in (("GET", "/shop/other/"), ("POST", "/shop/admin/"), ("GET", "/shop/admin/x/"), ("GET", "/shop/")):
+    for method, path in (
+        ("GET", "/shop/other/"),
+        ("POST", "/shop/admin/"),
+        ("GET", "/shop/admin/x/"),
+        ("GET", "/shop/"),
+    ):
         assert (await get(app, path, method=method)).status == 200, (method, path)
 
 
@@ -203,31 +209,55 @@ class Gilds(Policy):
         exchange.response.append(b"x-gold", b"for subscribers")
 
 
-async def test_what_policies_of_a_product_made_is_not_given_in_the_context_of_another() -> None:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        lines = [(b"cache-control", b"public, max-age=60"), (b"content-length", b"0")]
-        await send({"type": "http.response.start", "status": 200, "headers": lines})
-        await send({"type": "http.response.body"})
+@pytest.mark.parametrize("open_one", [False, True])
+def test_a_cache_in_front_of_what_a_product_adds_is_refused_where_others_may_call_too(open_one: bool) -> None:
+    gold = Product("gold", apis=("shop",), policies=(Gilds(),))
+    free = Product("free", apis=("shop",), policies=(Gilds(),), subscription_required=False)
+    api = Api("shop", "/shop", backend=Backend(), subscription_required=open_one)
+    products, keys = ((free, gold) if open_one else (gold,)), Subscribers().store
+    with pytest.raises(ConfigError, match=r"Gateway\.policies: holds what answers from memory"):
+        Gateway(apis=(api,), products=products, policies=(Cache(),), keys=keys)
 
-    subscribers = Subscribers()
-    gold = subscribers.add("one", product="gold")
-    gateway = Gateway(
-        apis=(open_api("shop", "/shop", app),),
-        products=(Product("gold", apis=("shop",), policies=(Gilds(),)),),
-        policies=(Cache(),),
-        keys=subscribers.store,
-        env=Env(clock=FakeClock()),
+
+def test_a_cache_may_stand_in_front_of_products_that_add_nothing() -> None:
+    products = Product("gold", apis=("shop",)), Product("free", apis=("shop",), subscription_required=False)
+    Gateway(
+        apis=(open_api("shop", "/shop", Backend()),), products=products, policies=(Cache(),), keys=Subscribers().store
     )
-    first = await get(gateway, "/shop/x", gold)
-    assert (b"x-gold", b"for subscribers") in first.headers
-    assert (b"x-gold", b"for subscribers") not in (await get(gateway, "/shop/x")).headers
 
 
 async def test_versions_that_the_query_names_are_kept_apart_though_the_cache_leaves_the_name_out() -> None:
     versions = Versions(
         by="query", parameter="v", versions=(Version("a", backend=Backend("one")), Version("b", backend=Backend("two")))
     )
-    api = Api("shop", "/shop", versions=versions, subscription_required=False, policies=(Cache(ttl=60, only_query=("q",)),))
+    api = Api(
+        "shop", "/shop", versions=versions, subscription_required=False, policies=(Cache(ttl=60, only_query=("q",)),)
+    )
     gateway = Gateway(apis=(api,), env=Env(clock=FakeClock()))
     names = [told(await get(gateway, "/shop/x", query=query))["name"] for query in (b"v=a", b"v=b")]
     assert names == ["one", "two"]
+
+
+@pytest.mark.parametrize("directives", [b"max-age=60", b"max-age=60, stale-while-revalidate=600"])
+async def test_what_a_cache_asks_anew_goes_where_the_request_went(directives: bytes) -> None:
+    clock, seen = FakeClock(), list[tuple[str, str, str | None, dict[str, str]]]()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange.of(scope)
+        assert exchange is not None
+        seen.append((scope["path"], scope["root_path"], exchange.product, dict(exchange.parameters)))
+        lines = [(b"cache-control", directives), (b"etag", b'"one"')]
+        await send({"type": "http.response.start", "status": 200, "headers": lines})
+        await send({"type": "http.response.body"})
+
+    gateway = Gateway(
+        apis=(open_api("shop", "/shop", app, operations=(Operation("GET", "/{id}"),)),),
+        products=(Product("free", apis=("shop",), subscription_required=False),),
+        policies=(Cache(),),
+        env=Env(clock=clock),
+    )
+    await get(gateway, "/shop/7")
+    clock.advance(90)
+    await get(gateway, "/shop/7")
+    await anyio.wait_all_tasks_blocked()
+    assert seen == [("/shop/7", "/shop", "free", {"id": "7"})] * 2

@@ -1,6 +1,7 @@
 """The table of what guards what: it shows everything there is, and fails the build for what stands open."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from fastapi import APIRouter, FastAPI, WebSocket
@@ -14,6 +15,7 @@ from apim_middleware import (
     AllOf,
     AnyOf,
     APIKeyAuth,
+    IPFilter,
     MemoryKeys,
     Quota,
     RateLimit,
@@ -24,11 +26,12 @@ from apim_middleware import (
     conditions,
 )
 from apim_middleware.errors import ConfigError
-from apim_middleware.gateway import Gateway
+from apim_middleware.gateway import Gateway, Reloadable
 from apim_middleware.guarding import Only, Require, coverage, guard, guarded_by
 from apim_middleware.model import Api, Operation, Product
 
 KEYS = APIKeyAuth(keys=MemoryKeys())
+SHUT = IPFilter(deny=("192.0.2.1",))
 LIMIT = RateLimit(calls=1, per=60, by=by.everyone)
 
 
@@ -185,16 +188,44 @@ def test_a_gateway_has_a_table_too() -> None:
         "orders", "/orders", backend="http://localhost:1", operations=(Operation("GET", "/{id}", policies=(LIMIT,)),)
     )
     starter = Product("starter", apis=("orders",), policies=(RequireHeader(name="x-a"),))
-    gateway = Gateway(apis=(orders,), products=(starter,), policies=(KEYS,), keys=MemoryKeys())
+    gateway = Gateway(apis=(orders,), products=(starter,), policies=(SHUT,), keys=MemoryKeys())
     table = {
         (row.product, f"{row.method} {row.path}"): [type(each).__name__ for each in row.layers]
         for row in coverage(gateway)
     }
     assert table == {
-        ("", "GET /orders/{id}"): ["APIKeyAuth", "RateLimit"],
-        ("starter", "GET /orders/{id}"): ["APIKeyAuth", "RequireHeader", "RateLimit"],
-        ("", "any /*"): ["APIKeyAuth"],
+        ("", "GET /orders/{id}"): ["IPFilter", "APIKeyAuth", "RateLimit"],
+        ("starter", "GET /orders/{id}"): ["IPFilter", "APIKeyAuth", "RequireHeader", "RateLimit"],
+        ("", "any /*"): ["IPFilter"],
     }
+
+
+def test_a_table_is_seen_through_what_stands_in_front_of_a_gateway() -> None:
+    orders = Api("orders", "/orders", backend="http://localhost:1", subscription_required=False)
+    gateway = Gateway(apis=(orders,))
+    for app in (SHUT(gateway), SHUT(Reloadable(gateway))):
+        assert names(app) == {"any /orders/*": ["IPFilter"], "any /*": ["IPFilter"]}
+
+
+@pytest.mark.parametrize("layer", [replace(KEYS, optional=True), AnyOf(KEYS, anonymous=True)])
+def test_what_lets_in_who_brings_nothing_does_not_count(layer: APIKeyAuth | AnyOf) -> None:
+    table = coverage(guard(shop(), policies=(layer,)))
+    with pytest.raises(ConfigError, match="stands not in front of"):
+        Require(type(layer)).check(table)
+    assert not any(row.guarded for row in table)
+
+
+def test_a_part_of_an_app_can_be_demanded() -> None:
+    app = guard(shop(), routes={"/shop/*": (KEYS,)})
+    Require(APIKeyAuth, below="/shop").check(coverage(app))
+    with pytest.raises(ConfigError, match="GET /orders/"):
+        Require(APIKeyAuth, below="/orders/").check(coverage(app))
+
+
+@pytest.mark.parametrize("given", [{"policies": LIMIT}, {"routes": {"/health": LIMIT}}])
+def test_a_lone_policy_is_told_to_have_a_comma(given: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="with the comma"):
+        guard(shop(), **given)  # type: ignore[arg-type]
 
 
 def test_the_table_is_text_json_and_html() -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from apim_middleware._caching.pages import Headers, Owners, Page, Stored
 from apim_middleware._caching.recordings import Recording
 from apim_middleware._http.cache_control import Wishes
+from apim_middleware._http.client_certificate import is_shown
 from apim_middleware._http.targets import Resource
 from apim_middleware.exchange import Exchange
 
@@ -32,13 +33,14 @@ class Asked:
     """
 
     __slots__ = (
-        "carrier", "changes", "flight", "flight_key", "fwd", "generation", "guards", "headers", "key", "lease", "page",
-        "principal", "recording", "stale", "started", "subscription", "user", "wished",
+        "carrier", "certificate", "changes", "flight", "flight_key", "fwd", "generation", "guards", "headers", "key",
+        "lease", "page", "principal", "recording", "stale", "started", "subscription", "user", "wished",
     )  # fmt: skip
 
     fwd: str  # why the app is asked, once it is
     started: float
     carrier: str | None  # a credential that came in a header, found at a glance
+    certificate: bool  # whether the client showed one
     stale: Stored | None  # the response that is asked about
     flight: "Flight | None"  # those who wait for it
 
@@ -58,6 +60,7 @@ class Asked:
         self.principal, self.subscription = shared.principal, shared.subscription
         self.user: object = scope.get("user")  # whom another middleware may have named
         self.guards = shared.guards  # met so far
+        self.certificate = is_shown(scope)
         self.recording: Recording | None = None
         self.flight_key: object = None  # under which others find it while the app is at work on it
 

@@ -195,7 +195,7 @@ class Detached(Flight):
         self.status = head.status
         if stale is not None and head.status == 304:
             if is_of(head.headers, stale.headers):
-                await keeper.freshen(self, stale, head)
+                await keeper.freshen(self, self._exchange, stale, head)
                 await self._complete()
             else:
                 self._unheard = True

@@ -22,6 +22,10 @@ from apim_middleware.types import RawHeaders
 if TYPE_CHECKING:
     from apim_middleware._caching.detached import Detached
 
+_IDENTIFIED, _GUARDED = "identified-behind", "guarded-behind"
+_FOR_ONE = CREDENTIALS | {_IDENTIFIED, _GUARDED}
+"""Reasons that lie in who asked, and not in what was answered."""
+
 _AFTERLIFE = 60.0  # seconds a stale response stays to be known as stale, not as unknown
 
 
@@ -50,18 +54,21 @@ class Judging:
 
     def judged(self, exchange: Exchange, asked: Asked, head: ResponseHead) -> Keeping | str:
         """How the response may be kept, or why not."""
+        verdict = self._verdict(exchange, asked, head.status, head.headers)
+        return "too-large" if isinstance(verdict, Keeping) and not self._room.fits(head.headers) else verdict
+
+    def _verdict(self, exchange: Exchange, asked: Asked, status: int, headers: RawHeaders) -> Keeping | str:
         shared = exchange.shared
         if asked.principal is not shared.principal or asked.subscription is not shared.subscription:
-            return "identified-behind"  # who may see it is decided behind the cache, which cannot stand in for that
+            return _IDENTIFIED  # who may see it is decided behind the cache, which cannot stand in for that
         if asked.guards != shared.guards:
-            return "guarded-behind"  # and so it is here
+            return _GUARDED  # and so it is here
         carried = self._ownership.carried(asked)
         user = exchange.scope.get("user")
         if user is not None and user is not asked.principal:
             carried |= self._ownership.named(user)
         delay = self.monotonic() - asked.started
-        verdict = judge(head.status, head.headers, carried=carried, terms=self._terms, received=self.now(), delay=delay)
-        return "too-large" if isinstance(verdict, Keeping) and not self._room.fits(head.headers) else verdict
+        return judge(status, headers, carried=carried, terms=self._terms, received=self.now(), delay=delay)
 
     def open_to(self, asked: Asked, found: Keeping | Stored) -> bool:
         """Whether a response may answer a request with these credentials."""
@@ -119,15 +126,12 @@ class Judging:
             return Variants(selecting, {said: stored})
         return page.joined_by(said, stored, most=self._max_variants, max_bytes=max_bytes, now=self._time())
 
-    async def freshen(self, flight: "Detached", stored: Stored, head: ResponseHead) -> None:
+    async def freshen(self, flight: "Detached", exchange: Exchange, stored: Stored, head: ResponseHead) -> None:
         """The app says that a stored response still holds: from now on it has the fields of that answer (§4.3.4)."""
-        asked = flight.asked
-        carried = self._ownership.carried(asked)
-        headers = freshened(stored.headers, head.headers)
-        delay = self.monotonic() - asked.started
-        verdict = judge(stored.status, headers, carried=carried, terms=self._terms, received=self.now(), delay=delay)
+        asked, headers = flight.asked, freshened(stored.headers, head.headers)
+        verdict = self._verdict(exchange, asked, stored.status, headers)
         if isinstance(verdict, str):
-            if verdict in CREDENTIALS:  # the fields may be for that caller, what they confirm is for all
+            if verdict in _FOR_ONE:  # the fields may be for that caller, what they confirm is for all
                 flight.answer(stored, verdict)
             else:
                 await self.forget(asked)

@@ -89,7 +89,7 @@ class Keeper(Flying, Purgeable):
             self._bypass(exchange, wished)
             return None
         owners = self._ownership.owners(exchange) if self._owned else ()
-        return Asked((resource_of(scope, host), owners), wished, self._versions.changes)
+        return Asked((_resource(exchange, host), owners), wished, self._versions.changes)
 
     def _wishes(self, exchange: Exchange) -> Wishes:
         if self._heeds:
@@ -100,7 +100,7 @@ class Keeper(Flying, Purgeable):
         """The resource an unsafe request may change, as its responses are kept."""
         if host is None or method in SAFE:
             return None
-        resource = resource_of(exchange.scope, host)
+        resource = _resource(exchange, host)
         return (*resource[:5], self._query.of(resource[5])) if self._rewrites else resource
 
     def _bypass(self, exchange: Exchange, wished: Wishes) -> None:
@@ -264,7 +264,7 @@ class Keeper(Flying, Purgeable):
     def _is_plain(self, asked: Asked) -> bool:
         """Whether nothing in the request speaks against giving its response to others, as far as that is known."""
         nobody = asked.principal is None and asked.subscription is None and asked.user is None
-        return (nobody and not self._owned) or not self._ownership.carried(asked)
+        return (nobody and not self._owned and not asked.certificate) or not self._ownership.carried(asked)
 
     # on the way out
 
@@ -304,3 +304,12 @@ class Keeper(Flying, Purgeable):
 def _body_is_known(exchange: Exchange) -> bool:
     """Whether a request is known to have no body; over HTTP/2 it need not say (RFC 9113 §8.1)."""
     return exchange.scope.get("http_version", "1.1")[:1] <= "1" or exchange.header(b"content-length") is not None
+
+
+def _resource(exchange: Exchange, host: bytes) -> Resource:
+    """What the request is for: of versions of an API one, however it was named, for rules may leave the name out."""
+    resource, match = resource_of(exchange.scope, host), exchange.shared.match
+    if match is None or not match.route.version:
+        return resource
+    scheme, name, root, path, raw, query = resource
+    return scheme, name, f"{root}\0{match.route.version}", path, raw, query

@@ -11,10 +11,11 @@ from apim_middleware.stores.keys import ISSUER
 
 _PRINCIPAL: frozenset[Credential] = frozenset({"principal"})
 _SUBSCRIPTION: frozenset[Credential] = frozenset({"subscription"})
+_CERTIFICATE: frozenset[Credential] = frozenset({"certificate"})
 _NOTHING: frozenset[Credential] = frozenset()
 
 _COVERED: dict[str, frozenset[Credential]] = {
-    "principal": frozenset({"principal", "authorization", "cookie"}),
+    "principal": frozenset({"principal", "authorization", "certificate", "cookie"}),
     "subscription": frozenset({"subscription", "key"}),
 }
 """Credentials that matter no more once responses are kept apart by what was established from them."""
@@ -36,6 +37,8 @@ class Ownership:
     def carried(self, asked: Asked) -> frozenset[Credential]:
         """The credentials of the request that could make the response one for this caller only."""
         found = carried_in(asked.headers)
+        if asked.certificate:
+            found |= _CERTIFICATE
         principal, subscription, user = asked.principal, asked.subscription, asked.user
         is_key = False
         if subscription is not None:

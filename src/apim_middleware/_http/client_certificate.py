@@ -24,6 +24,14 @@ def certificate(scope: Scope) -> bytes | None:
     return None if tls is None else _first(tls.get("client_cert_chain"))
 
 
+def is_shown(scope: Scope) -> bool:
+    """Whether the app could know the client by a certificate, be it one that we cannot read."""
+    if scope.get(KEY) is not None:
+        return True
+    tls = (scope.get("extensions") or {}).get("tls")
+    return bool(tls and (tls.get("client_cert_chain") or tls.get("client_cert_name")))
+
+
 def _first(chain: Any) -> bytes | None:  # noqa: ANN401 - whatever a server puts there
     pem = next(iter(chain or ()), None)
     if not isinstance(pem, str):

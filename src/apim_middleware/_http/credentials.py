@@ -4,10 +4,12 @@ import re
 from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
-Credential: TypeAlias = Literal["authorization", "cookie", "key", "principal", "subscription"]
+Credential: TypeAlias = Literal["authorization", "certificate", "cookie", "key", "principal", "subscription"]
 """What came in a field of the request, or was established from whatever came."""
 
-CREDENTIALS: frozenset[Credential] = frozenset(("authorization", "cookie", "key", "principal", "subscription"))
+CREDENTIALS: frozenset[Credential] = frozenset(
+    ("authorization", "certificate", "cookie", "key", "principal", "subscription")
+)
 
 CARRIERS: dict[bytes, Credential] = {
     b"authorization": "authorization",
@@ -21,6 +23,7 @@ _KEYS = re.compile(
     rb"|sessionid|signature|tokens?)(?:$|[-_.])|(?:api|access|auth|subscription|functions?|master)"
     rb"[-_.]?key"
 )
+_CERTIFICATES = re.compile(rb"(?:^|[-_.])(?:(?:client)?cert(?:s|ificates?)?|dn)(?:$|[-_.])")
 _REMEMBERED = 2048
 
 
@@ -30,8 +33,14 @@ class _Carried(dict[bytes, Credential | None]):
     def __missing__(self, name: bytes) -> Credential | None:
         if len(self) >= _REMEMBERED:
             self.clear()
-        carried = self[name] = CARRIERS.get(name) or ("key" if _KEYS.search(name) else None)
+        carried = self[name] = CARRIERS.get(name) or _by_name(name)
         return carried
+
+
+def _by_name(name: bytes) -> Credential | None:
+    if _KEYS.search(name):
+        return "key"
+    return "certificate" if _CERTIFICATES.search(name) else None
 
 
 CARRIED = _Carried()

@@ -25,6 +25,8 @@ class Sight(NamedTuple):
     """The request as facts: its method, path, query, client, principal and header lines."""
 
     response: frozenset[tuple[str, str]]
+    refusal: str = ""
+    """The code by which the gateway itself refuses the request, once its own policies have seen it."""
 
 
 @dataclass(eq=False)
@@ -63,7 +65,9 @@ class _Observer(Policy):
     place: int
 
     def on_request(self, exchange: Exchange) -> None:
-        self.journal.inward.append(Sight(self.place, perf_counter(), _request(exchange), frozenset()))
+        match = exchange.match
+        refusal = "" if match is None or match.refusal is None else match.refusal.code
+        self.journal.inward.append(Sight(self.place, perf_counter(), _request(exchange), frozenset(), refusal))
 
     def on_response(self, exchange: Exchange) -> None:
         self.journal.outward.append(Sight(self.place, perf_counter(), frozenset(), _response(exchange)))
@@ -129,6 +133,8 @@ def steps(journal: Journal) -> list[Step]:
                 answered=behind is None,
             )
         )
+    if seen and seen[-1].refusal and not (found and found[-1].answered):
+        found.append(Step("the gateway itself", 0.0, [], [f"code: {seen[-1].refusal}"], answered=True))
     return found
 
 

@@ -42,8 +42,9 @@ def _of_row(layers: Sequence[Layer]) -> Iterator[str]:
 
 def _open(table: Coverage) -> Iterator[str]:
     for row in table:
-        if row.path != "/*" and not row.product and not any(policy.guards for policy in row.policies):
-            yield f"{row.method} {row.path} stands open: no policy decides who may call it."
+        if row.path != "/*" and not row.guarded:
+            product = f" in the product {row.product}" if row.product else ""
+            yield f"{row.method} {row.path} stands open{product}: no policy decides who may call it."
 
 
 def _asks_for_client(layer: Layer) -> bool:

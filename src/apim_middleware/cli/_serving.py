@@ -26,11 +26,20 @@ _EVERY = 1.0
 
 def app() -> ASGIApp:
     """The app of this worker, as the environment says."""
+    _speak()
     target, names = os.environ[TARGET], os.environ.get(NAMES, "")
     served = found(target, names)
     if isinstance(served, Gateway) and is_file(target) and os.environ.get(RELOAD):
         return Watched(Path(target), served, lambda: found(target, names))
     return served  # type: ignore[no-any-return]
+
+
+def _speak() -> None:
+    """Have what this package says be heard, unless somebody has seen to that."""
+    ours = logging.getLogger("apim_middleware")
+    if not ours.handlers and not logging.getLogger().handlers:
+        logging.basicConfig(format="%(levelname)s:     %(message)s")
+        ours.setLevel(logging.INFO)
 
 
 def tls(config: object, default: object) -> ssl.SSLContext:

@@ -25,6 +25,7 @@ from apim_middleware.gateway import Gateway, difference
 from apim_middleware.guarding import Covered, coverage
 from apim_middleware.identity import Subscription
 from apim_middleware.stores.keyrings import Keyring
+from apim_middleware.stores.keys import MemoryKeys
 from apim_middleware.testing import call
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -33,8 +34,8 @@ importing = typer.Typer(no_args_is_help=True, help="Make APIs of what is describ
 app.add_typer(keys, name="keys")
 app.add_typer(importing, name="import")
 
-_out = Console(highlight=False, soft_wrap=True)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
+_out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+_err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 Target = Annotated[str, typer.Argument(help="module:attribute, file.py:attribute, or a .toml, .yaml or .json file")]
 Names = Annotated[str, typer.Option(help="module:attribute of a dict of the objects a file refers to with ref")]
@@ -149,7 +150,7 @@ def check(
     else:
         for each in advice:
             _out.print(Text(f"- {each}", style="yellow"))
-        _out.print(f"{target}: {len(table)} routes, no mistakes" + (f", {len(advice)} advices" if advice else ""))
+        _out.print(f"{target}: {len(table)} routes, no mistakes" + (f"; hints: {len(advice)}" if advice else ""))
     if strict and advice:
         raise typer.Exit(1)
 
@@ -169,7 +170,7 @@ def routes(
         return
     shown = Table("method", "path", "product", "policies, outermost first")
     for row in table:
-        shown.add_row(row.method, row.path, row.product, _policies(row))
+        shown.add_row(Text(row.method), Text(row.path), Text(row.product), _policies(row))
     _out.print(shown)
 
 
@@ -194,7 +195,7 @@ def diff(
     else:
         for change in changes:
             _out.print(Text(str(change), style="bold red" if change.loud else ""))
-        _out.print(f"{len(changes)} changes" if changes else "nothing changes")
+        _out.print(f"changes: {len(changes)}" if changes else "nothing changes")
     if fail_on_loud and any(change.loud for change in changes):
         raise typer.Exit(1)
 
@@ -255,14 +256,17 @@ def openapi(
     name: Annotated[str, typer.Option(help="what to call the API")],
     path: Annotated[str, typer.Option(help="where it begins")] = "/",
     backend: Annotated[str, typer.Option(help="the URL behind it")] = "",
+    is_open: Annotated[bool, typer.Option("--open", help="let anybody call it, without a subscription key")] = False,
     form: Annotated[Literal["toml", "yaml", "json"], typer.Option("--format", help="how to write it")] = "toml",
 ) -> None:
-    """Write the API that a document describes, as a gateway file."""
+    """Write the API that a document describes, as a gateway file; its keys are the object "keys" of --names."""
     from apim_middleware.openapi import api_from_openapi
 
     with _told():
         api = api_from_openapi(document, name=name, path=path, backend=backend or None)
-        typer.echo(dumps(Gateway(apis=(replace(api, subscription_required=False),)), form), nl=False)
+        keys = MemoryKeys()  # stands for those of the program
+        gateway = Gateway(apis=(replace(api, subscription_required=not is_open),), keys=None if is_open else keys)
+        typer.echo(dumps(gateway, form, names={"keys": keys}), nl=False)
 
 
 # Keys

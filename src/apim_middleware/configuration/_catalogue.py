@@ -15,7 +15,6 @@ _ELSEWHERE = {
     "apim_middleware.stores.limits": ("LimitsCounters",),
     "apim_middleware.stores.redis": ("RedisCounters", "RedisEntries", "RedisPermits", "RedisRecords"),
     "apim_middleware.stores.sqlite": ("SQLiteCounters", "SQLiteEntries", "SQLitePermits", "SQLiteRecords"),
-    "apim_middleware.stores.subscriptions": ("Subscriptions",),
     "apim_middleware.transports.http1": ("Http1Transport",),
     "apim_middleware.transports.httpx": ("HttpxTransport",),
 }
@@ -48,7 +47,10 @@ def names() -> tuple[str, ...]:
     return tuple(sorted({*here, *elsewhere}))
 
 
-_STORES = ("MemoryCounters", "MemoryEntries", "MemoryKeys", "MemoryPermits", "MemoryUsers")
+_STORES = (
+    *("MemoryCounters", "MemoryEntries", "MemoryKeys", "MemoryPermits", "MemoryRecords", "MemoryUsers"),
+    "RecordKeys",
+)
 
 
 def _is_configured(found: object) -> bool:

@@ -146,14 +146,17 @@ def _check(entry: Entry) -> None:
     for edition in entry.editions():
         kinds = {endpoint.signature: endpoint for endpoint in edition.endpoints}
         for product in _kinds_of_products(entry, edition):
+            told_apart = not entry.admits_strangers or (
+                product != entry.strangers and edition.endpoints[0].adds(product)
+            )
             for endpoint in kinds.values():
-                endpoint.check(product, admitted=not entry.admits_strangers or product != entry.strangers)
+                endpoint.check(product, admitted=told_apart)
 
 
 def _kinds_of_products(entry: Entry, edition: Edition) -> Iterator[str]:
     seen = set[object]()
     for product in entry.contexts():
-        kind = edition.endpoints[0].signature_of(product)
+        kind = product == entry.strangers, edition.endpoints[0].signature_of(product)
         if kind not in seen:
             seen.add(kind)
             yield product

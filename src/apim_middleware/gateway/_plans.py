@@ -211,6 +211,11 @@ class Endpoint:
         scope = self._house.products.get(product)
         return None if scope is None else scope.signature
 
+    def adds(self, product: str) -> bool:
+        """Whether a product has policies of its own, so that responses depend on the key."""
+        scope = self._house.products.get(product)
+        return scope is not None and bool(scope.layers)
+
     def check(self, product: str, *, admitted: bool) -> None:
         """Refuse policies that cannot work in this order. Raises ConfigError."""
         inner, outer = self._scopes(product)

@@ -1,5 +1,6 @@
 """What a new configuration of a gateway changes, as values; what takes protection away is loud."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
@@ -26,7 +27,8 @@ class Change:
     before: str = ""
     after: str = ""
     loud: bool = False
-    """Whether protection goes: an authenticator, a limit or the need of a subscription; or comes without any."""
+    """Whether protection goes, or may have become less: an authenticator, a limit or the need of a subscription is
+    taken away or changed, or a route comes without any."""
 
     def __str__(self) -> str:
         """A line for people."""
@@ -163,11 +165,13 @@ def _of_layers(where: str, old: Sequence[Layer], new: Sequence[Layer]) -> Iterat
     for layer in lost:
         other = next((each for each in gained if _kind_of(each) == _kind_of(layer)), None)
         if other is None:
-            loud = any(policy.guards or policy.counts for policy in policies_in(layer))
-            yield Change(kind="loses", where=where, what=_name(layer), before=repr(layer), loud=loud)
+            yield Change(kind="loses", where=where, what=_name(layer), before=repr(layer), loud=_protects(layer))
         else:
             gained.remove(other)
-            yield Change(kind="changed", where=where, what=_name(layer), before=repr(layer), after=repr(other))
+            before, after = _differing(layer, other)
+            yield Change(
+                kind="changed", where=where, what=_name(layer), before=before, after=after, loud=_protects(layer)
+            )
     for layer in gained:
         yield Change(kind="gains", where=where, what=_name(layer), after=repr(layer))
 
@@ -179,6 +183,27 @@ def _field(where: str, name: str, old: object, new: object, *, loud: bool = Fals
 
 def _policies(layers: Sequence[Layer]) -> list[Policy]:
     return [policy for layer in layers for policy in policies_in(layer)]
+
+
+def _protects(layer: Layer) -> bool:
+    return any(policy.guards or policy.counts for policy in policies_in(layer))
+
+
+def _differing(old: Layer, new: Layer) -> tuple[str, str]:
+    """What is different of two policies of one kind: their fields, where they are values with fields."""
+    if not dataclasses.is_dataclass(old) or not dataclasses.is_dataclass(new):
+        return repr(old), repr(new)
+    names = [each.name for each in dataclasses.fields(old) if getattr(old, each.name) != getattr(new, each.name)]
+    shown = {each.name for each in dataclasses.fields(old) if each.repr}
+    told = [
+        [f"{name}={_shown(getattr(each, name))}" if name in shown else name for name in names] for each in (old, new)
+    ]
+    return ", ".join(told[0]), ", ".join(told[1])
+
+
+def _shown(value: object) -> str:
+    """A value without the address it has in memory, where it is a function."""
+    return getattr(value, "__name__", None) or repr(value)
 
 
 def _kind_of(layer: Layer) -> object:

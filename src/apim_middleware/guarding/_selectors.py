@@ -75,7 +75,7 @@ _TAG, _BELOW, _TEMPLATE, _OPERATION = range(4)
 def rule(selector: str, value: Sequence[Layer] | Only) -> Rule:
     """What a selector means. Raises ConfigError."""
     alone = isinstance(value, Only)
-    layers = tuple(value.layers if isinstance(value, Only) else value)
+    layers = value.layers if isinstance(value, Only) else several(value, "routes")
     for number, layer in enumerate(layers, 1):
         if not callable(layer):
             problem = f"number {number} of {selector!r} is {layer!r}, which is no layer"
@@ -91,6 +91,14 @@ def rule(selector: str, value: Sequence[Layer] | Only) -> Rule:
     if path.endswith("/*"):
         return Rule(selector, layers, alone, (_BELOW, path.count("/")), method, path[:-1])
     return Rule(selector, layers, alone, (_TEMPLATE, bool(method)), method, path)
+
+
+def several(layers: Sequence[Layer], field: str) -> tuple[Layer, ...]:
+    """The layers as they were given. Raises ConfigError for a lone one."""
+    if not isinstance(layers, list | tuple):
+        problem = f"{layers!r} stands alone where several can"
+        raise ConfigError("guard", field, problem, "Write (..., ) with the comma around it")
+    return tuple(layers)
 
 
 def check_used(rules: Iterable[Rule], routes: Sequence[Known]) -> None:

@@ -15,6 +15,7 @@ from apim_middleware._config import Configured
 from apim_middleware._ring import Ring
 from apim_middleware.errors import ConfigError
 from apim_middleware.gateway.app import Gateway
+from apim_middleware.gateway.reload import Reloadable
 from apim_middleware.guarding._routes import NOTHING, Known, routes_of
 from apim_middleware.guarding.guard import Guarded, Set
 from apim_middleware.policies.either import AllOf
@@ -50,6 +51,11 @@ class Covered(NamedTuple):
         """The policies every request of this route meets."""
         return [policy for layer in self.layers for policy in _met(layer)]
 
+    @property
+    def guarded(self) -> bool:
+        """Whether one of them decides who may come in; one that lets in who brings nothing does not."""
+        return any(policy.guards and not lets_anybody_in(policy) for policy in self.policies)
+
 
 class Coverage:
     """The table: a row for each route and method. Printed it is text; ``as_json`` and ``as_html`` are for others."""
@@ -83,8 +89,11 @@ class Coverage:
         return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
 
     def without(self, policy: type[Policy]) -> list[Covered]:
-        """The routes in front of which no policy of this class stands for every request."""
-        return [row for row in self.rows if not any(isinstance(each, policy) for each in row.policies)]
+        """The routes in front of which no policy of this class stands for every request.
+
+        One that is optional does not count, nor one that lets in who is anonymous.
+        """
+        return [row for row in self.rows if not any(_demands(each, policy) for each in row.policies)]
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,8 @@ class Require(Configured):
     """A demand on a coverage: a policy of this class in front of every route.
 
     ``Require(JWTAuth, except_=("GET /health",)).check(coverage(app))`` raises ConfigError with every route that is
-    unguarded. What is within ``When`` or ``AnyOf`` does not stand in front of every request, and so does not count.
+    unguarded. What is within ``When`` or ``AnyOf`` does not stand in front of every request, and so does not count;
+    nor does a policy with ``optional=True``, nor an ``AnyOf`` with ``anonymous=True``.
     """
 
     policy: type[Policy]
@@ -102,6 +112,9 @@ class Require(Configured):
 
     everywhere: bool = False
     """Whether also what fits no route must be guarded: 404s, redirects, and routes that are added later."""
+
+    below: str = "/"
+    """The path below which routes must be guarded: ``"/admin"``. Default: all."""
 
     except_: tuple[str, ...] = ()
     """Routes that may stand open: ``"/health"``, ``"GET /docs"``. One that is no route is a mistake too."""
@@ -114,31 +127,41 @@ class Require(Configured):
         if unknown:
             raise self.mistake("except_", f"holds {unknown[0]!r}, which is no route", "Print coverage(app) to see them")
         nowhere = NOTHING.template
-        open_ones = [row for row in table.without(self.policy) if row not in excepted]
+        open_ones = [row for row in table.without(self.policy) if row not in excepted and self._is_about(row)]
         found = [f"{row.method} {row.path}" for row in open_ones if self.everywhere or row.path != nowhere]
         if found:
             name = self.policy.__name__
             problem = f"stands not in front of {', '.join(dict.fromkeys(found))}"
             raise ConfigError(name, "", problem, f"Put {name} there, or name the route in except_")
 
+    def _is_about(self, row: Covered) -> bool:
+        return f"{row.path}/".startswith(f"{self.below.removesuffix('/')}/") or row.path == NOTHING.template
+
 
 def coverage(app: object) -> Coverage:
     """The table of a guarded app, a gateway, or a FastAPI or Starlette app with policies as middlewares."""
-    if isinstance(app, Gateway):
-        return Coverage(_of_gateway(app))
     layers, inner = _around(app)
     return Coverage(row._replace(layers=(*layers, *row.layers)) for row in _of_app(inner))
 
 
 def _of_gateway(gateway: Gateway) -> Iterator[Covered]:
+    auth = gateway.authenticator
     for row in gateway.rows():
         if row.current:
             method = _ANY if row.method == "*" else row.method
-            yield Covered(method, row.path, tuple(each.layer for each in row.layers), product=row.product)
+            layers = [each.layer for each in row.layers]
+            if row.subscription_required and auth is not None:  # asked behind the policies of the gateway
+                layers.insert(sum(each.place == gateway.name for each in row.layers), auth)
+            yield Covered(method, row.path, tuple(layers), product=row.product)
     yield Covered(_ANY, NOTHING.template, tuple(gateway.policies))
 
 
 def _of_app(app: object) -> Iterator[Covered]:
+    if isinstance(app, Reloadable):
+        app = app.gateway
+    if isinstance(app, Gateway):
+        yield from _of_gateway(app)
+        return
     if isinstance(app, Guarded):
         yield from _of_guarded(app)
         return
@@ -182,6 +205,15 @@ def _around(app: object) -> tuple[list[Layer], object]:
     if isinstance(app, Starlette):
         found += [each.cls for each in app.user_middleware if isinstance(each.cls, Policy | Stack)]
     return found, app
+
+
+def lets_anybody_in(policy: Policy) -> bool:
+    """Whether a policy lets in who brings nothing, and only refuses what is bad."""
+    return getattr(policy, "optional", False) is True or getattr(policy, "anonymous", False) is True
+
+
+def _demands(policy: Policy, kind: type[Policy]) -> bool:
+    return isinstance(policy, kind) and not lets_anybody_in(policy)
 
 
 def _met(layer: Layer) -> Iterator[Policy]:

@@ -11,7 +11,7 @@ from apim_middleware.exchange import KEY, Exchange
 from apim_middleware.gateway._scopes import Scope as Policies
 from apim_middleware.guarding._resolver import Resolver
 from apim_middleware.guarding._routes import MARK, NOTHING, Known, routes_of
-from apim_middleware.guarding._selectors import Only, Rule, check_used, rule
+from apim_middleware.guarding._selectors import Only, Rule, check_used, rule, several
 from apim_middleware.match import Match, Route
 from apim_middleware.policy import Policy, check_guards, check_needs, ring
 from apim_middleware.types import ASGIApp, Layer, Receive, Scope, Send
@@ -64,7 +64,7 @@ def guard(
 
     ConfigError: an app whose routes cannot be read, a selector that is for no route, policies whose order cannot work.
     """
-    return Guarded(app, tuple(policies), routes or {}, name, env or Env())
+    return Guarded(app, several(policies, "policies"), routes or {}, name, env or Env())
 
 
 class Set(NamedTuple):
