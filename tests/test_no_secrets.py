@@ -69,7 +69,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 
 def token(**claims: Any) -> str:
-    known = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "exp": time.time() + 600, "scope": "read"}
+    known = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "exp": time.time() + 86_400, "scope": "read"}
     return jwt.encode({**known, **claims}, HMAC, algorithm="HS256")
 
 
@@ -79,7 +79,7 @@ def pair(name: str, password: str) -> str:
 
 def signed_elsewhere() -> str:
     """A token whose key must be fetched first."""
-    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "exp": time.time() + 600}
+    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "exp": time.time() + 86_400}
     return jwt.encode(claims, ec.generate_private_key(ec.SECP256R1()), algorithm="ES256", headers={"kid": "one"})
 
 

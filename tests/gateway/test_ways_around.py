@@ -4,17 +4,22 @@ from typing import Any
 
 import anyio
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.gateway.houses import KEY, Backend, Subscribers, code, get, told
 
+from apim_middleware.conditions import routed_path
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
 from apim_middleware.exchange import Exchange
 from apim_middleware.gateway import Gateway
+from apim_middleware.gateway.app_of_apps import AppOfApps
+from apim_middleware.gateway.sub_app import SubApp
 from apim_middleware.model import Api, Operation, Product, Version, Versions
 from apim_middleware.policies.cache import Cache
 from apim_middleware.policies.require_header import RequireHeader
 from apim_middleware.policy import Policy, Stack
-from apim_middleware.testing import FakeClock
+from apim_middleware.testing import FakeClock, call
 from apim_middleware.types import ASGIApp, Receive, Scope, Send
 
 pytestmark = pytest.mark.anyio
@@ -85,6 +90,17 @@ async def test_a_revision_does_not_lead_past_an_api_that_begins_further_down(pat
     assert not admin.seen
 
 
+@given(st.lists(st.sampled_from(["a", "b", "x", "a;rev=1", "b;rev=1", "x;rev=1", ";rev=1", "a;rev=2"]), max_size=5))
+def test_what_reaches_a_backend_is_below_no_other_api(parts: list[str]) -> None:
+    backends = {path: Backend(path) for path in ("/", "/a", "/a/b")}
+    app = Gateway(apis=tuple(open_api(f"n{len(path)}", path, backend) for path, backend in backends.items()))
+    anyio.run(get, app, "/" + "/".join(parts))
+    for path, backend in backends.items():
+        for scope in backend.seen:
+            whole = path.rstrip("/") + routed_path(scope)[1]
+            assert path == max((each for each in backends if f"{whole}/".startswith(f"{each.rstrip('/')}/")), key=len)
+
+
 async def test_a_revision_does_not_lead_past_a_version_in_the_path() -> None:
     backend = Backend()
     versions = Versions(by="path", default="v1", versions=(Version("v1"), Version("v2", policies=(LOCK,))))
@@ -128,6 +144,19 @@ async def test_a_backend_behind_a_wildcard_answers_preflights_for_its_other_oper
     operations = (Operation("*", "/*"), Operation("GET", "/open"))
     app = Gateway(apis=(open_api("shop", "/shop", backend, operations=operations),))
     assert (await get(app, "/shop/open", PREFLIGHT, method="OPTIONS")).status == 200
+
+
+# Roots
+
+
+@pytest.mark.parametrize(
+    ("root", "path"), [("/shop", "/shop/shop/x"), ("/shop/", "/shop/x"), ("/other", "/shop/x"), ("", "/shop/x")]
+)
+async def test_the_path_behind_is_the_one_that_was_judged_wherever_the_server_says_we_are(root: str, path: str) -> None:
+    backend = Backend()
+    app = Gateway(apis=(open_api("shop", "/shop", backend, operations=(Operation("GET", "/{rest}"),)),))
+    assert told(await call(app, "GET", path, root_path=root))["parameters"] == {"rest": "x"}
+    assert routed_path(backend.seen[0])[1] == "/x"
 
 
 # Layers between
@@ -261,3 +290,13 @@ async def test_what_a_cache_asks_anew_goes_where_the_request_went(directives: by
     await get(gateway, "/shop/7")
     await anyio.wait_all_tasks_blocked()
     assert seen == [("/shop/7", "/shop", "free", {"id": "7"})] * 2
+
+
+# Apps of apps
+
+
+@pytest.mark.parametrize("document", [None, {"openapi": "3.1.0", "info": {"title": "a", "version": "1"}, "paths": {}}])
+def test_policies_of_operations_nobody_tells_of_are_not_left_out_in_silence(document: Any) -> None:
+    app = SubApp("shop", "/shop", backend=Backend(), document=document, operation_policies={"delete": (LOCK,)})
+    with pytest.raises(ConfigError, match=r"SubApp shop\.operation_policies: names 'delete'"):
+        AppOfApps(Gateway, app)

@@ -7,7 +7,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from apim_middleware.errors import ConfigError, StoreError, VersionConflict
+from apim_middleware.errors import ConfigError, FeedLost, StoreError, VersionConflict
 from apim_middleware.identity import Subscription
 from apim_middleware.protocols import Record
 from apim_middleware.stores.keys import key_digest
@@ -319,3 +319,39 @@ async def test_what_makes_no_sense_is_refused(keys: RecordKeys, records: Watched
         RecordKeys(records, refresh=9)
     with pytest.raises(ConfigError, match=r"RecordKeys\.prefix"):
         RecordKeys(records, prefix="A B")
+
+
+class Forgetful(MemoryRecords):
+    """Records that forget what has changed up to a version, and hold back an answer that says no more has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forgotten = 0
+        self.held: anyio.Event | None = None
+
+    async def changes(self, after: int, *, limit: int = 1000) -> list[Record]:
+        if 0 < after < self.forgotten:
+            raise FeedLost
+        found = await super().changes(after, limit=limit)
+        if after >= self.forgotten and self.held is not None:
+            held, self.held = self.held, None
+            await held.wait()
+        return found
+
+
+async def test_what_was_read_anew_before_a_change_does_not_undo_it() -> None:
+    records = Forgetful()
+    keys = RecordKeys(records, clock=FakeClock())
+    await keys.add(Subscription(id="one"))
+    digest = key_digest((await keys.issue("one")).encode())
+    await records.put("other", "thing", {})
+    records.forgotten, records.held = await records.version(), anyio.Event()
+    held = records.held
+    async with anyio.create_task_group() as group:
+        group.start_soon(keys.refresh)
+        await anyio.wait_all_tasks_blocked()
+        await keys.suspend("one")
+        held.set()
+    record = await keys.find(digest)
+    assert record is not None
+    assert record.state_at(0.0) == "suspended"

@@ -297,5 +297,6 @@ def _apart(exchange: Exchange, asked: Asked) -> Exchange:
     shared = apart.shared
     shared.clean, shared.guards, shared.forwarded = True, asked.guards, known.forwarded
     shared.principal, shared.subscription = asked.principal, asked.subscription
+    shared.match = known.match  # where a gateway further out sends it
     shared.attributes = dict(known.attributes)
     return apart

@@ -12,7 +12,7 @@ from apim_middleware.gateway._building import Building
 from apim_middleware.gateway._entries import Entry
 from apim_middleware.gateway._plans import Edition, Endpoint, Guarded
 from apim_middleware.match import Match
-from apim_middleware.model import WEBSOCKET
+from apim_middleware.model import ANY, WEBSOCKET
 from apim_middleware.types import ASGIApp, Receive, Scope, Send
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class Compiled:
         if self._tell_methods:
             allowed = edition.operations.allowed(match.segments, scope.get("query_string", b""))
             if allowed:
-                allow = ", ".join(sorted(allowed - {WEBSOCKET}))
+                allow = ", ".join(sorted(allowed - {ANY, WEBSOCKET}))
                 detail = "This operation has other methods."
                 return Refusal(405, "method-not-allowed", detail, headers={"allow": allow})
         return _nowhere()

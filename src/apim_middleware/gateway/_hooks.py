@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from email.utils import format_datetime
 
+from apim_middleware.conditions import routed_path
 from apim_middleware.exchange import Exchange
 from apim_middleware.model import Deprecation
 from apim_middleware.policy import Policy
@@ -19,8 +20,8 @@ class Enter(Policy):
         """Tell those further in where they are mounted."""
         match = exchange.shared.match
         if match is not None and match.prefix:
-            scope = exchange.scope
-            scope["root_path"] = scope.get("root_path", "") + match.prefix
+            scope = exchange.scope  # a root that the path does not begin with is none: it would hide ours
+            scope["root_path"] = routed_path(scope)[0] + match.prefix
 
 
 @dataclass(frozen=True)

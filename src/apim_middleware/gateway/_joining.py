@@ -75,9 +75,9 @@ def _plain(app: SubApp) -> Api:
 
 def _api(app: SubApp, document: bytes | PurePath | Mapping[str, Any] | None) -> Api:
     if document is None:
-        return _plain(app)
+        return _without_operations(app)
     if isinstance(document, Mapping) and not document.get("paths") and not app.keeps_to_document:
-        return replace(_plain(app), document=document)
+        return replace(_without_operations(app), document=document)
     try:
         api = api_from_openapi(
             document,
@@ -94,6 +94,15 @@ def _api(app: SubApp, document: bytes | PurePath | Mapping[str, Any] | None) -> 
     except ConfigError as error:
         raise app.mistaken(f"is refused: {error.field}: {error.problem}. {error.cure}") from error
     return api if app.keeps_to_document else _open(api)
+
+
+def _without_operations(app: SubApp) -> Api:
+    """The API of an app that tells of no operation. Raises ConfigError when one of them was to have policies."""
+    if app.operation_policies:
+        problem = f"names {min(app.operation_policies)!r}, and the app has no document that tells of it"
+        cure = "Give document=, or the policies to the whole app: policies=..."
+        raise ConfigError(f"SubApp {app.name}", "operation_policies", problem, cure)
+    return _plain(app)
 
 
 def _open(api: Api) -> Api:

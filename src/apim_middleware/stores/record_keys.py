@@ -118,9 +118,12 @@ class RecordKeys:
         try:
             await self._follow(copy)
         except FeedLost:
-            copy = _Copy()
-            await self._follow(copy)
-            self._copy = copy
+            anew = _Copy()
+            await self._follow(anew)
+            if self._copy is not copy:  # somebody else has read it all meanwhile, and may know more
+                await self.refresh()
+                return
+            self._copy = anew
         self._known_at, self._due, self._away = now, now + self._refresh, False
 
     async def _ask_again(self, now: float) -> None:
