@@ -10,6 +10,7 @@ from typing import Literal
 from anyio import Event, Lock, create_task_group, move_on_after, sleep
 
 from apim_middleware import by as keys
+from apim_middleware._http.client_certificate import certificate, is_shown
 from apim_middleware._http.credentials import CARRIED, Credential
 from apim_middleware._http.headers import get, is_token
 from apim_middleware._http.idempotency import Record, digest_of, pack_response, parse_key, unpack, unpack_response
@@ -186,11 +187,13 @@ class _Once:
             covered.add("key")
             yield from ("subscription", subscription.id)
         if principal is not None and principal.issuer != ISSUER:  # else it is nobody but the holder of a key
-            covered |= {"authorization", "cookie", "key"}
+            covered |= {"authorization", "certificate", "cookie", "key"}
             yield from ("principal", principal.identity)
         for name, value in exchange.scope["headers"]:
             if CARRIED[name] not in covered and CARRIED[name] is not None:
                 yield from (name, value)
+        if "certificate" not in covered and is_shown(exchange.scope):
+            yield from ("certificate", certificate(exchange.scope) or b"?")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked: _Asked | None = scope.pop(_ASKED, None)
