@@ -199,7 +199,11 @@ async def test_what_is_no_key_is_refused(env: Env, lines: list[bytes]):
         {"headers": [(b"authorization", b"Bearer other")]},
         {"headers": [(b"cookie", b"session=other")]},
         {"headers": [(b"x-api-key", b"other")]},
-        {"extensions": {"tls": {"client_cert_chain": ["-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"]}}},
+        {
+            "extensions": {
+                "tls": {"client_cert_chain": ["-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"]}
+            }
+        },
     ],
 )
 async def test_another_request_with_the_same_key_is_refused(env: Env, other: dict[str, Any]):
