@@ -107,6 +107,12 @@ def test_no_directive_hides_between_two_quotations_that_never_end() -> None:
     assert b"no-store" in says(b'a="x', b'no-store, b="y')
 
 
+def test_a_quotation_that_never_ends_is_read_once_however_many_escaped_quotes_follow() -> None:
+    directives = says(b'x="' + b'\\"' * 1_000_000 + b", no-store")
+    assert directives.broken
+    assert b"no-store" in directives
+
+
 @given(JUNK)
 def test_reading_directives_never_fails(lines: list[bytes]) -> None:
     seconds = parse_directives(lines).seconds(b"max-age")

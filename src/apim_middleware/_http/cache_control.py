@@ -15,7 +15,7 @@ _SHORT = 128  # longer lines are not remembered: who sends them chooses how much
 
 # Directives
 
-_MEMBER = re.compile(rb'((?:[^,"]++|"(?:[^"\\]++|\\.)*+")*+)(,|\Z|.)', re.DOTALL)
+_MEMBER = re.compile(rb'((?:[^,"]|"(?:[^"\\]|\\.)*")*)(,|\Z|".*)', re.DOTALL)
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 
 
@@ -74,15 +74,20 @@ def parse_directives(lines: Sequence[bytes]) -> Directives:
 
 def _parsed(lines: tuple[bytes, ...]) -> Directives:
     values: dict[bytes, list[bytes | None]] = {}
-    broken = False
-    for member, end in (found for line in lines for found in _MEMBER.findall(line)):  # no quotation spans two lines
-        broken = broken or end not in (b",", b"")
-        spelled, equals, value = member.strip(b" \t").partition(b"=")
-        name = spelled.rstrip(b" \t").lower()
-        if is_token(name):
-            readable = equals and len(name) == len(spelled)  # "max-age =60" has no value anybody agrees on
-            values.setdefault(name, []).append(_unquoted(value) if readable else None)
-    return Directives(values, broken=broken)
+    members = [found for line in lines for found in _MEMBER.findall(line)]  # no quotation spans two lines
+    for member, end in members:
+        for each in (member, *_opened(end)):
+            spelled, equals, value = each.strip(b" \t").partition(b"=")
+            name = spelled.rstrip(b" \t").lower()
+            if is_token(name):
+                readable = equals and len(name) == len(spelled)  # "max-age =60" has no value anybody agrees on
+                values.setdefault(name, []).append(_unquoted(value) if readable else None)
+    return Directives(values, broken=any(end not in (b",", b"") for _, end in members))
+
+
+def _opened(end: bytes) -> list[bytes]:
+    """What stands behind a quotation that never ends: no other quote there ends either, so they part as commas do."""
+    return end.replace(b'"', b",").split(b",") if end.startswith(b'"') else []
 
 
 _remembered = lru_cache(maxsize=256)(_parsed)

@@ -24,7 +24,7 @@ def is_public(text: str) -> bool:
     carried = _carried(address)
     if isinstance(address, ipaddress.IPv6Address) and address not in _UNICAST and not carried:
         return False  # such as the ways to write an IPv4 address that nobody unwraps any more (::127.0.0.1)
-    return all(map(_is_everybodys, (address, *carried)))
+    return all(map(_is_everybodys, carried or [address]))  # Pythons differ in what they say of those that carry one
 
 
 def _is_everybodys(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
