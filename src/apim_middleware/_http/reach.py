@@ -15,7 +15,7 @@ _NOBODYS = (
 def is_public(text: str) -> bool:
     """Whether an address leads somewhere everybody means the same: not private, loopback, link-local, multicast.
 
-    An IPv6 address that carries an IPv4 one is judged by that one too, for a gateway on the way would unwrap it.
+    An IPv6 address that carries an IPv4 one is judged by that one, for a gateway on the way would unwrap it.
     """
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
@@ -24,7 +24,7 @@ def is_public(text: str) -> bool:
     carried = _carried(address)
     if isinstance(address, ipaddress.IPv6Address) and address not in _UNICAST and not carried:
         return False  # such as the ways to write an IPv4 address that nobody unwraps any more (::127.0.0.1)
-    return all(map(_is_everybodys, carried or [address]))  # Pythons differ in what they say of those that carry one
+    return all(map(_is_everybodys, carried)) if carried else _is_everybodys(address)  # Pythons differ about carriers
 
 
 def _is_everybodys(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
