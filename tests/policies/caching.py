@@ -1,8 +1,19 @@
-"""Doubles for tests of the response cache."""
+"""What the tests of the response cache share."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeAlias
 
 from apim_middleware.errors import StoreError
+from apim_middleware.testing import Answer
+from apim_middleware.types import ASGIApp
+
+Guarded: TypeAlias = Callable[..., ASGIApp]
+"""Puts layers in front of an app: those given, or a plain cache."""
+
+
+def status(answer: Answer) -> str:
+    """What the response says of caches."""
+    return b", ".join(answer.all(b"cache-status")).decode()
 
 
 class Elsewhere:

@@ -1,11 +1,17 @@
-"""What the tests of limits share; a module that needs other ones says so itself."""
+"""What the tests of limits and caches share; a module that needs other ones says so itself."""
+
+from typing import Any
 
 import pytest
 
 from apim_middleware.env import Env
+from apim_middleware.policies.cache import Cache
+from apim_middleware.policy import Stack
 from apim_middleware.stores.memory import MemoryCounters
 from apim_middleware.testing import FakeClock
+from apim_middleware.types import ASGIApp
 
+from .caching import Elsewhere, Guarded
 from .counting import Counting, SlowCounters
 
 
@@ -28,3 +34,17 @@ def env(request: pytest.FixtureRequest, clock: FakeClock, slow: SlowCounters) ->
 @pytest.fixture
 def app() -> Counting:
     return Counting()
+
+
+@pytest.fixture(params=["memory", "elsewhere"])
+def entries(request: pytest.FixtureRequest) -> Elsewhere | None:
+    """Where responses are kept: all that is true of a cache holds in memory and in a store elsewhere."""
+    return Elsewhere() if request.param == "elsewhere" else None
+
+
+@pytest.fixture
+def guarded(clock: FakeClock, entries: Elsewhere | None) -> Guarded:
+    def build(app: ASGIApp, *layers: Any) -> ASGIApp:
+        return Stack(*(layers or (Cache(),)), env=Env(clock=clock, entries=entries), place="here")(app)
+
+    return build

@@ -37,7 +37,7 @@ from apim_middleware.stores.keys import MemoryKeys
 from apim_middleware.testing import Answer, FakeClock, call, connect, exchange, http_scope
 from apim_middleware.types import ASGIApp, Message, RawHeaders, Receive, Scope, Send, Tap
 
-from .caching import Elsewhere
+from .caching import Elsewhere, Guarded, status
 
 pytestmark = pytest.mark.anyio
 
@@ -82,35 +82,6 @@ class Knows(Policy):
             exchange.subscription = Subscription(id=subscription.decode(), product=subscription.decode()[:1])
         exchange.remove_header("x-caller")
         exchange.remove_header("x-subscription")
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture(params=["memory", "elsewhere"])
-def entries(request: pytest.FixtureRequest) -> Elsewhere | None:
-    """Where responses are kept: all that follows holds in memory and in a store elsewhere."""
-    return Elsewhere() if request.param == "elsewhere" else None
-
-
-Guarded = Callable[..., ASGIApp]
-
-
-@pytest.fixture
-def guarded(clock: FakeClock, entries: Elsewhere | None) -> Guarded:
-    """Put layers in front of an app: those given, or a plain cache."""
-
-    def build(app: ASGIApp, *layers: Any) -> ASGIApp:
-        return Stack(*(layers or (Cache(),)), env=Env(clock=clock, entries=entries), place="here")(app)
-
-    return build
-
-
-def status(answer: Answer) -> str:
-    """What the response says of caches."""
-    return b", ".join(answer.all(b"cache-status")).decode()
 
 
 def run(steps: Coroutine[Any, Any, T]) -> T:

@@ -18,7 +18,7 @@ from apim_middleware.policy import Policy, Stack
 from apim_middleware.testing import Answer, FakeClock, call, http_scope
 from apim_middleware.types import ASGIApp, RawHeaders, Receive, Scope, Send
 
-from .caching import Elsewhere
+from .caching import Elsewhere, Guarded, status
 
 pytestmark = pytest.mark.anyio
 
@@ -65,31 +65,6 @@ class Gated:
     def go(self) -> None:
         self.head.set()
         self.body.set()
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture(params=["memory", "elsewhere"])
-def entries(request: pytest.FixtureRequest) -> Elsewhere | None:
-    return Elsewhere() if request.param == "elsewhere" else None
-
-
-Guarded = Callable[..., ASGIApp]
-
-
-@pytest.fixture
-def guarded(clock: FakeClock, entries: Elsewhere | None) -> Guarded:
-    def build(app: ASGIApp, *layers: Any) -> ASGIApp:
-        return Stack(*(layers or (Cache(),)), env=Env(clock=clock, entries=entries), place="here")(app)
-
-    return build
-
-
-def status(answer: Answer) -> str:
-    return b", ".join(answer.all(b"cache-status")).decode()
 
 
 class Crowd:

@@ -72,11 +72,6 @@ async def settle() -> None:
         await anyio.lowlevel.checkpoint()
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
 Houses = Callable[..., House]
 
 

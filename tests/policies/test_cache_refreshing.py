@@ -1,8 +1,5 @@
 """Responses past their time: confirmed, replaced, given away meanwhile or on errors; and what is decided here."""
 
-from collections.abc import Callable
-from typing import Any
-
 import anyio
 import pytest
 from fastapi import FastAPI
@@ -14,9 +11,9 @@ from apim_middleware.policies.cache import Cache
 from apim_middleware.policies.headers import SetHeader
 from apim_middleware.policy import Stack
 from apim_middleware.testing import Answer, FakeClock, call
-from apim_middleware.types import ASGIApp, RawHeaders, Receive, Scope, Send
+from apim_middleware.types import RawHeaders, Receive, Scope, Send
 
-from .caching import Elsewhere
+from .caching import Guarded, status
 
 pytestmark = pytest.mark.anyio
 
@@ -46,31 +43,6 @@ class App:
         status = 304 if same else self.status
         await send({"type": "http.response.start", "status": status, "headers": self.headers})
         await send({"type": "http.response.body", "body": b"" if same else b"answer %d" % number})
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture(params=["memory", "elsewhere"])
-def entries(request: pytest.FixtureRequest) -> Elsewhere | None:
-    return Elsewhere() if request.param == "elsewhere" else None
-
-
-Guarded = Callable[..., ASGIApp]
-
-
-@pytest.fixture
-def guarded(clock: FakeClock, entries: Elsewhere | None) -> Guarded:
-    def build(app: ASGIApp, *layers: Any) -> ASGIApp:
-        return Stack(*(layers or (Cache(),)), env=Env(clock=clock, entries=entries), place="here")(app)
-
-    return build
-
-
-def status(answer: Answer) -> str:
-    return b", ".join(answer.all(b"cache-status")).decode()
 
 
 async def settle() -> None:

@@ -25,11 +25,6 @@ TWO: dict[str, Any] = {"initial_limit": 2, "max_limit": 2}
 """Two at work; of those with the default priority, which may use four fifths, one."""
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
 async def settled() -> None:
     """Let everything that runs come to rest."""
     for _ in range(20):

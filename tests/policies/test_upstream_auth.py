@@ -60,11 +60,6 @@ def upstream() -> Upstream:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def issuer(clock: FakeClock) -> Issuer:
     return Issuer(clock)
 

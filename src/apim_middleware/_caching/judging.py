@@ -1,5 +1,6 @@
 """What a cache makes of responses: whether and for whom they may be kept, and what clients are told of them."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ _FOR_ONE = CREDENTIALS | {_IDENTIFIED, _GUARDED}
 _AFTERLIFE = 60.0  # seconds a stale response stays to be known as stale, not as unknown
 
 
-class Judging:
+class Judging(ABC):
     """The rules of one cache, applied to one response at a time."""
 
     def __init__(self, policy: Caching, env: Env, time: Callable[[], float]) -> None:
@@ -167,10 +168,10 @@ class Judging:
     _versioned = False
     """Whether responses know the state of the resource they show."""
 
+    @abstractmethod
     async def keep_stored(self, asked: Asked, stored: Stored) -> None:
         """Keep a response."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def forget(self, asked: Asked) -> None:
         """Take away what is kept for a request."""
-        raise NotImplementedError

@@ -1,5 +1,7 @@
 """Copies of response bodies on their way: what is kept is what was sent, whole, and nothing grows without bound."""
 
+from abc import ABC, abstractmethod
+
 from apim_middleware._caching.pages import Stored
 from apim_middleware._caching.versions import Version
 from apim_middleware._http.keeping import Keeping
@@ -99,14 +101,14 @@ class Recording:
         )  # fmt: skip
 
 
-class Listener:
+class Listener(ABC):
     """Whoever reads a recording while it grows."""
 
     __slots__ = ()
 
+    @abstractmethod
     def wake(self) -> None:
         """Something has changed."""
-        raise NotImplementedError
 
 
 def stored_as(
