@@ -9,10 +9,10 @@ from inspect import iscoroutinefunction
 from typing import Any
 
 from apim_middleware._config import Configured
-from apim_middleware._http.headers import get_all, is_token
+from apim_middleware._http.headers import get_all
 from apim_middleware._http.paths import BadTarget, canonical_path
 from apim_middleware._http.trace_context import traceparent
-from apim_middleware._telemetry.masking import SECRET_HEADER
+from apim_middleware._telemetry.choosing import check_choice
 from apim_middleware._telemetry.notes import Notes, origin, told, type_name
 from apim_middleware._telemetry.routes import route_of
 from apim_middleware.env import Env
@@ -62,15 +62,7 @@ class AccessLog(Composable, Configured):
         """Paths are paths, names are names, and no header that carries credentials is written."""
         if iscoroutinefunction(self.write):
             raise self.mistake("write", "must be awaited", "Give a plain function, one that puts lines on a queue")
-        for path in self.exclude:
-            if not path.startswith("/") or "*" in path[:-1]:
-                raise self.mistake("exclude", "holds no path", 'Write paths as "/health" or "/internal/*"')
-        for name in ("request_headers", "response_headers"):
-            for header in getattr(self, name):
-                if not is_token(header.encode("latin-1", "replace")):
-                    raise self.mistake(name, "holds something that is no name", "Give names of headers")
-                if SECRET_HEADER.search(header.lower()):
-                    raise self.mistake(name, f"would write {header}, which carries credentials", f"Leave out {header}")
+        check_choice(self)
 
     def build(self, app: ASGIApp, env: Env) -> ASGIApp:
         """The app with a line for each call."""

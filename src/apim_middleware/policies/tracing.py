@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from apim_middleware._config import Configured
-from apim_middleware._http.headers import is_token
-from apim_middleware._telemetry.masking import SECRET_HEADER
+from apim_middleware._telemetry.choosing import check_choice, check_names
 from apim_middleware._telemetry.notes import PORTS, Notes, exception, origin, span_name, told, type_name
 from apim_middleware._telemetry.propagation import Propagation
 from apim_middleware._telemetry.routes import route_of
@@ -97,18 +96,10 @@ class Tracing(Composable, Configured):
 
     def __post_init__(self) -> None:
         """Paths are paths, names are names, and no header that carries credentials is captured."""
-        for path in self.exclude:
-            if not path.startswith("/") or "*" in path[:-1]:
-                raise self.mistake("exclude", "holds no path", 'Write paths as "/health" or "/internal/*"')
+        check_choice(self)
+        check_names(self, "baggage", self.baggage)
         if not all(re.fullmatch(r"[^\s=&;#]+", name) for name in self.redact):
             raise self.mistake("redact", "holds something that is no name of a parameter", "Give names, decoded")
-        for field in ("baggage", "request_headers", "response_headers"):
-            if not all(is_token(name.encode("latin-1", "replace")) for name in getattr(self, field)):
-                raise self.mistake(field, "holds something that is no name", "Give names without blanks")
-        for field in ("request_headers", "response_headers"):
-            for name in getattr(self, field):
-                if SECRET_HEADER.search(name.lower()):
-                    raise self.mistake(field, f"would record {name}, which carries credentials", f"Leave out {name}")
 
     def build(self, app: ASGIApp, env: Env) -> ASGIApp:
         """The app with a span around it."""
