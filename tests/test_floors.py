@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parents[1] / "src" / PACKAGE
 
 FLOORS = {
     0: ("types", "errors", "protocols", "identity", "match", "documentation", "_adaptive", "_config", "_http"),
-    1: ("exchange", "env", "by", "_loops", "_ring", "policy", "conditions", "bodies"),
+    1: ("exchange", "env", "by", "_lifespan", "_loops", "_ring", "policy", "conditions", "bodies"),
     2: (
         *("model", "stores", "transports", "_jose", "_limits", "_caching", "_certificates", "_signing", "_telemetry"),
         *("credentials", "dependencies"),
@@ -32,7 +32,6 @@ HOMES = {
     "joserfc": 1,
     "sqlite3": 1,
     "httpx": 1,
-    "httptools": 1,
     "websockets": 1,
     "opentelemetry": 2,
     "limits": 2,  # its notation of rates, and its storages

@@ -219,8 +219,15 @@ class UpstreamRequest:
 class UpstreamResponse(Protocol):
     """An upstream's answer: the head is known, the body flows when iterated, ``aclose`` gives the connection back."""
 
-    status: int
-    headers: RawHeaders
+    @property
+    def status(self) -> int:
+        """The status code."""
+        ...
+
+    @property
+    def headers(self) -> RawHeaders:
+        """The header lines."""
+        ...
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """The body as it arrives, content codings untouched. Raises TransportError."""

@@ -5,6 +5,9 @@ from collections.abc import Collection, Iterable
 from apim_middleware._http.headers import header_name, header_value
 from apim_middleware.types import RawHeaders
 
+NO_BREAKS = bytes(code for code in range(256) if code not in b"\0\r\n")
+"""What ``translate`` takes out so that line breaks and null bytes are left."""
+
 _VALUE = bytes(code for code in range(256) if code == 9 or (code >= 32 and code != 127))
 _REMEMBERED = 2048
 _LONGEST = 256
@@ -12,14 +15,13 @@ _names: set[bytes] = set()
 
 
 class Checked(list[tuple[bytes, bytes]]):
-    """Header lines that were looked at: names are tokens in lower case, and no value holds a control character.
+    """Header lines of a request that were looked at, so that nobody need look again.
 
-    Nobody need look again. It is only for those who know that nobody can have changed it in the meantime.
+    Names are tokens in lower case, each on one line, ``host`` among them and nothing that frames a body; no value holds
+    a control character. It is only for those who know that nobody can have changed it in the meantime.
     """
 
-    __slots__ = ("names",)
-
-    names: Collection[bytes]
+    __slots__ = ()
 
 
 def checked(lines: RawHeaders) -> RawHeaders:

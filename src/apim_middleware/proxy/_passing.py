@@ -1,7 +1,7 @@
 """One exchange under way: its request goes up, its response comes down, and neither waits in memory for the other."""
 
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from typing import cast
 
 import anyio
@@ -21,6 +21,7 @@ log = logging.getLogger("apim_middleware")
 
 _NO_BODY: Message = {"type": "http.request", "body": b"", "more_body": False}
 _READS = ("GET", "HEAD")
+_BODILESS = (204, 304)
 _NOMINATES_NOTHING = (None, b"keep-alive", b"close")
 _TRAILERS, _EARLY_HINT = "http.response.trailers", "http.response.early_hint"
 _BEYOND = frozenset((_TRAILERS, _EARLY_HINT))
@@ -58,29 +59,38 @@ class Passing:
         self._scope, self._receive, self._send = scope, receive, send
         self._first: Message | None = None  # of the request's body
 
-    async def run(self) -> None:
+    def run(self) -> Awaitable[None]:
         """Pass the request up and the response down, until both are through or the client has left."""
-        if self._has_no_body():
-            self._first = _NO_BODY
-        elif not self._is_to_be_asked():
-            self._first = await self._receive()
-            if self._first["type"] == "http.disconnect":
-                return
         extensions = self._scope.get("extensions")
         if extensions and not _BEYOND.isdisjoint(extensions):
             self._use(extensions)
+        if not self._has_no_body():
+            return self._run_with_body()
+        self._first = _NO_BODY
+        if self._request.length is not None:
+            self._request.body = b""
+        return watched(self._receive, self._pass, begun=True)
+
+    async def _run_with_body(self) -> None:
+        if not self._is_to_be_asked():
+            self._first = await self._receive()
+            if self._first["type"] == "http.disconnect":
+                return
         await watched(self._receive, self._pass)
 
     async def _pass(self, watch: Watch) -> None:
+        has_body = self._first is not _NO_BODY
         try:
-            self._decide_body(watch)
+            if has_body:
+                self._decide_body(watch)
             response = await self._transport.send(self._request)
         except ClientLeft:
             return
         except (TransportError, Refusal) as error:
             await self._fail(error)
             return
-        watch.begin()
+        if has_body:
+            watch.begin()
         try:
             await self._pass_down(response, watch)
             await response.aclose()
@@ -111,10 +121,6 @@ class Passing:
 
     def _decide_body(self, watch: Watch) -> None:
         request, first, length = self._request, self._first, self._request.length
-        if first is _NO_BODY:
-            request.body = None if length is None else b""
-            watch.begin()
-            return
         if first is None or first.get("more_body", False):
             request.body = _Body(self._receive, first, length, watch.begin)
             return
@@ -162,9 +168,8 @@ class Passing:
 
         A body that is there already goes down as one.
         """
-        index = response.index if self._direct and type(response) is Answer else None
         try:
-            headers, left = _relayed(response, index, head_only=self._request.method == "HEAD")
+            headers, left = _relayed(response, looked_at=self._direct, head_only=self._request.method == "HEAD")
         except UpstreamBroken as error:
             await self._fail(error)
             return
@@ -221,24 +226,22 @@ def _failed(error: TransportError) -> Refusal:
     return Refusal(502, "upstream-broken", "The upstream did not give a proper response.")
 
 
-def _relayed(
-    response: UpstreamResponse, index: Mapping[bytes, bytes] | None, *, head_only: bool
-) -> tuple[RawHeaders, int | None]:
+def _relayed(response: UpstreamResponse, *, looked_at: bool, head_only: bool) -> tuple[RawHeaders, int | None]:
     """The header lines for the client, and how long the body has to be, when that is known.
 
-    ``index`` is that of lines which were looked at. Raises UpstreamBroken.
+    ``looked_at`` is whether nobody can have changed what our transport has looked at. Raises UpstreamBroken.
     """
-    status, lines = response.status, response.headers
-    if index is None:
-        lines, index = _looked_at(status, lines)
+    status = response.status
+    if looked_at and type(response) is Answer:
+        lines, index = response.headers, response.index
+    else:
+        lines, index = _looked_over(status, response.headers)
     if len(index) == len(lines) and index.get(b"connection") in _NOMINATES_NOTHING:  # as nearly always
-        kept = {**index}
-        for name in hops.HOP_BY_HOP.intersection(index):
-            del kept[name]
-        headers = list(kept.items())
+        stay = hops.HOP_BY_HOP
+        headers = [line for line in lines if line[0] not in stay]
     else:
         headers = hops.end_to_end(lines, without=hops.nominated(lines))
-    if status in (204, 304):  # some servers take the length for a promise they have to keep
+    if status in _BODILESS:  # some servers take the length for a promise they have to keep
         return without(headers, b"content-length"), 0
     if head_only:
         return headers, 0
@@ -246,7 +249,7 @@ def _relayed(
     return headers, None if length is None else int(length)
 
 
-def _looked_at(status: int, lines: RawHeaders) -> tuple[RawHeaders, Mapping[bytes, bytes]]:
+def _looked_over(status: int, lines: RawHeaders) -> tuple[RawHeaders, dict[bytes, bytes]]:
     """The lines of a head that was not looked at, and an index of them. Raises UpstreamBroken."""
     if not 200 <= status <= 599:
         raise UpstreamBroken(f"the upstream answered with status {status}")

@@ -2,7 +2,6 @@
 
 import ssl
 from collections.abc import Iterable
-from importlib.util import find_spec
 
 from apim_middleware.errors import ConfigError
 from apim_middleware.protocols import Transport
@@ -22,10 +21,9 @@ class Transports:
         """Certificates name hosts, not addresses: see that these can be asked for them. Raises ConfigError."""
         for each in members:
             named = isinstance(each, Member) and each.lookup is not None and each.upstream.origin.startswith("https:")
-            if named and not (self._own and find_spec("httptools")):
+            if named and not self._own:
                 problem = "needs the proxy's own transport to ask an address for the certificate of a name"
-                cure = "Leave transport out, and install apim-middleware[gateway]"
-                raise ConfigError("Member", "lookup", problem, cure)
+                raise ConfigError("Member", "lookup", problem, "Leave transport out")
 
     def of(self, place: Place) -> Transport:
         """The transport for a place."""

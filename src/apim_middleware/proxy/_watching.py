@@ -36,16 +36,19 @@ async def _leaving(receive: Receive) -> None:
         pass
 
 
-async def watched(receive: Receive, exchange: Callable[[Watch], Awaitable[None]]) -> None:
-    """Do the exchange, and end it when the client leaves. An error of ``receive`` comes out as it is."""
+async def watched(receive: Receive, exchange: Callable[[Watch], Awaitable[None]], *, begun: bool = False) -> None:
+    """Do the exchange, and end it when the client leaves. An error of ``receive`` comes out as it is.
+
+    ``begun`` is whether nobody waits for ``receive`` even now.
+    """
     try:
-        task = asyncio.current_task()
+        lookout = _lookout()
     except RuntimeError:
-        task = None
-    if task is None:
-        await _watched_beside(receive, exchange)
+        await _watched_beside(receive, exchange, begun)
         return
-    watch = _LateWatch(receive, task)
+    watch = _LateWatch(receive, lookout)
+    if begun:
+        watch.begin()
     try:
         await exchange(watch)
     except BaseException as error:
@@ -62,20 +65,24 @@ async def watched(receive: Receive, exchange: Callable[[Watch], Awaitable[None]]
 class _LateWatch:
     """A task that is started late if at all; it cancels the one of the exchange, as ``asyncio.timeout`` does."""
 
-    __slots__ = ("_cancelled", "_context", "_lookout", "_over", "_receive", "_struck", "_task", "error", "watcher")
+    __slots__ = (
+        "_begun", "_cancelled", "_context", "_lookout", "_over", "_receive", "_struck", "_task", "error", "watcher",
+    )  # fmt: skip
 
-    def __init__(self, receive: Receive, task: "asyncio.Task[object]") -> None:
-        self._receive, self._task = receive, task
+    def __init__(self, receive: Receive, lookout: "_Lookout") -> None:
+        task = asyncio.current_task(lookout.loop)
+        if task is None:
+            raise RuntimeError("an exchange needs a task")
+        self._receive, self._lookout, self._task = receive, lookout, task
         self._cancelled = task.cancelling()
         self._context = contextvars.copy_context()
-        self._over = self._struck = False
-        self._lookout: _Lookout | None = None
+        self._begun = self._over = self._struck = False
         self.watcher: asyncio.Task[None] | None = None
         self.error: Exception | None = None
 
     def begin(self) -> None:
-        if self._lookout is None:
-            self._lookout = _lookout()
+        if not self._begun:
+            self._begun = True
             self._lookout.add(self)
 
     def stop(self) -> None:
@@ -84,12 +91,12 @@ class _LateWatch:
         self._over = True
         if self.watcher is not None:
             self.watcher.cancel()
-        elif self._lookout is not None:
+        elif self._begun:
             self._lookout.remove(self)
 
     def start(self) -> None:
         """It is worth a task now."""
-        self.watcher = asyncio.get_running_loop().create_task(self._look(), context=self._context)
+        self.watcher = self._lookout.loop.create_task(self._look(), context=self._context)
 
     async def _look(self) -> None:
         try:
@@ -105,10 +112,12 @@ class _LateWatch:
         return self._struck and self._task.uncancel() <= self._cancelled
 
 
-async def _watched_beside(receive: Receive, exchange: Callable[[Watch], Awaitable[None]]) -> None:
+async def _watched_beside(receive: Receive, exchange: Callable[[Watch], Awaitable[None]], begun: bool) -> None:
     try:
         async with anyio.create_task_group() as group:
             watch = _GroupWatch(receive, group)
+            if begun:
+                watch.begin()
             await exchange(watch)
             watch.stop()
     except BaseExceptionGroup as wrapped:
@@ -190,6 +199,7 @@ _kept = _Kept()
 
 
 def _lookout() -> _Lookout:
+    """Raises RuntimeError when the event loop is none of asyncio's."""
     loop, kept = asyncio.get_running_loop(), _kept.lookout
     if kept is None or kept.loop is not loop:
         kept = _kept.lookout = _Lookout(loop)

@@ -167,7 +167,7 @@ class Tunnel:
         """Pass the upstream's own answer down, where the server can give one to a handshake; else 403 says it all."""
         await self._stop_listening()
         try:
-            headers, _ = _relayed(response, None, head_only=False)
+            headers, _ = _relayed(response, looked_at=False, head_only=False)
             if _DENIAL in (self._scope.get("extensions") or ()):
                 await self._pass_denial(response, [*headers, self._via])
             else:

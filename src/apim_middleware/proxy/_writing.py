@@ -98,6 +98,7 @@ class Writer:
         ``direct`` is whether requests go straight to a transport of ours, so that nobody changes their lines.
         """
         self.upstream = upstream
+        self._origin, self._prefix = upstream.origin, upstream.prefix
         self.pseudonym = pseudonym
         self.via = self._via("1.1")
         """What responses are told."""
@@ -126,42 +127,43 @@ class Writer:
                     index = dict(lines)
             if b"via" in index and hops.passed(lines, self.pseudonym):
                 raise Refusal(508, "loop-detected", "The request came back to a gateway it had passed.")
+            target, headers = self._target(scope, fresh=fresh), self._headers(scope, lines, index)
             length = index.get(b"content-length")
             known = None if length is None else int(length)
-            target = self._target(scope, fresh=fresh)
-            headers = self._headers(scope, lines, index)
         except BadTarget as error:
             raise Refusal(400, "bad-target", f"The request target cannot be passed on: {error}.") from None
         except ValueError as error:
             raise Refusal(400, "bad-header", f"The request cannot be passed on: {error}.") from None
-        method, origin = scope["method"], self.upstream.origin
-        return UpstreamRequest(method, origin, target, headers, None, known, *self._seconds), index
+        return UpstreamRequest(scope["method"], self._origin, target, headers, None, known, *self._seconds), index
 
     def _headers(self, scope: Scope, lines: RawHeaders, index: dict[bytes, bytes]) -> RawHeaders:
         """The header lines for the upstream. Raises ValueError for lines that cannot be sent."""
-        client, host, version = scope.get("client"), index.get(b"host"), scope.get("http_version", "1.1")
-        own, stay = self._own(client[0] if client else None, scope.get("scheme", "http"), host, version)
+        client, method = scope.get("client"), scope["method"]
+        own = self._own(
+            client[0] if client else None, scope.get("scheme"), index.get(b"host"), scope.get("http_version")
+        )
         if len(index) == len(lines) and b"via" not in index:  # no name on two lines, as nearly always
             check_values(index.values())
-            whole = {b"host": b"", **index}  # the first place is the host's (RFC 9110 §7.2)
-            for name in stay.intersection(index):
+            whole = {**own, **index, **own}  # the first place is the host's (RFC 9110 §7.2)
+            for name in _STAY_BEHIND.intersection(index):
                 del whole[name]
-            whole.update(own)
-            headers = _checked(whole) if self._direct else list(whole.items())
+            if self._direct and method != "OPTIONS":
+                return Checked(whole.items())
+            headers = list(whole.items())
         else:
             check_values([value for _, value in lines])
             first, *others = own.items()
-            kept = [line for line in lines if line[0] not in stay and line[0] != b"host"]
-            headers = [first, *hops.one_cookie(kept), *others]
-        return hops.one_hop_fewer(headers) if scope["method"] == "OPTIONS" else headers
+            told = _STAY_BEHIND.union(own.keys() - {b"via"})
+            headers = [first, *hops.one_cookie([line for line in lines if line[0] not in told]), *others]
+        return hops.one_hop_fewer(headers) if method == "OPTIONS" else headers
 
     def _written_own(
-        self, client: str | None, scheme: str, host: bytes | None, version: str
-    ) -> tuple[dict[bytes, bytes], frozenset[bytes]]:
-        """The lines of the proxy itself, ``Host`` first, and which of the client's give way, beside ``Host``."""
-        told = dict(raw_headers(hops.forwarding_fields(self._forwarded, client, scheme, host)))
+        self, client: str | None, scheme: str | None, host: bytes | None, version: str | None
+    ) -> dict[bytes, bytes]:
+        """The lines of the proxy itself, ``Host`` first."""
+        told = dict(raw_headers(hops.forwarding_fields(self._forwarded, client, scheme or "http", host)))
         to = host if self._keep_host and host is not None else self.upstream.authority
-        return {b"host": to, **told, b"via": self._via(version)[1]}, _STAY_BEHIND.union(told)
+        return {b"host": to, **told, b"via": self._via(version or "1.1")[1]}
 
     def _via(self, version: str) -> tuple[bytes, bytes]:
         return b"via", header_value(b"%b %b" % (version.encode("latin-1", "replace"), self.pseudonym))
@@ -170,24 +172,17 @@ class Writer:
         """Path and query for the upstream, exactly as the policies in front have judged them. Raises BadTarget."""
         query: bytes | None = scope.get("query_string")
         path: bytes | None = scope.get("raw_path")
-        if not scope.get("root_path") and path is not None:
-            if fresh and scope["path"][:1] == "/":  # canonical both, as hygiene leaves them
-                return b"%b%b?%b" % (self.upstream.prefix, path, query) if query else self.upstream.prefix + path
-            if not query and is_plain(scope["path"], path):
-                return self.upstream.prefix + path
+        if path is not None and not scope.get("root_path") and (fresh or not query):
+            plain = scope["path"][:1] == "/" if fresh else is_plain(scope["path"], path)
+            if plain:  # canonical, as hygiene has left it
+                return b"%b%b?%b" % (self._prefix, path, query) if query else self._prefix + path
         path = _written_path(scope)
-        target = b"*" if path == b"*" else self.upstream.prefix + path or b"/"
+        target = b"*" if path == b"*" else self._prefix + path or b"/"
         if query:
             target = b"%b?%b" % (target, query)
         if _TARGET.fullmatch(target) is None:
             raise BadTarget("it holds characters that may not stand there")
         return target
-
-
-def _checked(index: dict[bytes, bytes]) -> Checked:
-    lines = Checked(index.items())
-    lines.names = index
-    return lines
 
 
 def _written_path(scope: Scope) -> bytes:

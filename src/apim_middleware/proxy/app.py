@@ -65,8 +65,8 @@ class Proxy(Configured):
     _: KW_ONLY
 
     transport: Transport | None = None
-    """What sends the requests; one of its own by default, an ``Http1Transport`` on asyncio where httptools is installed
-    (extra ``gateway``), else an ``HttpxTransport``. Closed when the server shuts down.
+    """What sends the requests; one of its own by default, an ``Http1Transport`` on asyncio and an ``HttpxTransport``
+    elsewhere. Closed when the server shuts down.
     """
 
     connect_timeout: float | None = 5.0

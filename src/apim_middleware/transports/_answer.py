@@ -40,8 +40,6 @@ class Answer:
     headers: RawHeaders
     index: dict[bytes, bytes]
     """``dict`` of the lines as they came: names are tokens in lower case, no value holds a control character."""
-    trailers: Sequence[tuple[bytes, bytes]]
-    """What came behind the body; there when the body has come to its end."""
 
     def __init__(self, line: Line, method: str, read: float | None) -> None:
         """An exchange begins; ``read`` is in seconds, for each wait on the body."""
@@ -49,6 +47,8 @@ class Answer:
         self.read = read
         self.parts: list[bytes] = []
         """What has come of the body and was not read."""
+        self.trailers: Sequence[tuple[bytes, bytes]] = ()
+        """What came behind the body; there when the body has come to its end."""
         self.hints: list[RawHeaders] | None = None
         """The lines of early hints that were not passed on; None when nobody wants them."""
         self.begun = False
@@ -111,11 +111,12 @@ class Answer:
 
     def wake(self) -> None:
         """There is something new. The answer, or the end, breaks the waiting for the request's body off as well."""
+        waiter = self._waiter
         if self.uploader is not None and (self.begun or self._line is None):
             uploader, self.uploader, self.interrupted = self.uploader, None, True
             uploader.cancel()
-        elif self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        elif waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def hint(self, lines: RawHeaders) -> None:
         """Early hints have come. Who still sends the request goes on with that."""

@@ -12,7 +12,7 @@ from typing import Protocol, cast
 
 from apim_middleware.errors import TransportError, UpstreamBroken, UpstreamTimeout
 from apim_middleware.transports._answer import Answer
-from apim_middleware.transports._framing import Body, UntilClose, framed
+from apim_middleware.transports._framing import Body, Length, UntilClose, framed
 from apim_middleware.transports._heads import Head, read_head
 from apim_middleware.transports._strictness import MAX_HEAD, check_beginning
 
@@ -187,7 +187,7 @@ class Connection(asyncio.Protocol):
         self.silent = False
         try:
             if answer.begun:
-                self._take_body(answer, data)
+                self._take_body(answer, self._body, data)
             else:
                 self._take_head(answer, self._head + data if self._head else data)
         except TransportError as error:
@@ -202,34 +202,41 @@ class Connection(asyncio.Protocol):
             self._interim += end
             if self._interim > MAX_HEAD:
                 raise UpstreamBroken("the response head is larger than allowed")
-            head = read_head(raw[:end], upgrades=self._upgrades)
-            if head[0] >= 200 or (head[0] == 101 and self._upgrades):
-                self._begin_body(answer, head, raw[end:])
+            head, raw = read_head(raw[:end], upgrades=self._upgrades), raw[end:]
+            status = head[0]
+            if status >= 200 or (status == 101 and self._upgrades):
+                self._begin_body(answer, head, raw)
                 return
-            raw, searched = raw[end:], 0
-            if head[0] == 103:
+            searched = 0
+            if status == 103:
                 answer.hint(head[1])
         check_beginning(raw, MAX_HEAD - self._interim)
         self._head = raw
 
     def _begin_body(self, answer: Answer, head: Head, rest: bytes) -> None:
-        status, headers, index, latest, self._keep = head
-        self._body = (
-            UntilClose() if status == 101 else framed(answer.method, status, headers, index, latest=latest)
-        )  # what follows a 101 is another protocol, to the end
+        status, lines, index, latest, self._keep = head
         if status == 204 and not _SAYS_NOTHING.issuperset(
             (index.get(b"content-length"), index.get(b"transfer-encoding"))
         ):
             self._keep = False  # it announces what it must not have (RFC 9110 §8.6), and may send it yet
-        answer.status, answer.headers, answer.index, answer.begun = status, headers, index, True
+        # what follows a 101 is another protocol, to the end
+        size = UntilClose() if status == 101 else framed(answer.method, status, lines, index, latest=latest)
+        answer.status, answer.headers, answer.index, answer.begun = status, lines, index, True
+        if size == len(rest):  # as most often, it has come with the head
+            if rest:
+                answer.parts.append(rest)
+            self._part(answer, clean=True)
+            return
+        self._body = Length(size) if isinstance(size, int) else size
         if rest or self._body.over:
-            self._take_body(answer, rest)
+            self._take_body(answer, self._body, rest)
         else:
             self._wake(answer)
 
-    def _take_body(self, answer: Answer, data: bytes) -> None:
-        used = self._body.take(data, answer.parts)
-        if self._body.over:
+    def _take_body(self, answer: Answer, body: Body, data: bytes) -> None:
+        used = body.take(data, answer.parts)
+        if body.over:
+            answer.trailers = body.trailers
             self._part(answer, clean=used == len(data))
             return
         self._wake(answer)
@@ -244,7 +251,6 @@ class Connection(asyncio.Protocol):
 
     def _part(self, answer: Answer, *, clean: bool = False) -> None:
         """The response is there to its end: keep the connection if it can carry another exchange."""
-        answer.trailers = self._body.trailers
         self._answer, self._deadline = None, inf
         if not self._reading:
             self.go_on()

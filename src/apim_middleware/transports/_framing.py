@@ -35,24 +35,24 @@ class Body(Protocol):
 
 
 def framed(
-    method: str, status: int, headers: RawHeaders, index: dict[bytes, bytes] | None = None, *, latest: bool = True
-) -> Body:
-    """How the body of a response is framed, which in HTTP/1.0 is never by chunks (``latest`` is HTTP/1.1).
+    method: str, status: int, lines: RawHeaders, index: dict[bytes, bytes], *, latest: bool = True
+) -> int | Body:
+    """The length of the body of a response, or what tells where it ends.
 
-    ``index`` is ``dict(headers)`` where that is known. Raises UpstreamBroken when that can be read in two ways.
+    ``index`` is ``dict(lines)``, ``latest`` is whether it is of HTTP/1.1: in HTTP/1.0 there are no chunks. Raises
+    UpstreamBroken when it can be read in two ways.
     """
-    said = dict(headers) if index is None else index
-    if len(said) != len(headers) and sum(name in _FRAMING for name, _ in headers) > 1:
+    if len(index) != len(lines) and sum(name in _FRAMING for name, _ in lines) > 1:
         raise UpstreamBroken("the framing of the response is said twice")
-    length, coding = said.get(b"content-length"), said.get(b"transfer-encoding")
+    length, coding = index.get(b"content-length"), index.get(b"transfer-encoding")
     if coding is not None and not (coding.lower() == b"chunked" and latest and length is None):
         raise UpstreamBroken("the framing of the response is ambiguous")
     if length is not None and not (length.isdigit() and len(length) <= 18):
         raise UpstreamBroken("the length of the response is not a number")
     if method == "HEAD" or status in _BODILESS:
-        return Length(0)
+        return 0
     if length is not None:
-        return Length(int(length))
+        return int(length)
     return UntilClose() if coding is None else Chunked()
 
 

@@ -1,15 +1,15 @@
 """The head of a response, read strictly (RFC 9112 §4 and §5): what two readers might read in two ways is refused.
 
-llhttp does the reading, with no leniency set. The rest is what it is too kind about, or cannot know.
+Most lines of an upstream's heads are the same from one response to the next, so each is read when it is first seen, and
+remembered. A line has one reading, whatever stands around it: folded ones there are not.
 """
 
+import re
 from typing import TypeAlias
-
-import httptools
 
 from apim_middleware._http.headers import list_members
 from apim_middleware.errors import UpstreamBroken
-from apim_middleware.transports._strictness import VERSIONS, check_breaks
+from apim_middleware.transports._strictness import MAX_FIELDS
 from apim_middleware.types import RawHeaders
 
 Head: TypeAlias = tuple[int, RawHeaders, dict[bytes, bytes], bool, bool]
@@ -17,17 +17,48 @@ Head: TypeAlias = tuple[int, RawHeaders, dict[bytes, bytes], bool, bool]
 connection may be used again after the response (RFC 9112 §9.3).
 """
 
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [\t -~\x80-\xff]*)?")
+_FIELD_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t -~\x80-\xff]*)")
+_REMEMBERED = 2048
+_LONGEST = 256
+_SECRET = b"set-cookie"
 
-class _Lines:
-    """What llhttp tells the header lines to."""
 
-    __slots__ = ("found",)
+class _StatusLines(dict[bytes, tuple[int, bool]]):
+    """Status lines, and what they say: the status, and whether it is HTTP/1.1."""
 
-    def __init__(self) -> None:
-        self.found: RawHeaders = []
+    def __missing__(self, line: bytes) -> tuple[int, bool]:
+        match = _STATUS_LINE.fullmatch(line)
+        if match is None:
+            raise UpstreamBroken("the response does not begin with a status line of HTTP/1.1")
+        said = int(match[2]), match[1] == b"1"
+        if len(line) <= _LONGEST:
+            _make_room(self)
+            self[line] = said
+        return said
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.found.append((name.lower(), value))
+
+class _FieldLines(dict[bytes, tuple[bytes, bytes]]):
+    """Header lines, and what they say: the name in lower case, and the value."""
+
+    def __missing__(self, line: bytes) -> tuple[bytes, bytes]:
+        match = _FIELD_LINE.fullmatch(line)
+        if match is None:
+            raise UpstreamBroken("a line of the response head is broken or folded")
+        said = match[1].lower(), match[2].strip(b" \t")
+        if len(line) <= _LONGEST and said[0] != _SECRET:
+            _make_room(self)
+            self[line] = said
+        return said
+
+
+def _make_room(lines: dict[bytes, tuple[bytes, bytes]] | dict[bytes, tuple[int, bool]]) -> None:
+    if len(lines) >= _REMEMBERED:  # those that come in every response are back at once
+        lines.clear()
+
+
+_status_said = _StatusLines().__getitem__
+_field_said = _FieldLines().__getitem__
 
 
 def read_head(raw: bytes, *, upgrades: bool = False) -> Head:
@@ -35,36 +66,20 @@ def read_head(raw: bytes, *, upgrades: bool = False) -> Head:
 
     ``upgrades`` is whether another protocol was asked for.
     """
-    version = raw[:9]
-    if version not in VERSIONS:
-        raise UpstreamBroken("the upstream did not answer in HTTP/1.1")
-    fields = check_breaks(raw)
-    lines = _Lines()
-    parser = httptools.HttpResponseParser(lines)
-    try:
-        parser.feed_data(raw)
-    except httptools.HttpParserUpgrade as error:
-        if not upgrades:
-            raise UpstreamBroken("the upstream changed the protocol without being asked") from error
-    except httptools.HttpParserError as error:
-        # not the error's own words: they may hold what the upstream sent, cookies and all
-        raise UpstreamBroken(f"the response head cannot be read: {type(error).__name__}") from error
-    status, headers = parser.get_status_code(), lines.found
-    if len(headers) != fields:
-        raise UpstreamBroken("a line of the response head is folded")
-    if not 100 <= status <= 599:
-        raise UpstreamBroken(f"the upstream answered with status {status}")
-    if b" \r\n" in raw or b"\t" in raw:  # llhttp leaves blanks after a value where they are
-        headers = [(name, value.rstrip(b" \t")) for name, value in headers]
-    index, latest = dict(headers), version == b"HTTP/1.1 "
-    return status, headers, index, latest, _keeps(headers, index, latest)
+    first, *fields = raw.split(b"\r\n")
+    del fields[-2:]  # the empty line, and what is behind it
+    if len(fields) > MAX_FIELDS:
+        raise UpstreamBroken("the response head has more lines than allowed")
+    status, latest = _status_said(first)
+    if status == 101 and not upgrades:
+        raise UpstreamBroken("the upstream changed the protocol without being asked")
+    lines = list(map(_field_said, fields))
+    index = dict(lines)
+    return status, lines, index, latest, latest if b"connection" not in index else _keeps(lines, index, latest)
 
 
-def _keeps(headers: RawHeaders, index: dict[bytes, bytes], latest: bool) -> bool:
-    said = index.get(b"connection")
-    if said is None:
-        return latest
-    if said == b"keep-alive" and len(index) == len(headers):
+def _keeps(lines: RawHeaders, index: dict[bytes, bytes], latest: bool) -> bool:
+    if index[b"connection"] == b"keep-alive" and len(index) == len(lines):
         return True
-    options = list_members(headers, b"connection")
+    options = list_members(lines, b"connection")
     return b"close" not in options and (latest or b"keep-alive" in options)

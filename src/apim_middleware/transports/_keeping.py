@@ -53,13 +53,10 @@ class Pool:
 
     def free(self, origin: str) -> Connection | None:
         """The free connection used last, for it is the least likely to be closing; None when there is none."""
-        place = self._places.get(origin)
-        if place is None or not place.free:
-            return None
-        deadline = self.loop.time() - self._limits.idle
-        while place.free:
-            connection, _ = place.free.popitem()
-            if connection.idle_since > deadline and connection.reusable():
+        free = self._places[origin].free if origin in self._places else None
+        while free:
+            connection, _ = free.popitem()
+            if self.loop.time() - connection.idle_since < self._limits.idle and connection.reusable():
                 return connection
             connection.close()
         return None
@@ -146,12 +143,13 @@ class Pool:
     def give_back(self, connection: Connection) -> None:
         """A connection is free: it goes to the next in the queue, or is kept."""
         place = self._places[connection.origin]
-        if self.closed or len(place.free) >= self._limits.max_idle:
+        free = place.free
+        if self.closed or len(free) >= self._limits.max_idle:
             connection.close()
-        elif (turn := self._next(place)) is not None:
+        elif place.waiting and (turn := self._next(place)) is not None:
             turn.set_result(connection)
         else:
-            place.free[connection] = None
+            free[connection] = None
             if self._timer is None:
                 self._wind(connection.idle_since)
 

@@ -6,16 +6,15 @@ from functools import lru_cache
 from operator import itemgetter
 
 from apim_middleware._http.headers import is_token
-from apim_middleware._http.lines import Checked
+from apim_middleware._http.lines import NO_BREAKS, Checked
 from apim_middleware.errors import TransportError
 from apim_middleware.protocols import UpstreamRequest
 from apim_middleware.transports._origins import parsed
 from apim_middleware.types import RawHeaders
 
-_NO_BREAKS = bytes(code for code in range(256) if code not in b"\0\r\n")
 _TARGET = re.compile(rb"[!-~\x80-\xff]+")
 _REPEATABLE = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))  # RFC 9110 §9.2.2
-_ASKS_FOR_TRAILERS = (b"connection: te", b"te: trailers")  # RFC 9110 §10.1.4
+_ASKS_FOR_TRAILERS = ((b"connection", b"te"), (b"te", b"trailers"))  # RFC 9110 §10.1.4
 _name = itemgetter(0)
 _LONGEST_NAME = 256
 _REMEMBERED = 2048
@@ -42,27 +41,31 @@ def written(request: UpstreamRequest) -> bytes:
     with blanks in it, and for header lines that frame the body a second time.
     """
     lines = request.headers
-    names = lines.names if type(lines) is Checked else _looked_at(lines)
+    whole = b"\r\n".join(map(b": ".join, lines)) if type(lines) is Checked else _looked_over(request, lines)
+    method, framed = _method(request.method), b""
+    if request.body is not None or request.trailers:
+        asked = _ASKS_FOR_TRAILERS if request.trailers else ()
+        framed = b"".join([b"%b: %b\r\n" % line for line in (*asked, *framing(request))])
+    return b"%b %b HTTP/1.1\r\n%b\r\n%b\r\n" % (method, request.target, whole, framed)
+
+
+def _looked_over(request: UpstreamRequest, lines: RawHeaders) -> bytes:
+    """The header lines as they are written, with a ``Host``, if they and the target can be written."""
+    names = _names(lines)
     if b"content-length" in names or b"transfer-encoding" in names:
         raise TransportError("the request frames its body itself")
     if _TARGET.fullmatch(request.target) is None:
         raise TransportError("the request target cannot be written")
-    parts = [b"%b %b HTTP/1.1" % (_method(request.method), request.target)]
+    parts = [b": ".join(line) for line in lines]
     if b"host" not in names:
-        parts.append(b"host: " + parsed(request.origin).authority)
-    parts += map(b": ".join, lines)
-    if request.trailers:
-        parts += _ASKS_FOR_TRAILERS
-    if request.body is not None:
-        parts += map(b": ".join, framing(request))
-    parts += (b"", b"")
-    head = b"\r\n".join(parts)
-    if type(lines) is not Checked and head.translate(None, _NO_BREAKS) != b"\r\n" * (len(parts) - 1):
+        parts.insert(0, b"host: " + parsed(request.origin).authority)
+    whole = b"\r\n".join(parts)
+    if whole.translate(None, NO_BREAKS) != b"\r\n" * (len(parts) - 1):
         raise TransportError("a header value of the request holds a line break or a null byte")
-    return head
+    return whole
 
 
-def _looked_at(lines: RawHeaders) -> Collection[bytes]:
+def _names(lines: RawHeaders) -> Collection[bytes]:
     """The names of these lines, in lower case. Raises TransportError for one that is none."""
     names = list(map(_name, lines))
     return names if _seen_names.issuperset(names) else [_checked(name) for name in names]

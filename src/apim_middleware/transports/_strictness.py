@@ -2,6 +2,7 @@
 
 import re
 
+from apim_middleware._http.lines import NO_BREAKS
 from apim_middleware.errors import UpstreamBroken
 
 MAX_HEAD = 65536
@@ -23,12 +24,12 @@ def check_breaks(raw: bytes) -> int:
 
     Gives the number of header lines. Raises UpstreamBroken.
     """
-    breaks = raw.count(b"\n")
-    fields = breaks - 2  # less the status line and the empty one
+    lines = raw.count(b"\r\n")
+    if len(raw.translate(None, NO_BREAKS)) != 2 * lines:
+        raise UpstreamBroken("a line of the response head is broken")
+    fields = lines - 2  # less the status line and the empty one
     if fields > MAX_FIELDS:
         raise UpstreamBroken("the response head has more lines than allowed")
-    if raw.count(b"\r\n") != breaks or raw.count(b"\r") != breaks or b"\0" in raw:
-        raise UpstreamBroken("a line of the response head is broken")
     return fields
 
 

@@ -4,7 +4,6 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import cached_property
-from importlib.util import find_spec
 from typing import Any
 
 from apim_middleware.protocols import Transport, UpstreamRequest, UpstreamResponse
@@ -12,7 +11,7 @@ from apim_middleware.transports.websockets import WebSockets
 
 
 class DefaultTransport:
-    """An ``Http1Transport`` on asyncio where httptools is installed (extra ``gateway``), else an ``HttpxTransport``.
+    """An ``Http1Transport`` on asyncio, an ``HttpxTransport`` elsewhere.
 
     ``verify`` is True (the usual certificate authorities), False (no check: for tests), or an SSL context of your own.
     ``admits`` says of an address, as text, whether it may be connected to; without one, all may.
@@ -22,7 +21,6 @@ class DefaultTransport:
         """Neither is made before it is needed."""
         self._verify = verify
         self._admits = admits
-        self._has_httptools = find_spec("httptools") is not None
 
     def send(self, request: UpstreamRequest) -> Coroutine[Any, Any, UpstreamResponse]:
         """Send the request and return once the response head is known. Raises TransportError."""
@@ -41,13 +39,11 @@ class DefaultTransport:
     @property
     def here(self) -> Transport:
         """The transport for the event loop that is running."""
-        if self._has_httptools:
-            try:
-                asyncio.get_running_loop()
-            except RuntimeError:
-                return self._httpx
-            return self._http1
-        return self._httpx
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return self._httpx
+        return self._http1
 
     @cached_property
     def _http1(self) -> Transport:
