@@ -42,6 +42,7 @@ def test_type_checkers_are_told_the_same() -> None:
     imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
     told = {alias.name: node.module for node in imports for alias in node.names}
     homes = {name: f"apim_middleware.{home}" for name, home in apim_middleware._HOMES.items() if name != home}
+    assert [ast.literal_eval(node.value) for node in stub.body if isinstance(node, ast.Assign)] == [sorted(told)]
     assert told == homes | {name: "apim_middleware" for name, home in apim_middleware._HOMES.items() if name == home}
 
 

@@ -38,9 +38,6 @@ class Front:
 
     process: int
     port: int
-    fields: Mapping[str, str] = field(default_factory=dict)
-    """Of its requests, beside ``Host``: nothing for those who only pass them on, credentials for those who ask."""
-
     rates: list[float] = field(default_factory=list)
     costs: list[float] = field(default_factory=list)
     tails: list[float] = field(default_factory=list)
@@ -68,7 +65,7 @@ class Front:
     def stress(self, connections: int, seconds: int) -> None:
         """Put it under load and keep what it did."""
         before = self.cpu()
-        load = measured(f"http://127.0.0.1:{self.port}/1k", self.fields, connections, seconds)
+        load = measured(f"http://127.0.0.1:{self.port}/1k", headers(), connections, seconds)
         self.rates.append(load.rate)
         self.costs.append(1e6 * (self.cpu() - before) / (load.rate * seconds))
         self.tails.append(load.p99)
@@ -92,9 +89,6 @@ def run(effort: Effort) -> None:
             return
         upstream = stack.enter_context(upstreams(folder, effort.body))
         fronts = {name: stack.enter_context(made) for name, made in servers(folder, upstream).items()}
-        for name in ASKING:
-            if name in fronts:
-                fronts[name].fields = headers()
         missing = [each for each in ("apache2", "caddy", "granian", "wrk") if found(each) is None]
         print(f"\nNot installed: {', '.join(missing)}." if missing else "")
         rounds(fronts, effort)
@@ -209,7 +203,7 @@ def upload(port: int, size: int) -> float:
 # The servers
 
 OURS, GRANIAN = "Proxy on uvicorn", "Proxy on granian"
-ASKING = ("... behind seven policies", "... behind seven policies, granian")
+SEVEN = ("... behind seven policies", "... behind seven policies, granian")
 
 
 def found(program: str) -> str | None:
@@ -235,10 +229,10 @@ def servers(folder: Path, upstream: int) -> dict[str, AbstractContextManager[Fro
         command = [caddy, "run", "--adapter", "caddyfile", "--config", written(folder / "Caddyfile", text)]
         made["Caddy"] = running(command, port, 0, home)
     where = {"APIM_BENCHMARK_UPSTREAM": f"http://127.0.0.1:{upstream}"}
-    for name, app in ((OURS, "proxy"), (ASKING[0], "proxy_seven"), ("... on httpx", "proxy_httpx")):
+    for name, app in ((OURS, "proxy"), (SEVEN[0], "proxy_seven"), ("... on httpx", "proxy_httpx")):
         made[name] = running(uvicorn(app, port := free_port()), port, 0, where)
     if found("granian"):
-        for name, app in ((GRANIAN, "proxy"), (ASKING[1], "proxy_seven")):
+        for name, app in ((GRANIAN, "proxy"), (SEVEN[1], "proxy_seven")):
             made[name] = running(granian(app, port := free_port()), port, 0, where)
     return made
 

@@ -13,6 +13,7 @@ from apim_middleware.cli._targets import found, is_file
 from apim_middleware.errors import ConfigError
 from apim_middleware.gateway import Gateway, Reloadable
 from apim_middleware.serving.certificates import server_context
+from apim_middleware.serving.collector import tune_gc
 from apim_middleware.types import ASGIApp, Receive, Scope, Send
 
 log = logging.getLogger("apim_middleware.cli")
@@ -28,10 +29,11 @@ def app() -> ASGIApp:
     """The app of this worker, as the environment says."""
     _speak()
     target, names = os.environ[TARGET], os.environ.get(NAMES, "")
-    served = found(target, names)
+    served: ASGIApp = found(target, names)
     if isinstance(served, Gateway) and is_file(target) and os.environ.get(RELOAD):
-        return Watched(Path(target), served, lambda: found(target, names))
-    return served  # type: ignore[no-any-return]
+        served = Watched(Path(target), served, lambda: found(target, names))
+    tune_gc()
+    return served
 
 
 def _speak() -> None:

@@ -41,12 +41,12 @@ async def watched(receive: Receive, exchange: Callable[[Watch], Awaitable[None]]
 
     ``begun`` is whether nobody waits for ``receive`` even now.
     """
-    try:
-        lookout = _lookout()
-    except RuntimeError:
+    lookout = _lookout()
+    task = None if lookout is None else asyncio.current_task(lookout.loop)
+    if lookout is None or task is None:
         await _watched_beside(receive, exchange, begun)
         return
-    watch = _LateWatch(receive, lookout)
+    watch = _LateWatch(receive, lookout, task)
     if begun:
         watch.begin()
     try:
@@ -69,10 +69,7 @@ class _LateWatch:
         "_begun", "_cancelled", "_context", "_lookout", "_over", "_receive", "_struck", "_task", "error", "watcher",
     )  # fmt: skip
 
-    def __init__(self, receive: Receive, lookout: "_Lookout") -> None:
-        task = asyncio.current_task(lookout.loop)
-        if task is None:
-            raise RuntimeError("an exchange needs a task")
+    def __init__(self, receive: Receive, lookout: "_Lookout", task: "asyncio.Task[object]") -> None:
         self._receive, self._lookout, self._task = receive, lookout, task
         self._cancelled = task.cancelling()
         self._context = contextvars.copy_context()
@@ -198,9 +195,13 @@ class _Kept(threading.local):
 _kept = _Kept()
 
 
-def _lookout() -> _Lookout:
-    """Raises RuntimeError when the event loop is none of asyncio's."""
-    loop, kept = asyncio.get_running_loop(), _kept.lookout
+def _lookout() -> _Lookout | None:
+    """That of the event loop that is running; None when it is none of asyncio's."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+    kept = _kept.lookout
     if kept is None or kept.loop is not loop:
         kept = _kept.lookout = _Lookout(loop)
     return kept
