@@ -8,8 +8,9 @@ import pytest
 from starlette.background import BackgroundTask
 from starlette.responses import PlainTextResponse, StreamingResponse
 
+from apim_middleware import exchange as exchange_module
 from apim_middleware.errors import Refusal, ResponseOver
-from apim_middleware.exchange import KEY, Exchange
+from apim_middleware.exchange import KEY, Exchange, ResponseHead
 from apim_middleware.policy import Policy, Stack
 from apim_middleware.testing import Answer, call, connect, http_scope
 from apim_middleware.types import ASGIApp, Message, Receive, Scope, Send
@@ -276,6 +277,47 @@ async def test_an_exchange_cancelled_on_its_way_in_ends_for_those_it_had_passed(
     assert ended == ["first"]
 
 
+async def test_an_exchange_cancelled_on_its_way_in_leaves_the_scope_clean() -> None:
+    async def stuck(exchange: Exchange) -> None:
+        assert KEY in scope
+        cancel.cancel()
+        await anyio.sleep_forever()
+
+    async def nobody(*message: Message) -> Message:
+        raise AssertionError
+
+    scope = http_scope()
+    with anyio.CancelScope() as cancel:
+        await Stack(hooks(on_request=stuck))(hello)(scope, nobody, nobody)
+    assert KEY not in scope
+
+
+@pytest.mark.parametrize("suspended", [False, True])
+async def test_an_exchange_ends_once_though_another_task_sends_on_when_the_app_has_returned(suspended: bool) -> None:
+    """Whether its end comes after that of the app, or was on its way when the app returned."""
+    ended: list[bool] = []
+    returned = anyio.Event()
+
+    async def sent(exchange: Exchange) -> None:
+        await returned.wait()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def finish() -> None:
+            if not suspended:
+                await returned.wait()
+            await send({"type": "http.response.body", "body": b""})
+
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        tasks.start_soon(finish)
+        await anyio.wait_all_tasks_blocked()
+
+    stack = Stack(hooks(on_sent=sent, on_end=lambda exchange: ended.append(exchange.completed)))
+    async with anyio.create_task_group() as tasks:
+        await call(stack(app))
+        returned.set()
+    assert ended == [suspended]
+
+
 async def test_an_exchange_ends_when_the_client_leaves() -> None:
     ended: list[bool] = []
     stack = Stack(hooks(on_end=lambda exchange: ended.append(exchange.completed)))
@@ -325,6 +367,48 @@ async def test_a_response_object_used_again_is_not_changed() -> None:
         answer = await call(stack)
         assert answer.all(b"x-a") == [b"1"]
     assert response.raw_headers == before
+
+
+async def test_a_message_that_is_sent_again_is_not_changed() -> None:
+    head = {"type": "http.response.start", "status": 200, "headers": [(b"x-app", b"1")], "more": 1}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(head)
+        await send({"type": "http.response.body", "body": b""})
+
+    def change(exchange: Exchange) -> None:
+        assert exchange.response is not None
+        exchange.response.status = 201
+        exchange.response.append(b"x-a", b"1")
+
+    answer = await call(Stack(hooks(on_response=change))(app))
+    assert answer.head == {**head, "status": 201, "headers": [(b"x-app", b"1"), (b"x-a", b"1")]}
+    assert head == {"type": "http.response.start", "status": 200, "headers": [(b"x-app", b"1")], "more": 1}
+
+
+@pytest.mark.parametrize("first", [b"x-app", b"X-App"])
+@pytest.mark.parametrize("line", [(b"X-App", b"A"), [b"x-app", b"A"], [b"X-APP", b"A"]])
+async def test_lines_of_a_response_are_pairs_under_lower_case_names(first: bytes, line: Any) -> None:
+    """However an app writes them, and whichever way it wrote them before."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": lines})
+        await send({"type": "http.response.body", "body": b""})
+
+    stack = Stack(hooks(on_response=lambda exchange: None))(app)
+    lines: list[Any] = [(first, b"B")]
+    await call(stack)
+    lines = [(b"x-app", b"B"), line]
+    answer = await call(stack)
+    assert answer.headers == [(b"x-app", b"B"), (b"x-app", b"A")]
+
+
+def test_names_of_response_headers_are_remembered_within_bounds() -> None:
+    for number in range(3_000):
+        ResponseHead(200, [(b"invented-%d" % number, b""), (b"long" * number, b"")])
+    ResponseHead(200, [(b"invented-%d" % number, b"") for number in range(3_000)])
+    assert len(exchange_module._LOWER) <= 2048
+    assert all(len(name) <= 64 for name in exchange_module._LOWER)
 
 
 async def test_other_scopes_and_messages_pass_untouched() -> None:

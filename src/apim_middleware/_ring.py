@@ -6,11 +6,13 @@ answer leaves through the policies before it, and only those. On the way out eac
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
 from apim_middleware._http.hygiene import Scrub
 from apim_middleware._http.problems import render
+from apim_middleware._lifespan import Ending, ending_with
 from apim_middleware.errors import Refusal, ResponseOver
 from apim_middleware.exchange import KEY, Exchange, ResponseHead
 from apim_middleware.types import ASGIApp, Message, RawHeaders, Receive, Scope, Send, Tap
@@ -23,10 +25,11 @@ _BODIES = frozenset({"http.response.body", "http.response.zerocopysend", "websoc
 
 
 class Seat(NamedTuple):
-    """A policy in a ring and the object whose hooks run for it."""
+    """A policy in a ring, the object whose hooks run for it, and the environment it was bound in."""
 
     policy: Any
     hooks: Any
+    env: Any = None
 
 
 class Ring:
@@ -36,20 +39,39 @@ class Ring:
     app: ASGIApp
     closed: bool
 
-    __slots__ = ("_guards", "_inbound", "_may_tap", "_scrub", "_ways", "app", "closed", "seats")
+    endings: frozenset[Ending]
 
-    def __init__(self, seats: Sequence[Seat], app: ASGIApp, scrub: Scrub, *, closed: bool = False) -> None:
-        """Resolve every hook now. A ``closed`` ring takes in no policies further in: they stand behind a branch."""
+    __slots__ = (
+        "_awaited", "_guards", "_inbound", "_may_tap", "_scrub", "_through", "_ways", "app", "closed", "endings",
+        "seats",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        seats: Sequence[Seat],
+        app: ASGIApp,
+        scrub: Scrub,
+        *,
+        closed: bool = False,
+        endings: frozenset[Ending] = frozenset(),
+    ) -> None:
+        """Resolve every hook now. A ``closed`` ring takes in no policies further in: they stand behind a branch.
+
+        ``endings`` are run when the lifespan of the app has ended.
+        """
         if isinstance(app, Ring) and not closed and not app.closed_to(seats):
-            seats, closed = (*seats, *app.seats), app.closed
+            seats, closed, endings = (*seats, *app.seats), app.closed, endings | app.endings
             app = app.app
+        self.endings = endings
         self.seats: tuple[Seat, ...] = tuple(seats)
         self.closed = closed
         self.app: ASGIApp = app
-        self._scrub = scrub
+        self._scrub = scrub.__call__  # found once
         hooks = [seat.hooks for seat in self.seats]
-        self._inbound = tuple(_resolved(hooks, "on_request"))
+        self._inbound = _resolved(hooks, "on_request")
+        self._awaited = _awaited(self._inbound)
         self._ways = tuple(_Way.out_of(hooks[:depth]) for depth in range(len(hooks) + 1))
+        self._through = self._ways[-1]
         self._guards = sum(1 for seat in self.seats if seat.policy.guards)
         self._may_tap = any(getattr(each, "taps_body", False) for each in hooks)
 
@@ -59,36 +81,39 @@ class Ring:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the exchange through the policies and the app."""
-        if scope["type"] != "http" and scope["type"] != "websocket":
-            await self.app(scope, receive, send)
+        kind = scope["type"]
+        if kind != "http" and kind != "websocket":
+            await self.app(scope, receive, ending_with(send, self.endings))
             return
-        if self._may_tap:
+        if self._may_tap and scope.get("extensions"):
             _hide_untappable(scope)
-        root: Exchange | None = scope.get(KEY)
-        exchange = Exchange(scope, root)
-        target, depth = self.app, 0
-        if root is None:
+        outer: Exchange | None = scope.get(KEY)
+        exchange = Exchange(scope, outer)
+        if outer is None:
             scope[KEY] = exchange
+        target, way, depth = self.app, self._through, 0
         try:
-            shared = exchange.shared
-            shared.guards += self._guards
-            if not shared.clean:
-                exchange.scrubbed(*self._scrub(scope))
-            for depth, hook, awaits in self._inbound:  # noqa: B007 - where it stopped is where the way out begins
-                answer = await hook(exchange) if awaits else hook(exchange)
-                if answer is not None:
-                    target = answer
-                    break
-            else:
-                depth = len(self.seats)
-        except Exception as error:
-            target = _answering(refused(exchange, error))
-        except BaseException as error:
-            exchange.error = error
-            self._ways[depth].end(exchange)
-            raise
-        try:
-            way = self._ways[depth]
+            try:
+                shared = exchange.shared
+                shared.guards += self._guards
+                if not shared.clean:
+                    index, aside = self._scrub(scope)
+                    exchange.scrubbed(index, aside)
+                for depth, hook in self._inbound:
+                    answer = hook(exchange)
+                    if answer is not None:
+                        if depth in self._awaited:
+                            answer = await answer
+                            if answer is None:
+                                continue
+                        target, way = answer, self._ways[depth]
+                        break
+            except Exception as error:
+                target, way = _answering(refused(exchange, error)), self._ways[depth]
+            except BaseException as error:
+                exchange.error = error
+                _end(self._ways[depth].ends, exchange)
+                raise
             if way.silent:
                 await target(scope, receive, send)
                 return
@@ -102,11 +127,12 @@ class Ring:
                 exchange.error = error
                 raise
             finally:
-                passage.end()
+                if way.ends and not passage.ended:
+                    passage.end()
             if passage.failure is not None:
                 raise passage.failure
         finally:
-            if root is None:
+            if outer is None:
                 scope.pop(KEY, None)  # the scope and its exchange hold each other: part them without the collector
 
 
@@ -157,36 +183,46 @@ def _hide_untappable(scope: Scope) -> None:
 
     The scope itself goes on, for layers further out read there what the app notes in it, such as the route.
     """
-    extensions = scope.get("extensions")
-    if extensions and not _UNTAPPABLE.isdisjoint(extensions):
+    extensions = scope["extensions"]
+    if not _UNTAPPABLE.isdisjoint(extensions):
         scope["extensions"] = {name: value for name, value in extensions.items() if name not in _UNTAPPABLE}
 
 
-def _resolved(hooks: Sequence[Any], name: str) -> list[tuple[int, Callable[[Exchange], Any], bool]]:
+_Hook = Callable[[Exchange], Any]
+
+
+def _resolved(hooks: Sequence[Any], name: str) -> tuple[tuple[int, _Hook], ...]:
+    """The hooks of this name, each with the place it has among all."""
     found = [(place, getattr(each, name, None)) for place, each in enumerate(hooks)]
-    return [(place, hook, inspect.iscoroutinefunction(hook)) for place, hook in found if hook is not None]
+    return tuple((place, hook) for place, hook in found if hook is not None)
+
+
+def _awaited(resolved: Iterable[tuple[int, _Hook]]) -> frozenset[int]:
+    """The places of those that must be awaited."""
+    return frozenset(place for place, hook in resolved if inspect.iscoroutinefunction(hook))
 
 
 _AWAIT, _CALL, _END = range(3)
 
 
-class _Way(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Way:
     """The way out from one depth of a ring."""
 
     hooks: tuple[Any, ...]
     refused: bool  # the innermost of them has refused the response: it only ends
-    heads: tuple[tuple[int, Callable[[Exchange], Any], bool], ...]  # on_response, innermost first
-    awaits: bool  # one of them
-    finale: tuple[tuple[int, Callable[[Exchange], Any]], ...]  # on_sent and on_end when all is sent, outermost first
-    ends: tuple[Callable[[Exchange], None], ...]  # on_end when it is cut short, innermost first
+    heads: tuple[tuple[int, _Hook], ...]  # on_response, innermost first
+    awaited: frozenset[int]  # the places of those of them that must be
+    finale: tuple[tuple[int, _Hook], ...]  # on_sent and on_end when all is sent, outermost first
+    ends: tuple[_Hook, ...]  # on_end alone, when it is cut short, innermost first
     silent: bool  # nobody looks at the response
 
     @classmethod
     def out_of(cls, hooks: Sequence[Any], *, refused: bool = False) -> "_Way":
         """The way out through these policies, the innermost of which may have ``refused`` the response."""
         speaking = len(hooks) - refused
-        heads = tuple(_resolved(hooks[:speaking], "on_response")[::-1])
-        finale: list[tuple[int, Callable[[Exchange], Any]]] = []
+        heads = _resolved(hooks[:speaking], "on_response")[::-1]
+        finale: list[tuple[int, _Hook]] = []
         for place, each in enumerate(hooks):
             sent, end = getattr(each, "on_sent", None), getattr(each, "on_end", None)
             if sent is not None and place < speaking:
@@ -194,39 +230,49 @@ class _Way(NamedTuple):
             if end is not None:
                 finale.append((_END, end))
         ends = tuple(hook for kind, hook in reversed(finale) if kind == _END)
-        awaits = any(each for _, _, each in heads)
-        return cls(tuple(hooks), refused, heads, awaits, tuple(finale), ends, not (heads or finale))
+        return cls(tuple(hooks), refused, heads, _awaited(heads), tuple(finale), ends, not (heads or finale))
 
-    def end(self, exchange: Exchange, *, after: int = 0) -> None:
-        """Run each ``on_end`` but the outermost ``after``, which have run; none may keep the others from running."""
-        for hook in self.ends[: len(self.ends) - after]:
-            try:
-                hook(exchange)
-            except Exception:
-                log.exception("a policy failed after the response")
+
+def _end(ends: Iterable[_Hook], exchange: Exchange) -> None:
+    """Run each ``on_end``; none may keep the others from running."""
+    for hook in ends:
+        try:
+            hook(exchange)
+        except Exception:
+            log.exception("a policy failed after the response")
+
+
+_ALL_RUN: Iterator[tuple[int, _Hook]] = iter(())
 
 
 class _Passage:
     """One response on its way out through the policies that let its request in."""
 
     __slots__ = (
-        "_ended", "_exchange", "_finished", "_head_sent", "_outer", "_send", "_taps", "_trailers", "_way",
-        "failure", "over",
+        "_exchange", "_finale", "_head_sent", "_outer", "_send", "_taps", "_trailers", "_way", "ended", "failure",
     )  # fmt: skip
+
+    _finale: Iterator[tuple[int, _Hook]] | None  # once all is sent; who takes a hook runs it, so that none runs twice
+    _outer: "_Passage | None"  # what goes on without the policies whose response was replaced
+    failure: BaseException | None
 
     def __init__(self, exchange: Exchange, way: _Way, send: Send) -> None:
         self._exchange, self._way, self._send = exchange, way, send
-        self._taps: list[Tap] = []
-        self._head_sent = self._trailers = self._finished = False
-        self._ended = 0  # how many of the outermost on_end have run
-        self._outer: _Passage | None = None  # what goes on without the policies whose response was replaced
-        self.over = False
-        self.failure: BaseException | None = None
+        self._taps: tuple[Tap, ...] = ()
+        self._head_sent = self._trailers = self.ended = False
+        self._finale = self._outer = self.failure = None
+
+    @property
+    def over(self) -> bool:
+        """Whether the response of the app was replaced or broken off."""
+        return self._outer is not None or self.failure is not None
 
     def send(self, message: Message) -> Awaitable[None]:
         """The ``send`` the app gets."""
         kind = message["type"]
-        if kind in _BODIES:
+        if kind == "http.response.start" and not self._head_sent:  # found without a search, as most are
+            return self._start(message)
+        if kind == "http.response.body" or kind in _BODIES:
             last = not message.get("more_body", False)
             if self._taps:
                 message = self._tapped(message, last)
@@ -241,13 +287,15 @@ class _Passage:
         return self._send(message)
 
     def _start(self, message: Message) -> Awaitable[None]:
-        self._trailers = message.get("trailers", False)
-        status = message.get("status", 101)  # an accepted WebSocket has no other
         exchange, way = self._exchange, self._way
+        message = {**message}  # the one given is the app's own, which may send it again
+        if "trailers" in message:
+            self._trailers = message["trailers"]
+        status = message.get("status", 101)  # an accepted WebSocket has no other
         exchange.shared.response = head = ResponseHead(status, message.get("headers") or ())
-        if way.awaits:
+        if way.awaited:
             return self._start_slowly(message, head)
-        for place, hook, _ in way.heads:
+        for place, hook in way.heads:
             try:
                 tap = hook(exchange)
                 if tap is not None:
@@ -258,9 +306,11 @@ class _Passage:
         return self._send(_with_head(message, head))
 
     async def _start_slowly(self, message: Message, head: ResponseHead) -> None:
-        for place, hook, awaits in self._way.heads:
+        for place, hook in self._way.heads:
             try:
-                tap = await hook(self._exchange) if awaits else hook(self._exchange)
+                tap = hook(self._exchange)
+                if place in self._way.awaited:
+                    tap = await tap
                 if tap is not None:
                     self._tap(place, tap)
             except Exception as error:
@@ -274,7 +324,7 @@ class _Passage:
             name = type(self._way.hooks[place]).__name__
             raise TypeError(f"{name} taps the body without saying so: set taps_body = True on the class with the hooks")
         if self._exchange.response is not None and self._exchange.response.status != 101:
-            self._taps.append(tap)
+            self._taps += (tap,)
 
     def _tapped(self, message: Message, last: bool) -> Message:
         if message["type"] in _UNTAPPABLE:
@@ -292,27 +342,27 @@ class _Passage:
     def _break_off(self, place: int, error: Exception) -> NoReturn:
         """The head is out, so an honest end is not to be had any more: neither now nor later."""
         log.error("the response is broken off", exc_info=error)
-        self.over, self.failure = True, error
+        self.failure = error
         self._exchange.error = error
-        self._taps[place:] = [_broken_off]
+        self._taps = (*self._taps[:place], _broken_off)
         self._send = _nothing_more
         raise ResponseOver("the response was broken off")
 
     async def _finish(self, message: Message) -> None:
         await self._send(message)
-        if self._finished:
+        if self._finale is not None:
             return
         exchange = self._exchange
-        self._finished = exchange.shared.completed = True
-        for kind, hook in self._way.finale:
-            if kind == _END:
-                self._ended += 1
+        exchange.shared.completed = True
+        finale = self._finale = iter(self._way.finale)
+        for kind, hook in finale:
             try:
                 waiting = hook(exchange)
                 if kind == _AWAIT:
                     await waiting
             except Exception:
                 log.exception("a policy failed after the response")
+        self.ended = self._outer is None
 
     async def _replace(self, place: int, error: Exception) -> None:
         """A policy refuses the response: those further out get the refusal instead, those further in go on unheard."""
@@ -320,7 +370,7 @@ class _Passage:
         hooks, send = self._way.hooks, self._send
         outer = self._outer = _Passage(self._exchange, _Way.out_of(hooks[: place + 1], refused=True), send)
         self._way, self._send = _Way.out_of(hooks[place + 1 :], refused=self._way.refused), self._unheard
-        self._head_sent = self.over = True
+        self._head_sent = True
         try:
             for message in refusal_messages(refusal, self._exchange.scope):
                 await outer.send(message)
@@ -338,21 +388,24 @@ class _Passage:
 
     def end(self) -> None:
         """Nothing more will come: run each ``on_end`` that has not run, once."""
-        if self._ended < len(self._way.ends):
-            ended, self._ended = self._ended, len(self._way.ends)
+        finished = self._finale is not None
+        left = tuple(self._finale or self._way.finale)
+        self._finale = _ALL_RUN
+        if left:
             shared = self._exchange.shared
             # What was completed may be another response, which took the place of this one.
-            completed, shared.completed = shared.completed, self._finished
-            self._way.end(self._exchange, after=ended)
+            completed, shared.completed = shared.completed, finished
+            _end([hook for kind, hook in reversed(left) if kind == _END], self._exchange)
             shared.completed = completed
         if self._outer is not None:
             self._outer.end()
 
 
 def _with_head(message: Message, head: ResponseHead) -> Message:
+    message["headers"] = head.headers
     if "status" in message:
-        return {**message, "status": head.status, "headers": head.headers}
-    return {**message, "headers": head.headers}
+        message["status"] = head.status
+    return message
 
 
 def _broken_off(chunk: bytes, last: bool) -> bytes:

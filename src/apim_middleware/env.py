@@ -1,6 +1,7 @@
 """What policies may use besides the request: the clock, stores, the HTTP transport."""
 
 import itertools
+import logging
 import time
 import weakref
 from collections import Counter
@@ -8,11 +9,14 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from apim_middleware._http.hygiene import Hygiene
+from apim_middleware._lifespan import Ending
 from apim_middleware.errors import ConfigError
 from apim_middleware.protocols import Clock, Counters, Entries, Permits, Transport
 
 if TYPE_CHECKING:
     from apim_middleware.policy import Policy
+
+log = logging.getLogger("apim_middleware")
 
 T = TypeVar("T")
 _serial = itertools.count(1)
@@ -59,6 +63,7 @@ class Env:
             "counters": counters, "entries": entries, "permits": permits, "transport": transport,
         }  # fmt: skip
         self._brought = transport
+        self._made = _Transports()
         self._bound: dict[str | int, list[_Seat]] = {}  # by place; where there is none, by policy
         self._listeners: list[Listener] = []
         self._begin()
@@ -102,18 +107,31 @@ class Env:
         return self._resolve("permits", default)
 
     def transport(self, default: Callable[[], Transport]) -> Transport:
-        """The transport of this environment; made by ``default`` when none was given."""
-        return self._resolve("transport", default)
+        """The transport of this environment; made by ``default`` when none was given, and closed by ``aclose`` then."""
+        return self._resolve("transport", lambda: self._made.keep(default()))
 
     def callouts(self, default: Callable[[], Transport], *, public: bool) -> Transport:
         """The transport for documents that policies fetch on their own account, such as an issuer's keys.
 
         It is the transport that was given, else one made by ``default``: apart from that of the proxy, and one for
-        calls that may only reach ``public`` addresses, because the two do not admit the same.
+        calls that may only reach ``public`` addresses, because the two do not admit the same. ``aclose`` closes it.
         """
         if self._brought is not None:
             return self._brought
-        return self._resolve("callouts.public" if public else "callouts", default)
+        return self._resolve("callouts.public" if public else "callouts", lambda: self._made.keep(default()))
+
+    async def aclose(self) -> None:
+        """Close the connections of the transports that were made here, as far as this event loop has them open.
+
+        What was given is closed by whoever gave it. Gateways, proxies, guards and stacks do this when the server's
+        lifespan ends; where none of them hears of it, do it yourself. What is asked afterwards connects anew.
+        """
+        await self.ending()
+
+    @property
+    def ending(self) -> Ending:
+        """What ``aclose`` does; equal for all places of one environment."""
+        return self._made.aclose
 
     def kept(self, name: str, default: Callable[[], T]) -> T:
         """What policies of this environment keep together under a name of theirs; made by ``default`` at first."""
@@ -173,6 +191,24 @@ def _reference(policy: "Policy", hooks: object, forget: Callable[[weakref.ref[An
     except TypeError:
         problem = f"bind gave {type(hooks).__name__}, which cannot be referenced weakly"
         raise ConfigError(type(policy).__name__, "bind", problem, 'Add "__weakref__" to its __slots__') from None
+
+
+class _Transports:
+    """The transports that an environment has made itself, and nobody else could close."""
+
+    def __init__(self) -> None:
+        self._kept: list[Transport] = []
+
+    def keep(self, transport: Transport) -> Transport:
+        self._kept.append(transport)
+        return transport
+
+    async def aclose(self) -> None:
+        for transport in self._kept:
+            try:
+                await transport.aclose()
+            except Exception:  # which keeps neither the others nor the server from their end
+                log.exception("a transport could not be closed")
 
 
 class _Seat(NamedTuple):

@@ -11,6 +11,11 @@ from apim_middleware.types import RawHeaders, Scope
 
 KEY = "apim_middleware.exchange"
 
+_LOWER: set[bytes] = set()
+"""Names of response headers seen before, all lower case: apps say the same ones over and over."""
+
+_REMEMBERED, _LONGEST = 2048, 64
+
 
 class ResponseHead:
     """Status and header lines of a response on its way out; policies may change both in ``on_response``."""
@@ -20,7 +25,11 @@ class ResponseHead:
     def __init__(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Copy the header lines, for the app may use its list again; names become lower case."""
         self.status = status
-        self.headers: RawHeaders = [(name.lower(), value) for name, value in headers]
+        self.headers: RawHeaders = list(headers)
+        for line in self.headers:
+            if type(line) is not tuple or line[0] not in _LOWER:
+                self.headers = _lowered(self.headers)
+                break
 
     def get(self, name: bytes) -> bytes | None:
         """The first value under a lower-case name."""
@@ -47,27 +56,51 @@ class ResponseHead:
         self.headers = [pair for pair in self.headers if pair[0] != name]
 
 
+def _lowered(headers: RawHeaders) -> RawHeaders:
+    """The lines under lower-case names, which are remembered within bounds."""
+    lines = [(name.lower(), value) for name, value in headers]
+    if len(_LOWER) >= _REMEMBERED:  # upstreams invent names; those in use are back at once
+        _LOWER.clear()
+    _LOWER.update([name for name, _ in lines[: _REMEMBERED - len(_LOWER)] if len(name) <= _LONGEST])
+    return lines
+
+
 class Shared:
-    """What all rings of one request know together."""
+    """What all rings of one request know together; the exchange that is the first fills it in."""
 
     __slots__ = (
-        "attributes", "clean", "completed", "error", "forwarded", "guards", "match", "principal", "refusal", "response",
-        "subscription",
+        "_attributes", "clean", "completed", "error", "forwarded", "guards", "match", "principal", "refusal",
+        "response", "subscription",
     )  # fmt: skip
 
-    def __init__(self) -> None:
-        """Nothing is known yet."""
-        self.clean = False
-        self.guards = 0
-        self.match: Match | None = None
-        self.principal: Principal | None = None
-        self.subscription: Subscription | None = None
-        self.response: ResponseHead | None = None
-        self.refusal: Refusal | None = None
-        self.error: BaseException | None = None
-        self.completed = False
-        self.attributes: dict[str, Any] = {}
-        self.forwarded: RawHeaders | None = None
+    clean: bool
+    guards: int
+    match: Match | None
+    principal: Principal | None
+    subscription: Subscription | None
+    response: ResponseHead | None
+    refusal: Refusal | None
+    error: BaseException | None
+    completed: bool
+    forwarded: RawHeaders | None
+    _attributes: dict[str, Any] | None
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Outcomes worth observing, beginning with those of the match; made when somebody asks, for many never do."""
+        if self._attributes is None:
+            self._attributes = {} if self.match is None else {**self.match.route.attributes}
+        return self._attributes
+
+    @attributes.setter
+    def attributes(self, attributes: dict[str, Any]) -> None:
+        self._attributes = attributes
+
+    def matched(self, match: Match) -> None:
+        """Say where the request goes, be it further in than was said before: outcomes worth observing stay."""
+        if self._attributes is not None or self.match is not None:
+            self.attributes.update(match.route.attributes)
+        self.match = match
 
 
 class Exchange:
@@ -86,8 +119,12 @@ class Exchange:
         self.state: dict[Any, Any] = {}
         self._indexed: RawHeaders | None = None
         self._index: dict[bytes, bytes] = _EMPTY  # replaced before it is ever changed
-        if outer is None:
-            self.shared = Shared()
+        if outer is None:  # nothing is known yet
+            shared = self.shared = Shared()
+            shared.guards = 0
+            shared.clean = shared.completed = False
+            shared.match = shared.principal = shared.subscription = shared.forwarded = None
+            shared.response = shared.refusal = shared.error = shared._attributes = None
         else:  # the index of the headers goes along: whoever further out asks again makes another
             self.shared = outer.shared
             self._index, self._indexed, outer._indexed = outer._index, outer._indexed, None
@@ -174,15 +211,16 @@ class Exchange:
         headers = self.scope["headers"]
         if headers is not self._indexed:
             self._reindex()
-        first = self._index.pop(name, None)
+        index = self._index
+        first = index.pop(name, None)
         if first is None:
             return []
-        kept, taken = list(headers), [first]
+        kept, taken = [*headers], [first]
         try:
-            if len(self._index) != len(headers) - 1:
+            kept.remove((name, first))
+            if len(kept) != len(index):
                 raise ValueError("some names stand on several lines")
-            kept.remove((name, first))  # one line a name, as nearly always
-        except ValueError:  # or lines that are lists, as some servers make them
+        except ValueError:  # or the lines are lists, as some servers make them; nearly always it is one line a name
             kept = [line for line in headers if line[0] != name]
             taken = [line[1] for line in headers if line[0] == name]
         self._indexed = self.scope["headers"] = kept
@@ -204,7 +242,9 @@ class Exchange:
         headers = self.scope["headers"]
         if headers is not self._indexed:
             self._reindex()
-        self._index.setdefault(*line)
+        name, value = line
+        if name not in self._index:
+            self._index[name] = value
         self._indexed = self.scope["headers"] = [*headers, line]
 
     # What policies keep and know

@@ -20,6 +20,9 @@ class Principal:
     issuer: str = ""
     scopes: frozenset[str] = frozenset()
     claims: Mapping[str, Any] = field(default_factory=lambda: _NO_CLAIMS, repr=False, hash=False)
+    expires: float | None = field(default=None, repr=False, compare=False)
+    """Until when the authenticator lets this caller in by what was shown, in seconds since 1970: the ``exp`` of a token
+    and the leeway it is given. None where it does not say."""
 
     @property
     def identity(self) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from apim_middleware._config import Configured, shown
+from apim_middleware._lifespan import Ending
 from apim_middleware._ring import Ring, Seat
 from apim_middleware.documentation import Documentation, documentation_of, together
 from apim_middleware.env import Env, default_env
@@ -80,9 +81,20 @@ class Policy(Composable, Configured):
         return ring(self, env.bind(self), app, env)
 
 
-def ring(policy: Policy, hooks: Any, app: ASGIApp, env: Env, *, closed: bool = False) -> Ring:  # noqa: ANN401
-    """Seat a policy in front of an app, and check that no guard stands behind what answers from memory."""
-    built = Ring([Seat(policy, hooks)], app, env.scrub, closed=closed)
+def ring(
+    policy: Policy,
+    hooks: Any,  # noqa: ANN401
+    app: ASGIApp,
+    env: Env,
+    *,
+    closed: bool = False,
+    endings: frozenset[Ending] = frozenset(),
+) -> Ring:
+    """Seat a policy in front of an app, and check that no guard stands behind what answers from memory.
+
+    ``endings`` are run at the end of the lifespan, besides that of the environment.
+    """
+    built = Ring([Seat(policy, hooks, env)], app, env.scrub, closed=closed, endings=endings | {env.ending})
     check_guards([seat.policy for seat in built.seats])
     return built
 

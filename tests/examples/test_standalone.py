@@ -23,6 +23,8 @@ from websockets.sync.client import connect
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "standalone.py"
 HOST = "gateway.example"
+LONG = 3 * PATIENCE
+"""Seconds for whatever several processes do together, which a busy machine lets wait for each other."""
 
 
 class Upstream:
@@ -40,7 +42,7 @@ class Upstream:
             return
         if scope["path"] == "/slow":
             self.asked.set()
-            await anyio.to_thread.run_sync(self.go_on.wait, PATIENCE)
+            await anyio.to_thread.run_sync(self.go_on.wait, LONG)
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
         await send({"type": "http.response.body", "body": b"done"})
 
@@ -52,7 +54,7 @@ class Gateway:
         self.running, self.folder, self.tls = running, folder, tls
 
     def socket(self) -> socket.socket:
-        plain = self.running.connect()
+        plain = self.running.connect(LONG)
         if not self.tls:
             return plain
         return ssl.create_default_context(cafile=self.folder / "cert.pem").wrap_socket(plain, server_hostname=HOST)
@@ -69,12 +71,13 @@ class Gateway:
             return response.status, response.read(), {name.lower(): value for name, value in response.getheaders()}
 
     def websocket(self):
-        return connect(f"ws://{HOST}/", sock=self.socket())
+        waits = {"open_timeout": LONG, "close_timeout": LONG, "ping_interval": None}
+        return connect(f"ws://{HOST}/", sock=self.socket(), **waits)
 
     def serial(self) -> int:
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        with context.wrap_socket(self.running.connect(), server_hostname=HOST) as wire:
+        with context.wrap_socket(self.running.connect(LONG), server_hostname=HOST) as wire:
             return x509.load_der_x509_certificate(wire.getpeercert(binary_form=True)).serial_number
 
     def workers(self) -> list[int]:
@@ -108,7 +111,7 @@ def standalone(folder: Path, upstream: Upstream, **environment: str) -> Iterator
 
 def until(holds) -> None:
     """Wait for what will be so, and not for ever."""
-    give_up = time.monotonic() + PATIENCE
+    give_up = time.monotonic() + LONG
     while not holds():
         assert time.monotonic() < give_up
         time.sleep(0.02)
@@ -142,7 +145,7 @@ def test_the_end_loses_nothing(tmp_path, upstream):
     """A second signal ends the time of grace, which would otherwise be waited for."""
     with standalone(tmp_path, upstream, WORKERS="2", GRACE="600") as gateway, ThreadPoolExecutor(1) as threads:
         slow = threads.submit(gateway.get, "/slow")
-        assert upstream.asked.wait(PATIENCE)
+        assert upstream.asked.wait(LONG)
         with gateway.websocket() as websocket, contextlib.closing(gateway.connection()) as kept:
             websocket.send("hello")
             assert websocket.recv() == "hello"
@@ -163,7 +166,7 @@ def test_the_end_loses_nothing(tmp_path, upstream):
             assert kept.sock.recv(1) == b""
         assert not slow.done()
         upstream.go_on.set()
-        assert slow.result(PATIENCE)[:2] == (200, b"done")
+        assert slow.result(LONG)[:2] == (200, b"done")
 
 
 def signalled(gateway: Gateway) -> bool:
@@ -183,11 +186,11 @@ def test_granian_serves_it_with_several_workers(tmp_path, upstream):
             assert websocket.recv() == "hello"
         with ThreadPoolExecutor(1) as threads:
             slow = threads.submit(gateway.get, "/slow")
-            assert upstream.asked.wait(PATIENCE)
+            assert upstream.asked.wait(LONG)
             os.kill(gateway.running.process, signal.SIGTERM)
             until(lambda: not answers(gateway))
             upstream.go_on.set()
-            assert slow.result(PATIENCE)[:2] == (200, b"done")
+            assert slow.result(LONG)[:2] == (200, b"done")
 
 
 def test_granian_reads_the_certificate_anew_when_told_to(tmp_path, upstream):

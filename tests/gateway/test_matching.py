@@ -82,7 +82,8 @@ PRECEDENCE = (
         ("GET", "/shop/s", b"q=1", "search"),
         ("GET", "/shop/s", b"%71=1", "search"),
         ("GET", "/shop/s", b"q=1&kind=fast", "fast"),
-        ("GET", "/shop/s", b"q=1&kind=fast&kind=slow", "search"),
+        ("GET", "/shop/s", b"q=1&kind=slow", "search"),
+        ("GET", "/shop/s", b"q=1&q=2", "search"),
         ("GET", "/shop/s", b"", "all"),
         ("GET", "/shop/slash/", b"", "slash"),
         ("GET", "/shop/slash", b"", "operation-not-found"),
@@ -94,6 +95,29 @@ PRECEDENCE = (
 )
 async def test_the_most_particular_template_wins(method: str, path: str, query: bytes, name: str) -> None:
     assert await matched(gateway(*PRECEDENCE), method, path, query) == name
+
+
+@pytest.mark.parametrize(
+    "query", [b"kind=fast&kind=slow", b"kind=slow&kind=fast", b"kind=fast&%6Bind=fast", b"kind&kind"]
+)
+async def test_a_query_that_says_twice_what_is_meant_is_refused(query: bytes) -> None:
+    """It was taken for the general operation, while a backend might read the one value that was not looked at."""
+    app = gateway(*PRECEDENCE)
+    answer = await call(app, "GET", "/shop/s", query=b"q=1&" + query)
+    assert (answer.status, code(answer)) == (400, "operation-ambiguous")
+    assert (await call(app, "HEAD", "/shop/s", query=b"q=1&" + query)).status == 400
+    assert not app.apis[0].backend.seen
+
+
+@pytest.mark.parametrize("path", ["/shop/a/new", "/shop/any", "/shop/live"])
+async def test_where_nothing_is_told_apart_by_it_a_parameter_may_come_twice(path: str) -> None:
+    assert (await get(gateway(*PRECEDENCE), path, query=b"kind=fast&kind=slow")).status == 200
+
+
+async def test_another_method_than_that_which_is_told_apart_is_told_what_there_is() -> None:
+    app = gateway(Operation("GET", "/s?kind=fast"), unknown_method=405)
+    answer = await call(app, "PUT", "/shop/s", query=b"kind=fast&kind=slow")
+    assert (answer.status, answer.header(b"allow")) == (405, b"GET, HEAD")
 
 
 async def test_a_handshake_is_no_plain_get() -> None:
@@ -185,10 +209,10 @@ async def test_a_host_without_the_path_leaves_it_to_the_others() -> None:
 
 
 async def test_ten_thousand_hosts_are_not_remembered() -> None:
-    app = gateway()
+    app = Gateway(apis=(open_api(), open_api(name="named", path="/own", hosts=("api.example.com",))))
     for number in range(3000):
         await call(app, "GET", "/shop", headers=[(b"host", b"h%d.example" % number)])
-    assert len(app.compiled._sites._remembered) <= 1024
+    assert 0 < len(app.compiled._sites._remembered) <= 1024
 
 
 async def test_the_backend_is_mounted_where_the_api_begins() -> None:

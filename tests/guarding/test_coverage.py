@@ -157,6 +157,13 @@ def test_require_names_every_open_route_and_none_that_is_excepted() -> None:
     assert not {"/health", "GET /shop/cart", "any /*"} & set(told.replace(",", "").split())
 
 
+def test_a_mount_of_all_paths_is_a_route_as_others_are() -> None:
+    """It looks like the row of what fits no route, and was taken for that."""
+    app = Starlette(routes=[Mount("/", StaticFiles(directory="."))])
+    with pytest.raises(ConfigError, match=r"any /\*"):
+        Require(RequireHeader).check(coverage(app))
+
+
 def test_everywhere_is_everywhere() -> None:
     app = guard(shop(), routes={"/shop/*": Only(KEYS)}, policies=(KEYS,))
     Require(APIKeyAuth, everywhere=True).check(coverage(app))

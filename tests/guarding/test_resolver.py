@@ -1,19 +1,26 @@
 """The route that policies are chosen for is the one the framework takes: on random trees, for random paths."""
 
 import random
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from apim_middleware.errors import ConfigError
+from apim_middleware.guarding import Require, coverage, guard
 from apim_middleware.guarding._resolver import Resolver
 from apim_middleware.guarding._routes import NOTHING, routes_of
+from apim_middleware.policies.client import IPFilter
 from apim_middleware.testing import call, connect, http_scope, websocket_scope
 from apim_middleware.types import Scope
 
@@ -162,6 +169,79 @@ def test_what_the_resolver_finds_nothing_for_is_answered_by_nobody(kind: str) ->
         forest = Forest(seed)
         app: Any = forest.fastapi() if kind == "fastapi" else Starlette(routes=forest.routes(2))
         never_known_but_unanswered(app, forest)
+
+
+WITH_FRONTENDS = [
+    ("/", "/", "root"),
+    ("/anything/else", "/", "root"),
+    ("/app", "/app", None),  # redirected by the frontend itself
+    ("/app/", "/app", "app"),
+    ("/app/some/page", "/app", "app"),
+    ("/apple", "/", "root"),
+    ("/app/deep/x", "/app/deep", "deep"),
+    ("/app/orders", "/app/orders", '"orders"'),
+    ("/app/orders/", "/*", None),  # redirected by the router
+    ("/shop", "/shop", None),
+    ("/shop/x", "/shop", "shop"),
+    ("/shop/inner/x", "/shop/inner", "inner"),
+    ("/mounted/x", "/mounted", "mounted"),
+    ("/mounted/own", "/mounted/own", '"own"'),
+    ("/fenced/x", "/fenced", "fenced"),
+]
+
+
+def with_frontends(folder: Path) -> FastAPI:
+    """An app with what FastAPI's ``frontend`` serves, in every place where it can stand."""
+
+    def frontend(router: FastAPI | APIRouter, path: str, mark: str) -> None:
+        (folder / mark).mkdir()
+        (folder / mark / "index.html").write_text(mark)
+        router.frontend(path, directory=folder / mark, fallback="index.html")
+
+    app, shop, inner, mounted, fenced = FastAPI(), APIRouter(), APIRouter(prefix="/inner"), FastAPI(), FastAPI()
+    frontend(app, "/", "root")
+    frontend(app, "/app/", "app")
+    frontend(app, "/app/deep", "deep")
+    app.get("/app/orders")(lambda: "orders")
+    frontend(shop, "/", "shop")
+    frontend(inner, "/", "inner")
+    shop.include_router(inner)
+    app.include_router(shop, prefix="/shop")
+    mounted.get("/own")(lambda: "own")
+    frontend(mounted, "/", "mounted")
+    app.mount("/mounted", mounted)
+    frontend(fenced, "/", "fenced")
+    app.router.routes.append(Mount("/fenced", fenced, middleware=[Middleware(GZipMiddleware)]))
+    return app
+
+
+@pytest.mark.skipif(not hasattr(FastAPI, "frontend"), reason="this FastAPI has no frontends")
+@pytest.mark.parametrize(("path", "template", "answered"), WITH_FRONTENDS)
+def test_the_resolver_knows_frontends(path: str, template: str, answered: str | None, tmp_path: Path) -> None:
+    """They are among no routes of the app: what a guard wrote for them stood in front of nothing."""
+    app = with_frontends(tmp_path)
+    html = [(b"accept", b"text/html")]
+    assert Resolver(routes_of(app)).find(http_scope("GET", path, headers=html)).template == template
+    answer = anyio.run(partial(call, app, "GET", path, headers=html))
+    assert answer.body.decode() == answered if answered is not None else answer.status == 307
+
+
+@pytest.mark.skipif(not hasattr(FastAPI, "frontend"), reason="this FastAPI has no frontends")
+@pytest.mark.parametrize("selector", ["/app", "/app/*", "/shop", "/shop/inner", "/mounted", "/fenced"])
+def test_frontends_can_be_guarded_by_their_paths(selector: str, tmp_path: Path) -> None:
+    guarded = guard(with_frontends(tmp_path), routes={selector: [IPFilter(allow=("192.0.2.1",))]})
+    below = selector.removesuffix("/*")
+    for path in (f"{below}/", f"{below}/x"):
+        assert anyio.run(call, guarded, "GET", path).status == 403
+    html = [(b"accept", b"text/html")]
+    assert anyio.run(partial(call, guarded, "GET", "/elsewhere", headers=html)).status == 200
+
+
+@pytest.mark.skipif(not hasattr(FastAPI, "frontend"), reason="this FastAPI has no frontends")
+def test_a_frontend_that_stands_open_is_found(tmp_path: Path) -> None:
+    table = coverage(with_frontends(tmp_path))
+    with pytest.raises(ConfigError, match=r"any /mounted/\*, .*any /shop/\*, any /app/\*, any /\*\. Put"):
+        Require(IPFilter).check(table)
 
 
 def test_paths_that_callers_invent_are_not_remembered_without_bound() -> None:

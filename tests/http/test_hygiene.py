@@ -41,6 +41,16 @@ def test_what_must_stand_alone_is_refused_twice(name: bytes, values: tuple[bytes
     assert refusal(*((name, value) for value in values)) == (400, "duplicate-header")
 
 
+def test_a_request_refused_for_a_double_is_as_it_was() -> None:
+    """Whoever looks again must find the same."""
+    headers = [HOST, (b"X-Forwarded-For", b"203.0.113.9"), (b"authorization", b"a"), (b"Authorization", b"b")]
+    scope = http_scope(headers=headers)
+    for _ in range(2):
+        with pytest.raises(Refusal, match="duplicate-header"):
+            Hygiene().compiled()(scope)
+        assert scope["headers"] == headers
+
+
 def test_doubles_are_found_under_any_case() -> None:
     assert refusal((b"Authorization", b"a"), (b"authorization", b"b")) == (400, "duplicate-header")
 

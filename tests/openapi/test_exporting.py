@@ -172,6 +172,13 @@ def test_operations_told_apart_by_queries_come_back() -> None:
     assert sorted(found["x-ms-paths"]) == ["/orders/q?k=a", "/orders/q?k=b"]
 
 
+def test_a_parameter_by_which_operations_are_told_apart_may_come_once() -> None:
+    fast, all_ = Operation("GET", "/s?kind=fast", name="fast"), Operation("GET", "/s", name="all")
+    found = exported(api(operations=(fast, all_, Operation("POST", "/s"))))
+    assert codes(response(found, "/orders/s", 400)) == ["operation-ambiguous"]
+    assert "400" not in found["paths"]["/orders/s"]["post"]["responses"]
+
+
 def test_any_method_is_each_that_has_no_operation_of_its_own() -> None:
     operations = (Operation("*", "/x"), Operation("GET", "/x", name="own"))
     found = exported(api(operations=operations))

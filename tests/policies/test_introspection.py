@@ -81,6 +81,16 @@ async def test_the_issuer_the_server_names_is_the_callers() -> None:
     assert house.principal.issuer == ISSUER
 
 
+@pytest.mark.parametrize("leeway", [0, 30])
+async def test_the_caller_is_let_in_until_the_token_ends_and_the_leeway(leeway: int) -> None:
+    endless = {name: value for name, value in ACTIVE.items() if name != "exp"}
+    house = asking({"good": ACTIVE, "endless": endless}, leeway=leeway)
+    await house.ask(b"good")
+    assert house.principal.expires == NOW + 600 + leeway
+    await house.ask(b"endless")
+    assert house.principal.expires is None
+
+
 REFUSED: dict[str, Any] = {
     "unknown": {"active": False},
     "not active, all else right": {**ACTIVE, "active": False},

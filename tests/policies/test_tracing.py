@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 import anyio
 import pytest
@@ -232,6 +233,15 @@ async def test_excluded_paths_are_neither_traced_nor_measured(telemetry: Telemet
     for path in ("/health/", "/internal", "/"):
         await call(app, path=path)
     assert len(telemetry.spans) == 3
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("path", ["/internal/../orders", "/internal/%2e%2e/orders", "/internal/..%2forders"])
+async def test_no_form_of_a_path_leads_around_tracing(telemetry: Telemetry, path: str):
+    app = Stack(telemetry.tracing(exclude=("/internal/*",)), Says())(hello)
+    assert (await call(app, path=unquote(path), raw_path=path.encode())).status == 400
+    assert [span.attributes["http.response.status_code"] for span in telemetry.spans] == [400]
+    assert len(telemetry.points) == 1
 
 
 @pytest.mark.anyio

@@ -6,6 +6,7 @@ import struct
 import time
 
 import anyio
+import jwt
 import pytest
 from tests.servers import saying, stub
 from websockets.utils import accept_key
@@ -13,6 +14,7 @@ from websockets.utils import accept_key
 from apim_middleware.errors import ConfigError, Refusal, UpstreamBroken
 from apim_middleware.exchange import ResponseHead
 from apim_middleware.identity import Principal
+from apim_middleware.policies.jwt import JWTAuth
 from apim_middleware.policy import Policy, Stack
 from apim_middleware.proxy import Proxy
 from apim_middleware.testing import call, connect, websocket_scope
@@ -488,6 +490,22 @@ async def test_it_ends_with_the_token_that_let_it_in(left):
     async with stub(shaking(frame(1, b"hello"))) as upstream:
         messages = await visited(Stack(Holder(time.time() + left))(Proxy(upstream.origin)))
     assert messages[-1] == {"type": "websocket.close", "code": 1008, "reason": "token-expired"}
+
+
+@pytest.mark.parametrize(
+    ("over_since", "end"), [(200.0, (1001, "lifetime-over")), (299.9, (1008, "token-expired"))], ids=["within", "after"]
+)
+async def test_it_is_open_for_as_long_as_the_token_would_be_let_in(over_since, end):
+    """A leeway lets an expired token in: the WebSocket was closed at once, and came back, and was let in."""
+    secret = b"0123456789abcdef0123456789abcdef"
+    claims = {"iss": "us", "aud": "them", "sub": "alice", "exp": time.time() - over_since}
+    shown = (b"authorization", b"Bearer " + jwt.encode(claims, secret, "HS256").encode())
+    auth = JWTAuth(issuer="us", audience="them", keys=secret, algorithms=("HS256",), leeway=300)
+    async with stub(shaking(frame(1, b"hello"))) as upstream:
+        app = Stack(auth)(Proxy(upstream.origin, websockets=WebSockets(lifetime=0.5)))
+        messages = await visited(app, headers=[shown])
+    assert {"type": "websocket.send", "text": "hello"} in messages
+    assert (messages[-1]["code"], messages[-1]["reason"]) == end
 
 
 @pytest.mark.parametrize("rules", [WebSockets(outlive_token=True, lifetime=0.05), WebSockets(lifetime=0.05)], ids=str)

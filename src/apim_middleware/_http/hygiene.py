@@ -108,34 +108,40 @@ class Scrub:
         self._names = set(_KNOWN - self._strip)
         self._hosts: set[bytes] = set()
         self._longest_plain = rules.max_target_bytes  # a plain path is as long in bytes as in characters
+        self._longest_value, self._most_lines = rules.max_field_bytes, rules.max_fields
         self._keep_slashes = rules.encoded_slashes == "keep"
 
     def __call__(self, scope: Scope) -> tuple[dict[bytes, bytes], RawHeaders]:
         """Clean the scope in place; gives an index of its headers and the forwarding fields. Raises Refusal."""
-        if scope["type"] == "http" and (method := scope["method"]) not in _METHODS:
-            _method(method)
-        path, raw, query = scope["path"], scope.get("raw_path"), scope.get("query_string")
-        if query or len(path) > self._longest_plain or not is_plain(path, raw):
+        if scope.get("method") not in _METHODS and scope["type"] == "http":
+            _method(scope["method"])
+        path = scope["path"]
+        if scope.get("query_string") or len(path) > self._longest_plain or not is_plain(path, scope.get("raw_path")):
             self._target(scope)
         headers = scope["headers"]
-        index = dict(headers)
-        forwarded: RawHeaders = []
-        if len(index) != len(headers) or not self._names.issuperset(index):
-            forwarded = self._fields(scope)
-            headers = scope["headers"]
-            index = dict(reversed(headers))
-        values = b" ".join(index.values()) if len(index) == len(headers) else b" ".join([value for _, value in headers])
-        if len(values) > self._rules.max_field_bytes or len(headers) > self._rules.max_fields:
+        index, lines = dict(headers), len(headers)
+        aside: RawHeaders = []
+        if len(index) == lines and self._names.issuperset(index):
+            values = b"".join([*index.values()])
+        else:
+            headers, aside = self._fields(headers)
+            index, lines = dict(reversed(headers)), len(headers)
+            if len(index) != lines:
+                _refuse_doubles(headers)
+            scope["headers"] = headers  # not before: whoever looks again at what was refused must find the same
+            values = b"".join([*index.values()] if len(index) == lines else [value for _, value in headers])
+        if len(values) > self._longest_value or lines > self._most_lines:
             self._sizes(headers, len(values))
         if _LF in values or _CR in values or _NUL in values:
             raise Refusal(400, "bad-header", "A header value holds a line break or a null byte.")
-        if index.get(b"host") not in self._hosts:
-            self._host(scope, index.get(b"host"))
+        host = index.get(b"host")
+        if host not in self._hosts:
+            self._host(scope, host)
         if b"content-length" in index or b"transfer-encoding" in index:
             _framing(index)
-        if b"connection" in index and (index[b"connection"] not in _USUAL_CONNECTION or len(index) != len(headers)):
+        if b"connection" in index and (index[b"connection"] not in _USUAL_CONNECTION or len(index) != lines):
             index = _without_nominated(scope, index)
-        return index, forwarded
+        return index, aside
 
     def passes(self, name: bytes) -> bool:
         """Whether a policy can ever see a field of this lower-case name, if only among those set aside."""
@@ -156,29 +162,25 @@ class Scrub:
         except BadTarget as error:
             raise Refusal(400, "bad-target", f"The request target cannot be accepted: {error}.") from None
 
-    def _fields(self, scope: Scope) -> RawHeaders:
-        """Drop, set aside or refuse what is not an ordinary field, and refuse doubles of what must stand alone."""
-        if len(scope["headers"]) > self._rules.max_fields:
+    def _fields(self, headers: RawHeaders) -> tuple[RawHeaders, RawHeaders]:
+        """The ordinary fields, and those set aside; what is neither is dropped or refused."""
+        if len(headers) > self._most_lines:
             raise _too_large()
         kept: RawHeaders = []
         aside: RawHeaders = []
-        single: set[bytes] = set()
-        for line in scope["headers"]:
+        names = self._names
+        for line in headers:
+            if line[0] in names:
+                kept.append(line)
+                continue
             name, value = line[0].lower(), line[1]
             if name in FORWARDING or name.startswith(b"x-forwarded"):
                 aside.append((name, value))
-            elif name not in self._strip and (name in self._names or self._admit(name)):
-                if name in _SINGLE:
-                    if name in single and name == b"content-length":
-                        raise _bad_framing("Content-Length was sent more than once.")
-                    if name in single:
-                        raise Refusal(400, "duplicate-header", f"{name.decode()} was sent more than once.")
-                    single.add(name)
+            elif name not in self._strip and (name in names or self._admit(name)):
                 kept.append((name, value))
-        if sum(len(value) for _, value in aside) > self._rules.max_field_bytes:
-            raise _too_large()  # with the scope as it was: whoever looks again must find the same
-        scope["headers"] = kept
-        return aside
+        if sum([len(value) for _, value in aside]) > self._longest_value:
+            raise _too_large()
+        return kept, aside
 
     def _admit(self, name: bytes) -> bool:
         if len(name) <= 256 and _PLAIN_NAME.fullmatch(name):
@@ -216,6 +218,17 @@ def _without_nominated(scope: Scope, index: dict[bytes, bytes]) -> dict[bytes, b
         return index
     scope["headers"] = without(scope["headers"], *names)
     return {name: value for name, value in index.items() if name not in names}
+
+
+def _refuse_doubles(headers: RawHeaders) -> None:
+    """Refuse a second line of what must stand alone."""
+    seen: set[bytes] = set()
+    for name in [name for name, _ in headers if name in _SINGLE]:
+        if name in seen and name == b"content-length":
+            raise _bad_framing("Content-Length was sent more than once.")
+        if name in seen:
+            raise Refusal(400, "duplicate-header", f"{name.decode()} was sent more than once.")
+        seen.add(name)
 
 
 def _method(method: str) -> None:

@@ -69,6 +69,16 @@ class UrlTemplate:
         segments = tuple(each.shape if isinstance(each, Mixed) else each for each in self.segments)
         return segments, self.rest is not None, frozenset((name, text) for name, text, _ in self.query)
 
+    @cached_property
+    def place(self) -> tuple[object, ...]:
+        """Equal for templates that only the query tells apart."""
+        return self.shape[:2]
+
+    @cached_property
+    def told_by(self) -> tuple[str, ...]:
+        """The parameters of the query that must have one value, so that nobody can say what two of them mean."""
+        return tuple(name for name, text, _ in self.query if text is not None)
+
     def asks(self, query: bytes) -> bool:
         """Whether a query has what the template says it must have."""
         for name, text, _ in self.query:

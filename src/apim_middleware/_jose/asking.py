@@ -6,6 +6,7 @@ import math
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import NamedTuple, NoReturn, TypeVar
 
 from apim_middleware._jose.binding import Possession, check_plainly
@@ -47,8 +48,8 @@ class Wishes(NamedTuple):
             raise BadToken("issuer")
         if self.audiences is not None and self.audiences.isdisjoint(texts(claims.get("aud"))):
             raise BadToken("audience")
-        found = principal(claims, self.subject_claim, self.required, self.clients)
-        return Principal(subject=found.subject, issuer=issuer or server, scopes=found.scopes, claims=found.claims)
+        found = principal(claims, self.subject_claim, self.required, self.clients, self.leeway)
+        return replace(found, issuer=issuer or server)
 
     def objection(self, caller: Principal, refusals: Refusals) -> Callable[[], Refusal] | None:
         """What the caller lacks, if anything."""

@@ -99,7 +99,7 @@ class Rules:
             raise BadToken("audience")
         if self.access_tokens:
             _check_profile(claims)
-        return principal(claims, self.subject_claim, self.required, self.clients), expires
+        return principal(claims, self.subject_claim, self.required, self.clients, self.leeway), expires
 
     def _check_times(self, claims: Claims, now: float) -> float:
         expires = seconds(claims, "exp")
@@ -121,7 +121,11 @@ def check_times(claims: Claims, now: float, leeway: float) -> None:
 
 
 def principal(
-    claims: Claims, subject_claim: str, required: Mapping[tuple[str, ...], Demand], clients: frozenset[str]
+    claims: Claims,
+    subject_claim: str,
+    required: Mapping[tuple[str, ...], Demand],
+    clients: frozenset[str],
+    leeway: float,
 ) -> Principal:
     """The caller these claims speak of, if they make all that is required. Raises BadToken."""
     issuer, subject = claims.get("iss", ""), claims.get(subject_claim)
@@ -132,7 +136,9 @@ def principal(
             raise BadToken("claim-value", ".".join(way))
     if clients:
         _check_client(claims, clients)
-    return Principal(subject=subject, issuer=issuer, scopes=scopes(claims), claims=claims)
+    ends = seconds(claims, "exp")
+    expires = None if ends is None else ends + leeway
+    return Principal(subject=subject, issuer=issuer, scopes=scopes(claims), claims=claims, expires=expires)
 
 
 def _check_client(claims: Claims, clients: frozenset[str]) -> None:

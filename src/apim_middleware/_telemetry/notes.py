@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from apim_middleware._http.headers import get_all
+from apim_middleware._http.paths import BadTarget, canonical_path
 from apim_middleware._telemetry.masking import LONGEST, SECRET_PARAMETERS, Mask
 from apim_middleware.exchange import Exchange
 from apim_middleware.types import RawHeaders, Scope
@@ -37,12 +38,22 @@ class Notes:
         self._masked = Mask((*SECRET_PARAMETERS, *redact))
         self._request_headers = _captured("request", request_headers)
         self._response_headers = _captured("response", response_headers)
+        self._exclude = bool(exclude)
         self._excluded = frozenset(path for path in exclude if path[-1] != "*")
         self._excluded_below = tuple(path[:-1] for path in exclude if path[-1] == "*")
         self._routes: set[str] = set()
 
-    def leave_out(self, path: str) -> bool:
-        """Whether requests for this path are not written down at all."""
+    def leaves_out(self, scope: Scope) -> bool:
+        """Whether a request is not written down at all; what only begins like such a path, and leads elsewhere, is."""
+        if not self._exclude or not self._excludes(scope["path"]):
+            return False
+        try:
+            path, _ = canonical_path(scope["path"], scope.get("raw_path"))
+        except BadTarget:
+            return False
+        return self._excludes(path)
+
+    def _excludes(self, path: str) -> bool:
         return path in self._excluded or path.startswith(self._excluded_below)
 
     def method(self, scope: Scope) -> str:

@@ -19,7 +19,7 @@ class Front(Protocol):
 
     layer: Layer
     lives: bool
-    """Whether it may want to know when the server starts and stops; rings do not."""
+    """Whether it may want to know when the server starts and stops; rings of this environment do not."""
 
     def __call__(self, app: ASGIApp) -> ASGIApp:
         """Put it there."""
@@ -95,7 +95,7 @@ def _pieces(layers: Sequence[Layer], env: Env, shared: "_SharedLayers") -> list[
         if _fuses(layer) and isinstance(layer, Composable):
             start = env.again()
             built = layer.build(_nowhere, env)
-            if isinstance(built, Ring) and built.app is _nowhere and not built.closed:
+            if isinstance(built, Ring) and built.app is _nowhere and not built.closed and not _lives(built, env):
                 pieces.append(built.seats)
             else:
                 pieces.append(_Anew(layer, start, built))
@@ -104,13 +104,18 @@ def _pieces(layers: Sequence[Layer], env: Env, shared: "_SharedLayers") -> list[
     return pieces[::-1]
 
 
+def _lives(built: ASGIApp, env: Env) -> bool:
+    """Whether it may want to know of the lifespan; the gateway itself ends what its environment has made."""
+    return not isinstance(built, Ring) or not built.endings <= {env.ending}
+
+
 class _Anew:
     """A policy that is built anew for each plan, for there is more to it than hooks; what it binds is the same."""
 
     def __init__(self, layer: Composable, env: Env, built: ASGIApp) -> None:
         self.layer: Layer = layer
         self._build, self._env = layer.build, env
-        self.lives = not isinstance(built, Ring)
+        self.lives = _lives(built, env)
         self._kept = built  # and with it what was bound
 
     def __call__(self, app: ASGIApp) -> ASGIApp:
@@ -146,8 +151,7 @@ class _Shared:
         self.layer = layer
         self._key = f"apim_middleware.onward.{next(_serial)}"
         self._app = layer.build(self._onward, env) if isinstance(layer, Composable) else layer(self._onward)
-
-        self.lives = not isinstance(self._app, Ring)
+        self.lives = _lives(self._app, env)
 
     async def _onward(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         await scope[self._key](scope, receive, send)

@@ -1,16 +1,26 @@
 """Which operation a method and the segments of a path mean: text first, then mixtures, parameters, wildcards.
 
 A look-up costs a step for each segment, however many operations there are. Where text and a parameter stand side by
-side and the text leads nowhere, it turns back; it never visits more nodes than there are.
+side and the text leads nowhere, it searches; it never visits more nodes than there are.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from functools import lru_cache
+from typing import Any, Generic, Protocol, TypeVar
 
-from apim_middleware._http.url_templates import Mixed, UrlTemplate
-from apim_middleware.model import ANY
+from apim_middleware._http import queries
+from apim_middleware._http.url_templates import Mixed
+from apim_middleware.errors import Refusal
+from apim_middleware.model import ANY, Operation
 
-T = TypeVar("T")
+
+class Leaf(Protocol):
+    """What is looked for."""
+
+    operation: Operation
+
+
+T = TypeVar("T", bound=Leaf)
 
 
 class Taken(ValueError):
@@ -22,141 +32,152 @@ class Taken(ValueError):
         self.template = template
 
 
-class _Leaves(Generic[T]):
+class _Asking(Generic[T]):
     """What is told apart by the query only: those that ask for the most come first."""
 
-    __slots__ = ("choices", "only")
+    __slots__ = ("leaves", "told_by")
 
-    def __init__(self, template: UrlTemplate, leaf: T) -> None:
-        self.choices = [(template, leaf)]
-        self.only = None if template.query else leaf  # where no query need be looked at
-
-    def add(self, template: UrlTemplate, leaf: T) -> None:
-        for other, _ in self.choices:
-            if other.shape == template.shape:
-                raise Taken(other.text)
-        self.only = None
-        self.choices.append((template, leaf))
-        self.choices.sort(key=lambda choice: -len(choice[0].query))
+    def __init__(self, leaves: Sequence[T]) -> None:
+        self.leaves = sorted(leaves, key=lambda leaf: -len(leaf.operation.url_template.query))
+        self.told_by = {name for leaf in leaves for name in leaf.operation.url_template.told_by}
 
     def choose(self, query: bytes) -> T | None:
-        if self.only is not None:
-            return self.only
-        for template, leaf in self.choices:
+        """The leaf a query means. Raises Refusal for one that has a parameter twice which tells them apart."""
+        for name in self.told_by if query else ():
+            if len(queries.values(query, name)) > 1:  # the backend may read another one of them than we do
+                detail = "The query says more than once which operation is meant."
+                raise Refusal(400, "operation-ambiguous", detail)
+        for leaf in self.leaves:
+            template = leaf.operation.url_template
             if not template.query or template.asks(query):
                 return leaf
         return None
 
 
-class _Node(Generic[T]):
-    __slots__ = ("forks", "methods", "mixed", "parameter", "rest", "texts")
+class Trie(dict[str, "Trie[T]"]):
+    """Leaves under methods and templates. Each of its nodes is one, too: a dict of the texts that go on from there."""
 
-    def __init__(self) -> None:
-        self.forks = False  # whether there may be more than one way on from here
-        self.texts: dict[str, _Node[T]] = {}
-        self.mixed: list[tuple[Mixed, _Node[T]]] = []
-        self.parameter: _Node[T] | None = None
-        self.rest: dict[str, _Leaves[T]] | None = None
-        self.methods: dict[str, _Leaves[T]] = {}
-
-
-class Trie(Generic[T]):
-    """Leaves under methods and templates."""
-
-    __slots__ = ("_root",)
+    __slots__ = ("_asking", "_leaves", "_mixed", "_numbers", "_parameter", "_rest")
 
     def __init__(self) -> None:
         """Begin with none."""
-        self._root: _Node[T] = _Node()
+        super().__init__()
+        self._numbers = _numbered(())
+        self._leaves: tuple[T, ...] = ()  # the one of each method that no other has to be told from
+        self._asking: dict[str, _Asking[T]] = _NOBODY
+        self._mixed: tuple[tuple[Mixed, Trie[T]], ...] = ()
+        self._parameter: Trie[T] | None = None
+        self._rest: Trie[T] | None = None
 
-    def add(self, method: str, template: UrlTemplate, leaf: T) -> None:
-        """Put a leaf under a method and a template. Raises Taken."""
-        node = self._root
+    def add(self, leaf: T) -> None:
+        """Put a leaf under the method and the template of its operation. Raises Taken."""
+        node, template = self, leaf.operation.url_template
         for segment in template.segments:
-            node = _child(node, segment)
+            node = node._child(segment)
         if template.rest is not None:
-            if node.rest is None:
-                node.rest = {}
-            methods, node.forks = node.rest, True
+            node._rest = node = node._rest if node._rest is not None else Trie()
+        node._put(leaf)
+
+    def _child(self, segment: str | Mixed | None) -> "Trie[T]":
+        if isinstance(segment, str):
+            return self.setdefault(segment, Trie())
+        if segment is None:
+            self._parameter = self._parameter if self._parameter is not None else Trie()
+            return self._parameter
+        for mixed, child in self._mixed:
+            if mixed.shape == segment.shape:
+                return child
+        child = Trie()
+        mixtures = [*self._mixed, (segment, child)]
+        self._mixed = tuple(sorted(mixtures, key=lambda each: (-sum(map(len, each[0].texts)), each[0].texts)))
+        return child  # the most text is looked at first
+
+    def _put(self, leaf: T) -> None:
+        method, template = leaf.operation.method, leaf.operation.url_template
+        alone = dict(zip(self._numbers, self._leaves, strict=True))
+        asking = self._asking.get(method)
+        others = [alone.pop(method)] if method in alone else [] if asking is None else asking.leaves
+        for other in others:
+            if other.operation.url_template.shape == template.shape:
+                raise Taken(other.operation.template)
+        if others or template.query:
+            self._asking = {**self._asking, method: _Asking([*others, leaf])}
         else:
-            methods = node.methods
-        if method in methods:
-            methods[method].add(template, leaf)
-        else:
-            methods[method] = _Leaves(template, leaf)
+            alone[method] = leaf
+        methods = tuple(sorted(alone))
+        self._numbers, self._leaves = _numbered(methods), tuple(alone[each] for each in methods)
 
     def find(self, method: str, segments: Sequence[str], query: bytes) -> T | None:
-        """The leaf of a request, if there is one."""
-        node = self._root
-        for at, segment in enumerate(segments):  # straight on, as long as there is only one way
-            if node.forks:
-                return _find(node, segments, at, lambda methods: _of_method(methods, method, query))
-            child = node.texts.get(segment) if node.texts else node.parameter if segment else None
+        """The leaf of a request, if there is one. Raises Refusal when its query could mean several."""
+        node = self
+        for segment in segments:  # straight on as the search would go, which is needed when that leads nowhere
+            child = node.get(segment)
             if child is None:
-                return None
+                child = node._parameter
+                if child is None or node._mixed or not segment:
+                    break
             node = child
-        found = _of_method(node.methods, method, query)
-        if found is None and node.rest is not None:
-            found = _of_method(node.rest, method, query)
-        return found
+        else:
+            number = node._numbers.get(method)
+            if number is not None:
+                return node._leaves[number]
+        return self._search(segments, 0, lambda node: node._of(method, query))
 
     def allowed(self, segments: Sequence[str], query: bytes) -> set[str]:
         """The methods that have a leaf for this path."""
         found = set[str]()
 
-        def collect(methods: dict[str, _Leaves[T]]) -> None:
-            found.update(method for method, leaves in methods.items() if leaves.choose(query) is not None)
+        def collect(node: Trie[T]) -> None:
+            found.update(each for each in (*node._numbers, *node._asking) if node._has(each, query))
 
-        _find(self._root, segments, 0, collect)
+        self._search(segments, 0, collect)
         return found | {"HEAD"} if "GET" in found else found
 
-
-def _child(node: _Node[T], segment: object) -> _Node[T]:
-    if isinstance(segment, str):
-        node.forks = node.forks or node.parameter is not None
-        return node.texts.setdefault(segment, _Node())
-    if segment is None:
-        if node.parameter is None:
-            node.parameter = _Node()
-        node.forks = node.forks or bool(node.texts)
-        return node.parameter
-    assert isinstance(segment, Mixed)  # noqa: S101 - for the type checker: there is no fourth kind
-    for mixed, child in node.mixed:
-        if mixed.shape == segment.shape:
-            return child
-    child, node.forks = _Node(), True
-    node.mixed.append((segment, child))
-    node.mixed.sort(key=lambda each: (-sum(map(len, each[0].texts)), each[0].texts))  # the most text first
-    return child
-
-
-def _of_method(methods: dict[str, _Leaves[T]], method: str, query: bytes) -> T | None:
-    leaves = methods.get(method)
-    if leaves is None and method == "HEAD":
-        leaves = methods.get("GET")  # RFC 9110 §9.3.2: the same, but for the body
-    if leaves is not None and (found := leaves.choose(query)) is not None:
-        return found
-    leaves = methods.get(ANY)
-    return None if leaves is None else leaves.choose(query)
-
-
-def _find(
-    node: _Node[T], segments: Sequence[str], at: int, take: Callable[[dict[str, _Leaves[T]]], T | None]
-) -> T | None:
-    """What ``take`` makes of the first node that it makes anything of, the most particular first."""
-    if at == len(segments):
-        if (found := take(node.methods)) is not None:
-            return found
-    else:
-        segment = segments[at]
-        child = node.texts.get(segment)
-        if child is not None and (found := _find(child, segments, at + 1, take)) is not None:
-            return found
-        for mixed, child in node.mixed:
-            if mixed.read(segment) is not None and (found := _find(child, segments, at + 1, take)) is not None:
+    def _search(self, segments: Sequence[str], at: int, take: "Callable[[Trie[T]], T | None]") -> T | None:
+        """What ``take`` makes of the first node that it makes anything of, the most particular first."""
+        if at == len(segments):
+            if (found := take(self)) is not None:
                 return found
-        if node.parameter is not None and segment:
-            found = _find(node.parameter, segments, at + 1, take)
-            if found is not None:
-                return found
-    return None if node.rest is None else take(node.rest)
+        else:
+            for child in self._ways(segments[at]):
+                if (found := child._search(segments, at + 1, take)) is not None:
+                    return found
+        return None if self._rest is None else take(self._rest)
+
+    def _ways(self, segment: str) -> "list[Trie[T]]":
+        """Where a segment leads from here."""
+        ways = [self[segment]] if segment in self else []
+        ways += [child for mixed, child in self._mixed if mixed.read(segment) is not None]
+        if self._parameter is not None and segment:
+            ways.append(self._parameter)
+        return ways
+
+    def _of(self, method: str, query: bytes) -> T | None:
+        """The leaf of a method here, or that of every method."""
+        if method == "HEAD" and method not in self._numbers and method not in self._asking:
+            method = "GET"  # RFC 9110 §9.3.2: the same, but for the body
+        found = self._choose(method, query)
+        return self._choose(ANY, query) if found is None else found
+
+    def _choose(self, method: str, query: bytes) -> T | None:
+        if method in self._numbers:
+            return self._leaves[self._numbers[method]]
+        asking = self._asking.get(method)
+        return None if asking is None else asking.choose(query)
+
+    def _has(self, method: str, query: bytes) -> bool:
+        """Whether there is a leaf for a query, be it to say that it is ambiguous."""
+        try:
+            return self._choose(method, query) is not None
+        except Refusal:
+            return True
+
+
+_NOBODY: dict[str, Any] = {}
+"""Who asks, of most nodes; it is replaced, and never changed."""
+
+
+@lru_cache(1024)
+def _numbered(methods: tuple[str, ...]) -> dict[str, int]:
+    """The places of methods. There are few sets of them, so that nodes share these and stay small."""
+    return {method: number for number, method in enumerate(methods)}

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import anyio
 from anyio.abc import TaskGroup
 
+from apim_middleware._lifespan import ending_with
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
 from apim_middleware.gateway._compiled import Compiled, Row
@@ -76,7 +77,7 @@ class Reloadable:
         if kind == "http" or kind == "websocket":
             await self._now.serve(scope, receive, send)
         elif kind == "lifespan":
-            await self._live(receive, send)
+            await self._live(receive, ending_with(send, [self._end]))
         else:
             raise RuntimeError(f"a gateway knows no {kind} scope")
 
@@ -110,6 +111,11 @@ class Reloadable:
                 used = {id(backend) for backend in self._now.compiled.backends.every()}
                 over = [each for each in generation.compiled.backends.every() if id(each) not in used]
                 await self._lives.end(over)
+        if generation.compiled.ending != self._now.compiled.ending:
+            await generation.compiled.ending()
+
+    async def _end(self) -> None:
+        await self._now.compiled.ending()
 
     async def _live(self, receive: Receive, send: Send) -> None:
         """The lifespan of whatever stands behind, as long as the server runs."""

@@ -67,9 +67,15 @@ class Step:
 class Level:
     """The steps of one router in their order, found faster by the first segment of the path."""
 
-    def __init__(self, steps: Iterable[Step]) -> None:
-        """Sort them by the first segment where that is plain text; the others are tried whatever it is."""
+    def __init__(self, steps: Iterable[Step], frontends: Iterable[Step] = (), *, redirects: bool = False) -> None:
+        """Sort them by the first segment where that is plain text; the others are tried whatever it is.
+
+        ``frontends`` are tried when nothing else fits, the longest path first; where the router ``redirects`` to a path
+        with a slash more or less that fits, it does so before.
+        """
         self.steps = tuple(steps)
+        self._frontends = sorted(frontends, key=lambda each: len(each.known.template), reverse=True)
+        self._redirects = redirects
         self._firsts = {first for step in self.steps if (first := _first_segment(step)) is not None}
         self._by_first = {first: self._fitting(first) for first in self._firsts}
         self._others = self._fitting(None)
@@ -87,6 +93,10 @@ class Level:
 
     def search(self, scope: Scope, root: str) -> Known:
         """The route of a request; of several that differ in their methods only, the first, when none has its method."""
+        return self._taken(scope, root) or self._frontend(scope, root) or NOTHING
+
+    def _taken(self, scope: Scope, root: str) -> Known | None:
+        """What a step of this router takes the request to; None when none does."""
         kind, method, path = scope["type"], scope.get("method", ""), self.path_of(scope, root)
         other_methods: Known | None = None
         for step in self.candidates(path):
@@ -101,11 +111,20 @@ class Level:
                 if kind == "websocket" or not known.methods or method in known.methods:
                     return known
                 other_methods = other_methods or known
-        return other_methods or NOTHING
+        return other_methods
+
+    def _frontend(self, scope: Scope, root: str) -> Known | None:
+        if not self._frontends or scope["type"] != "http":
+            return None
+        path, whole = self.path_of(scope, root), scope["path"]
+        slashed = whole.rstrip("/") if path.endswith("/") else f"{whole}/"
+        if self._redirects and path != "/" and self._taken({**scope, "path": slashed}, root) is not None:
+            return None
+        return next((step.known for step in self._frontends if step.expression.match(path)), None)
 
     def every(self) -> Iterator[Known]:
         """Every route there is, in order."""
-        for step in self.steps:
+        for step in (*self.steps, *self._frontends):
             if step.below is None:
                 yield step.known
             else:
@@ -132,7 +151,27 @@ def routes_of(app: object) -> Level:
     if not isinstance(app, Starlette | Router):
         problem = f"cannot read the routes of {type(app).__name__}"
         raise ConfigError("guard", "app", problem, "Give a FastAPI, Starlette or Litestar app, or a Router")
-    return Level(_steps(app.routes, "", ()))
+    return _level(app, app.routes, "", ())
+
+
+def _level(app: object, routes: Iterable[BaseRoute], prefix: str, tags: tuple[str, ...]) -> Level:
+    router = getattr(app, "router", app)
+    redirects = bool(getattr(router, "redirect_slashes", False))
+    return Level(_steps(routes, prefix, tags), _frontends(router, prefix), redirects=redirects)
+
+
+def _frontends(router: Any, prefix: str) -> Iterator[Step]:  # noqa: ANN401 - as frameworks have it
+    """What FastAPI's ``frontend`` serves, which is among no routes: its router tries it when none of them fits."""
+    listed = getattr(router, "_iter_low_priority_routes", None)
+    for each in () if listed is None else listed():
+        group = getattr(each, "original_route", each)
+        if not hasattr(group, "add_frontend_route"):
+            raise _unreadable(group)
+        before = getattr(each, "frontend_prefix", "")  # of the routers it was included by
+        for route in group.routes:
+            path = f"{before}{route.path}".removesuffix("/")
+            expression = re.compile(f"^{re.escape(path)}(?:/|$)" if path else "^")
+            yield Step(expression, Known("mount", f"{prefix}{path}" or "/"))
 
 
 def _steps(routes: Iterable[BaseRoute], prefix: str, tags: tuple[str, ...]) -> Iterator[Step]:
@@ -155,13 +194,17 @@ def _step(route: BaseRoute, details: Any, prefix: str, tags: tuple[str, ...]) ->
     if isinstance(route, Mount):
         return _mounted(details, prefix, tags)
     if isinstance(route, Host):
-        below = Level(_steps(details.routes, prefix, tags)) if details.routes else None
+        below = _level(details.app, details.routes, prefix, tags) if details.routes else None
         return Step(details.host_regex, Known("mount", prefix or "/", name=details.name or ""), below, details.matches)
     if isinstance(route, Route | WebSocketRoute):
         kind: Literal["http", "websocket"] = "http" if isinstance(route, Route) else "websocket"
         return Step(details.path_regex, _known(kind, details, prefix))
+    raise _unreadable(route)
+
+
+def _unreadable(route: object) -> ConfigError:
     problem = f"holds a {type(route).__name__}, which cannot be read"
-    raise ConfigError("guard", "app", problem, "Mount what routes by itself: its policies then go by the mount")
+    return ConfigError("guard", "app", problem, "Mount what routes by itself: its policies then go by the mount")
 
 
 def _known(kind: Literal["http", "websocket"], details: Any, prefix: str) -> Known:  # noqa: ANN401 - as frameworks have it
@@ -179,7 +222,8 @@ def _known(kind: Literal["http", "websocket"], details: Any, prefix: str) -> Kno
 def _mounted(details: Any, prefix: str, tags: tuple[str, ...]) -> Step:  # noqa: ANN401 - as frameworks have it
     path = plain_template(f"{prefix}{details.path}")
     known = Known("mount", path or "/", name=details.name or "")
-    return Step(details.path_regex, known, _below(details.app, path, tags, details.routes))
+    app = getattr(details, "_base_app", details.app)  # behind the mount's own middlewares
+    return Step(details.path_regex, known, _below(app, path, tags, details.routes))
 
 
 def _below(app: object, prefix: str, tags: tuple[str, ...], routes: Iterable[BaseRoute]) -> Level | None:
@@ -187,7 +231,7 @@ def _below(app: object, prefix: str, tags: tuple[str, ...], routes: Iterable[Bas
     found = list(routes)
     if not found or getattr(app, "root_path", None) or not all(isinstance(each, BaseRoute) for each in found):
         return None
-    return Level(_steps(found, prefix, tags))
+    return _level(app, found, prefix, tags)
 
 
 def plain_template(path: str) -> str:

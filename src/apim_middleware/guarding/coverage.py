@@ -46,6 +46,9 @@ class Covered(NamedTuple):
     late: bool = False
     """Whether the route was added after the guard was made: then nothing of its own stands in front of it."""
 
+    nowhere: bool = False
+    """Whether it stands for everything that fits no route, and not for one that has all paths."""
+
     @property
     def policies(self) -> list[Policy]:
         """The policies every request of this route meets."""
@@ -126,16 +129,15 @@ class Require(Configured):
         unknown = sorted(set(self.except_) - named)
         if unknown:
             raise self.mistake("except_", f"holds {unknown[0]!r}, which is no route", "Print coverage(app) to see them")
-        nowhere = NOTHING.template
         open_ones = [row for row in table.without(self.policy) if row not in excepted and self._is_about(row)]
-        found = [f"{row.method} {row.path}" for row in open_ones if self.everywhere or row.path != nowhere]
+        found = [f"{row.method} {row.path}" for row in open_ones if self.everywhere or not row.nowhere]
         if found:
             name = self.policy.__name__
             problem = f"stands not in front of {', '.join(dict.fromkeys(found))}"
             raise ConfigError(name, "", problem, f"Put {name} there, or name the route in except_")
 
     def _is_about(self, row: Covered) -> bool:
-        return f"{row.path}/".startswith(f"{self.below.removesuffix('/')}/") or row.path == NOTHING.template
+        return f"{row.path}/".startswith(f"{self.below.removesuffix('/')}/") or row.nowhere
 
 
 def coverage(app: object) -> Coverage:
@@ -153,7 +155,7 @@ def _of_gateway(gateway: Gateway) -> Iterator[Covered]:
             if row.subscription_required and auth is not None:  # asked behind the policies of the gateway
                 layers.insert(sum(each.place == gateway.name for each in row.layers), auth)
             yield Covered(method, row.path, tuple(layers), product=row.product)
-    yield Covered(_ANY, NOTHING.template, tuple(gateway.policies))
+    yield Covered(_ANY, NOTHING.template, tuple(gateway.policies), nowhere=True)
 
 
 def _of_app(app: object) -> Iterator[Covered]:
@@ -193,7 +195,7 @@ def _row(
     known: Known, method: str, layers: Sequence[Layer], *, perhaps: tuple[str, ...] = (), late: bool = False
 ) -> Covered:
     path = f"{known.template.removesuffix('/')}/*" if known.kind == "mount" else known.template
-    return Covered(method or _ANY, path, tuple(layers), perhaps=perhaps, late=late)
+    return Covered(method or _ANY, path, tuple(layers), perhaps=perhaps, late=late, nowhere=known is NOTHING)
 
 
 def _around(app: object) -> tuple[list[Layer], object]:

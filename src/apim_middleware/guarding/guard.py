@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
+from apim_middleware._lifespan import ending_with
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import KEY, Exchange
@@ -122,7 +123,7 @@ class Guarded:
     ) -> None:
         """As ``guard`` says."""
         self.app = app
-        self._env, self._name = env.at(name), name
+        self.env, self._name = env.at(name), name
         level = routes_of(app)
         self.routes: tuple[Known, ...] = (*level.every(), NOTHING)
         """The routes of the app in its order, and last what stands for everything else."""
@@ -140,6 +141,12 @@ class Guarded:
     def __repr__(self) -> str:
         """What it guards."""
         return f"Guarded({self.app!r})"
+
+    @property
+    def layers(self) -> list[Layer]:
+        """Everything that stands in front of one route or another."""
+        sets = [self._everywhere, *self._sets.values(), *self._marks.values()]
+        return [layer for each in sets for layer in each.policies.layers]
 
     def added(self) -> list[Known]:
         """Routes the app has got since: they pass what everything passes, as long as the guard is not made anew."""
@@ -173,7 +180,7 @@ class Guarded:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
         if scope["type"] != "http" and scope["type"] != "websocket":
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, ending_with(send, [self.env.ending]))
             return
         exchange: Exchange | None = scope.get(KEY)
         if exchange is not None:
@@ -189,7 +196,7 @@ class Guarded:
         scope, shared = exchange.scope, exchange.shared
         try:
             if not shared.clean:
-                exchange.scrubbed(*self._env.scrub(scope))
+                exchange.scrubbed(*self.env.scrub(scope))
         except Refusal:
             return self._plan([self._everywhere])  # which looks for itself, and says so
         due = self._due(scope)
@@ -235,13 +242,13 @@ class Guarded:
 
     def _built(self, sets: Sequence[Set]) -> ASGIApp:
         settled = _Settled(self._due, self._resolver.by_host)
-        app: ASGIApp = ring(settled, settled, self.app, self._env)
+        app: ASGIApp = ring(settled, settled, self.app, self.env)
         for each in reversed(sets):
             app = each.policies.before(app)
         return app
 
     def _policies(self, place: str, layers: Sequence[Layer]) -> Policies:
-        return Policies(f"{self._name}{place}", layers, self._env)
+        return Policies(f"{self._name}{place}", layers, self.env)
 
     def _set(self, each: Rule) -> Set:
         return Set(each.selector, self._policies(f"/{each.selector}", each.layers))

@@ -29,6 +29,8 @@ class Found:
     definition: Definition
     operation: Operation
     rows: tuple[Row, ...]
+    told_by_query: bool
+    """Whether the value of a parameter of the query tells it from other operations of its path, or them from it."""
 
     @property
     def api(self) -> Api:
@@ -67,12 +69,23 @@ def operations(gateway: Gateway) -> Iterator[Found]:
     rows = gateway.rows()
     for entry in gateway.compiled.entries:
         for edition in entry.editions():
+            asking = {_place(each.operation) for each in edition.endpoints if each.operation.url_template.told_by}
             for endpoint in edition.endpoints:
                 found = tuple(next(rows) for _ in entry.contexts())
                 version = edition.definition.version
                 internal = (endpoint.operation.document or {}).get("x-internal") is True
                 if edition.definition.current and not internal and not (version is not None and version.retired):
-                    yield Found(definition=edition.definition, operation=endpoint.operation, rows=found)
+                    operation = endpoint.operation
+                    yield Found(
+                        definition=edition.definition,
+                        operation=operation,
+                        rows=found,
+                        told_by_query=_place(operation) in asking,
+                    )
+
+
+def _place(operation: Operation) -> object:
+    return operation.method, operation.url_template.place
 
 
 class Contexts:
@@ -87,7 +100,13 @@ class Contexts:
         """What stands in front of an operation, in one context or another."""
         rows = [row for row in each.rows if self._product is None or row.product == self._product]
         layers = tuple(tuple(id(layer) for _, layer in row.layers) for row in rows)
-        key = each.api.name, each.version, id(each.deprecation), layers  # which many operations share
+        key = (
+            each.api.name,
+            each.version,
+            id(each.deprecation),
+            each.told_by_query,
+            layers,
+        )  # which many operations share
         found = self._told.get(key)
         if found is None:
             found = self._told[key] = either(self._of_row(each, row) for row in rows)
@@ -104,6 +123,7 @@ class Contexts:
                 *map(documentation_of, first),
                 self._subscription(each, row),
                 _of_versions(each),
+                _of_query(each),
                 *map(documentation_of, outer[len(first) :]),
                 _of_deprecation(each),
                 *map(documentation_of, inner),
@@ -139,6 +159,10 @@ def _of_versions(each: Found) -> Documentation:
         return Documentation()
     unknown = ("api-version-unknown",) if versions.default else ("api-version-missing", "api-version-unknown")
     return Documentation(answers=(Answer(400, ("api-version-ambiguous",)), Answer(404, unknown)))
+
+
+def _of_query(each: Found) -> Documentation:
+    return Documentation(answers=(Answer(400, ("operation-ambiguous",)),)) if each.told_by_query else Documentation()
 
 
 def _of_backend(each: Found) -> Documentation:

@@ -10,7 +10,6 @@ from typing import Any
 
 from apim_middleware._config import Configured
 from apim_middleware._http.headers import get_all
-from apim_middleware._http.paths import BadTarget, canonical_path
 from apim_middleware._http.trace_context import traceparent
 from apim_middleware._telemetry.choosing import check_choice
 from apim_middleware._telemetry.notes import Notes, origin, told, type_name
@@ -82,7 +81,7 @@ class _Logged:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket") or self._leaves_out(scope):
+        if scope["type"] not in ("http", "websocket") or self.notes.leaves_out(scope):
             await self._app(scope, receive, send)
             return
         opened = KEY not in scope
@@ -97,16 +96,6 @@ class _Logged:
             entry.end()
             if opened:
                 scope.pop(KEY, None)
-
-    def _leaves_out(self, scope: Scope) -> bool:
-        """Whether there is no line; what only begins like a path that is left out, and leads elsewhere, has one."""
-        if not self.notes.leave_out(scope["path"]):
-            return False
-        try:
-            path, _ = canonical_path(scope["path"], scope.get("raw_path"))
-        except BadTarget:
-            return False
-        return self.notes.leave_out(path)
 
     def line(self, entry: dict[str, Any]) -> None:
         """Write a line."""

@@ -7,6 +7,7 @@ from inspect import isawaitable, iscoroutinefunction
 from typing import Any, Self, TypeAlias
 
 from apim_middleware import by
+from apim_middleware._ring import Ring
 from apim_middleware.conditions import Condition, holds
 from apim_middleware.documentation import Documentation, documentation_of, either
 from apim_middleware.env import Env
@@ -62,7 +63,9 @@ class _Branching(Policy):
         ways = [(condition, _built(layer, app, here)) for condition, layer in self._branches()]
         last = None if self.otherwise is None else _built(self.otherwise, app, here)
         fork = _AwaitingFork if any(_awaits(condition) for condition, _ in ways) else _Fork
-        return ring(self, fork(ways, last), app, env, closed=True)
+        built = [last, *(way for _, way in ways)]  # which no lifespan comes to
+        endings = frozenset(end for each in built if isinstance(each, Ring) for end in each.endings)
+        return ring(self, fork(ways, last), app, env, closed=True, endings=endings)
 
 
 @dataclass(frozen=True)

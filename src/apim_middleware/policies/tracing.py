@@ -145,11 +145,7 @@ class _Traced:
         self._server, self.error = trace.SpanKind.SERVER, trace.StatusCode.ERROR
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if (
-            not (self._listening or self._noticed())
-            or scope["type"] not in _SCOPES
-            or self.notes.leave_out(scope["path"])
-        ):
+        if not (self._listening or self._noticed()) or scope["type"] not in _SCOPES or self.notes.leaves_out(scope):
             await self.app(scope, receive, send)
             return
         added = [key for key in (KEY, _NATIVE) if key not in scope]

@@ -237,8 +237,9 @@ def _relayed(response: UpstreamResponse, *, looked_at: bool, head_only: bool) ->
     else:
         lines, index = _looked_over(status, response.headers)
     if len(index) == len(lines) and index.get(b"connection") in _NOMINATES_NOTHING:  # as nearly always
-        stay = hops.HOP_BY_HOP
-        headers = [line for line in lines if line[0] not in stay]
+        headers = lines.copy()
+        for name in hops.HOP_BY_HOP.intersection(index):
+            headers.remove((name, index[name]))
     else:
         headers = hops.end_to_end(lines, without=hops.nominated(lines))
     if status in _BODILESS:  # some servers take the length for a promise they have to keep

@@ -205,11 +205,13 @@ def _accepted(headers: RawHeaders) -> RawHeaders:
 
 
 def _expiry(scope: Scope) -> float | None:
-    """When the token expires that let the client in, in seconds since 1970."""
+    """Until when the client is let in by its token, in seconds since 1970."""
     exchange = Exchange.of(scope)
     principal = None if exchange is None else exchange.principal
-    claim = None if principal is None else principal.claims.get("exp")
-    return float(min(claim, _FOREVER)) if isinstance(claim, int | float) else None
+    if principal is None:
+        return None
+    until = principal.claims.get("exp") if principal.expires is None else principal.expires
+    return float(min(until, _FOREVER)) if isinstance(until, int | float) else None
 
 
 def _is_longer(said: str | bytes, most: int) -> bool:

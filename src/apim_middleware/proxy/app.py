@@ -210,8 +210,8 @@ class Proxy(Configured):
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
         """From the start of the server to its end, for an app that mounts the proxy: ``Starlette(lifespan=...)``.
 
-        Checks and lookups of a pool begin; at the end they end, and connections are closed. A proxy that is the whole
-        app, or stands at the end of a stack, needs no telling.
+        Checks and lookups of a pool begin; at the end they end, and connections are closed, those that ``env`` has made
+        too. A proxy that is the whole app, or stands at the end of a stack, needs no telling.
         """
         if self._plan is not None:
             self._plan.fleet.begin()
@@ -222,6 +222,7 @@ class Proxy(Configured):
                 await self._plan.fleet.aclose()
             await self._transports.aclose()
             await self._transport.aclose()
+            await self.env.aclose()
 
     def standing(self) -> list[MemberStanding]:
         """How each member of the pool is doing in this process."""

@@ -28,7 +28,7 @@ class WebSockets(Configured):
     """Seconds after which both sides are closed with 1001 ``lifetime-over``, whatever is said; None for no limit."""
 
     outlive_token: bool = False
-    """Whether a WebSocket stays open when the token has expired that let it in (``exp``); else the client is closed
+    """Whether a WebSocket stays open when the token has expired that let it in (``exp`` and leeway); else it is closed
     with 1008 ``token-expired`` then, and comes back with a new one."""
 
     close_timeout: float = 5.0
