@@ -33,6 +33,7 @@ from apim_middleware.errors import ConfigError as ConfigError
 from apim_middleware.errors import FeedLost as FeedLost
 from apim_middleware.errors import Refusal as Refusal
 from apim_middleware.errors import StoreError as StoreError
+from apim_middleware.errors import SubscriptionRefused as SubscriptionRefused
 from apim_middleware.errors import VersionConflict as VersionConflict
 from apim_middleware.exchange import Exchange as Exchange
 from apim_middleware.gateway import Gateway as Gateway
@@ -54,6 +55,7 @@ from apim_middleware.model import NamedValue as NamedValue
 from apim_middleware.model import Operation as Operation
 from apim_middleware.model import Product as Product
 from apim_middleware.model import Revision as Revision
+from apim_middleware.model import User as User
 from apim_middleware.model import Version as Version
 from apim_middleware.model import Versions as Versions
 from apim_middleware.openapi.describing import describe as describe
@@ -129,6 +131,7 @@ from apim_middleware.stores.keys import KeyRecord as KeyRecord
 from apim_middleware.stores.keys import Keyring as Keyring
 from apim_middleware.stores.keys import KeyStore as KeyStore
 from apim_middleware.stores.keys import MemoryKeys as MemoryKeys
+from apim_middleware.stores.keys import NewSubscription as NewSubscription
 from apim_middleware.stores.keys import key_digest as key_digest
 from apim_middleware.stores.keys import new_key as new_key
 from apim_middleware.stores.memory import MemoryCounters as MemoryCounters
@@ -219,6 +222,7 @@ __all__ = [
     "Mirror",
     "MockResponse",
     "NamedValue",
+    "NewSubscription",
     "OAuth2Introspection",
     "Only",
     "Operation",
@@ -262,11 +266,13 @@ __all__ = [
     "StoreError",
     "SubApp",
     "Subscription",
+    "SubscriptionRefused",
     "Timeout",
     "TokenExchange",
     "Tracing",
     "TrustedProxies",
     "UpstreamAuth",
+    "User",
     "UserRecord",
     "UserStore",
     "Version",

@@ -6,6 +6,7 @@ ApimError
 ├── StoreError          a store could not answer
 ├── VersionConflict     a record is not as whoever wants to change it believes
 ├── FeedLost            changes can be told only from a later version on
+├── SubscriptionRefused a subscription cannot begin, or is not there to be approved or rejected
 ├── ClientLeft          the client left before its request was whole (an OSError too)
 └── TransportError      an upstream could not be asked
     ├── ConnectFailed       no connection was made; nothing was sent
@@ -91,6 +92,19 @@ class VersionConflict(ApimError):
 
 class FeedLost(ApimError):
     """Not all changes since this version are known any more: read everything again, from version 0."""
+
+
+class SubscriptionRefused(ApimError):
+    """A subscription cannot begin, be approved or be rejected; the message says for whom, for what, and what to do.
+
+    ``code`` is a stable word for why: ``product-unknown``, ``product-not-published``, ``product-not-for-owner``,
+    ``owner-not-active``, ``subscriptions-limit-reached``, ``subscription-exists``, ``subscription-not-waiting``.
+    """
+
+    def __init__(self, code: str, problem: str, cure: str) -> None:
+        """Keep the code; the message is a sentence for the problem and one for the cure."""
+        super().__init__(f"{problem}. {cure}.")
+        self.code = code
 
 
 class TransportError(ApimError):

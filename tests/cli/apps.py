@@ -1,10 +1,12 @@
 """Apps that commands are tried on."""
 
+import gc
+
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from apim_middleware import Api, Gateway, IPFilter, MemoryKeys, RateLimit, SetHeader, by, guard
+from apim_middleware import Api, Gateway, IPFilter, MemoryKeys, Product, RateLimit, SetHeader, by, guard
 
 shop = FastAPI(openapi_url=None)
 
@@ -12,6 +14,11 @@ shop = FastAPI(openapi_url=None)
 @shop.get("/{number}")
 def order(number: int) -> dict[str, int]:
     return {"order": number}
+
+
+@shop.get("/collector/thresholds")
+def thresholds() -> list[int]:
+    return [*gc.get_threshold(), gc.get_freeze_count()]
 
 
 names = {"keys": MemoryKeys()}
@@ -25,5 +32,13 @@ after = Gateway(
 shut = IPFilter(deny=("192.0.2.1",))
 weaker = Gateway(apis=(plain,), policies=(shut, RateLimit(calls=500, per=60, by=by.client)))
 subscribed = Gateway(apis=(Api("orders", "/orders", backend=shop),), policies=(shut,), keys=MemoryKeys())
+promising = Gateway(
+    apis=(Api("orders", "/orders", backend=shop),),
+    products=(
+        Product("starter", apis=("orders",), subscriptions_limit=1),
+        Product("gold", apis=("orders",), approval_required=True, groups=("partners",)),
+    ),
+    keys=MemoryKeys(),
+)
 odd = guard(Starlette(routes=[Route("/o/[red]/:smile:/x", lambda request: None)]))
 nothing = "not an app"

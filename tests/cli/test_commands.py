@@ -186,6 +186,53 @@ def test_what_is_not_there_cannot_be_rotated(tmp_path: Path) -> None:
     assert "no subscription" in apim("keys", "rotate", "one", "--store", str(tmp_path / "keys.db"), exits=1)
 
 
+def test_a_new_subscription_keeps_to_what_its_product_promises(store: str) -> None:
+    asked = ("--product", "starter", "--owner", "ada", "--gateway", f"{APPS}:promising", "--store", store)
+    made = json.loads(apim("keys", "new", "one", *asked, "--json"))
+    assert (made["state"], made["product"], made["owner"]) == ("active", "starter", "ada")
+    assert made["primary"].startswith("apim_")
+    assert made["secondary"] != made["primary"]
+    assert "'ada' has 1. Cancel one" in apim("keys", "new", "two", *asked, exits=1)
+    assert apim("keys", "cancel", "one", "--store", store) == "one: cancelled\n"
+    apim("keys", "new", "two", *asked)
+
+
+def test_a_new_subscription_waits_for_approval_and_says_so(store: str) -> None:
+    asked = ("--product", "gold", "--owner", "ada", "--gateway", f"{APPS}:promising", "--store", store)
+    assert "is for partners only" in apim("keys", "new", "one", *asked, exits=1)
+    for name in ("one", "two"):
+        said = apim("keys", "new", name, *asked, "--group", "partners")
+        assert said.startswith("primary: apim_")
+        assert f"waits for approval: apim keys approve {name}" in said
+    assert json.loads(apim("keys", "approve", "one", "--store", store, "--json"))["state"] == "active"
+    assert apim("keys", "reject", "two", "--store", store) == "two: rejected\n"
+    assert "waits for no approval: it is rejected" in apim("keys", "approve", "two", "--store", store, exits=1)
+    found = json.loads(apim("keys", "list", "--store", store, "--json"))
+    assert {row["subscription"]: row["state"] for row in found} == {"one": "active", "two": "rejected"}
+
+
+def test_a_subscription_is_suspended_and_resumed(tmp_path: Path) -> None:
+    store = str(tmp_path / "keys.db")
+    apim("keys", "new", "one", "--store", store)
+    for verb, state in (("suspend", "suspended"), ("resume", "active")):
+        assert json.loads(apim("keys", verb, "one", "--store", store, "--json"))["state"] == state
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--product", "platinum", "--owner", "ada", "--gateway", f"{APPS}:promising"), "there is none of this name"),
+        (("--product", "starter", "--gateway", f"{APPS}:promising"), "User.id"),
+        (("--product", "starter", "--owner", "ada", "--group", "partners"), "Give --gateway too"),
+        (("--product", "starter", "--owner", "ada", "--gateway", f"{APPS}:guarded"), "no gateway"),
+    ],
+)
+def test_what_cannot_begin_is_told_and_leaves_nothing(tmp_path: Path, options: tuple[str, ...], told: str) -> None:
+    store = str(tmp_path / "keys.db")
+    assert told in apim("keys", "new", "one", *options, "--store", store, exits=1)
+    assert json.loads(apim("keys", "list", "--store", store, "--json")) == []
+
+
 # Importing
 
 
@@ -237,6 +284,14 @@ def test_an_app_is_served_by_several_workers_over_tls(tmp_path: Path) -> None:
     options = ("--workers", "2", "--certificate", str(certificate), "--key", str(key))
     with served(tmp_path, "tests.cli.apps:guarded", *options, scheme="https") as url:
         assert httpx2.get(f"{url}/7", verify=_unchecked()).json() == {"order": 7}
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "granian"])
+def test_a_worker_does_not_look_for_garbage_all_the_time(tmp_path: Path, server: str) -> None:
+    with served(tmp_path, "tests.cli.apps:guarded", "--server", server) as url:
+        *thresholds, frozen = httpx2.get(f"{url}/collector/thresholds").json()
+    assert thresholds == [50_000, 20, 20]
+    assert frozen > 10_000
 
 
 def test_what_is_broken_is_not_served(file: Path) -> None:

@@ -96,6 +96,21 @@ def foreign(app: ASGIApp) -> ASGIApp:
             house(products=(Product("p", apis=(), inherit=False, published=False),)),
             ["!! Product p: changed inherit", "Product p: changed published", "Product p: loses Api shop"],
         ),
+        (
+            house(products=(Product("p", apis=(), approval_required=True, subscriptions_limit=1),)),
+            house(products=(Product("p", apis=(), subscriptions_limit=2),)),
+            ["!! Product p: changed approval_required", "!! Product p: changed subscriptions_limit"],
+        ),
+        (
+            house(products=(Product("p", apis=(), subscriptions_limit=2),)),
+            house(products=(Product("p", apis=()),)),
+            ["!! Product p: changed subscriptions_limit"],
+        ),
+        (
+            house(products=(Product("p", apis=()),)),
+            house(products=(Product("p", apis=(), approval_required=True, subscriptions_limit=1),)),
+            ["Product p: changed approval_required", "Product p: changed subscriptions_limit"],
+        ),
         (house(products=(Product("p", apis=()),)), house(), ["Product p: removed"]),
         (house(), house(backend="http://x"), ["GET /shop/x: changed backend", "POST /shop/x: changed backend"]),
         (

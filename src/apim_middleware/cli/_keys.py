@@ -23,16 +23,8 @@ async def opened(store: str) -> AsyncIterator[RecordKeys]:
 
 async def every(store: str) -> list[Keyring]:
     """Every subscription in a store, by id."""
-    records = _records(store)
-    found: list[Keyring] = []
-    after = ""
-    try:
-        while page := await records.page(_KIND, after=after):
-            found += [Keyring.read(record.document) for record in page]
-            after = page[-1].id
-    finally:
-        await records.aclose()
-    return found
+    async with opened(store) as held:
+        return await held.keyrings()
 
 
 def _records(store: str) -> Any:  # noqa: ANN401 - some Records

@@ -42,7 +42,7 @@ def _of_row(layers: Sequence[Layer]) -> Iterator[str]:
 
 def _open(table: Coverage) -> Iterator[str]:
     for row in table:
-        if row.path != "/*" and not row.guarded:
+        if not row.nowhere and not row.guarded:
             product = f" in the product {row.product}" if row.product else ""
             yield f"{row.method} {row.path} stands open{product}: no policy decides who may call it."
 

@@ -3,8 +3,8 @@
 import json
 import os
 import sys
-from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -17,15 +17,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from apim_middleware.cli import _explaining, _keys, _lint, _serving
+from apim_middleware.cli import _explaining, _keys, _lint, _serving, _workers
 from apim_middleware.cli._targets import found, gateway, is_file
 from apim_middleware.configuration import dumps
 from apim_middleware.errors import ApimError, ConfigError
 from apim_middleware.gateway import Gateway, difference
+from apim_middleware.gateway.subscribing import subscribe
 from apim_middleware.guarding import Covered, coverage
 from apim_middleware.identity import Subscription
-from apim_middleware.stores.keyrings import Keyring
-from apim_middleware.stores.keys import MemoryKeys
+from apim_middleware.model import User
+from apim_middleware.stores.keys import Keyring, MemoryKeys, NewSubscription
+from apim_middleware.stores.record_keys import RecordKeys
 from apim_middleware.testing import call
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -42,6 +44,8 @@ Names = Annotated[str, typer.Option(help="module:attribute of a dict of the obje
 AsJson = Annotated[bool, typer.Option("--json", help="write JSON")]
 Store = Annotated[str, typer.Option(envvar="APIM_KEYS", help="keys.db, or redis://host/0")]
 Slot = Literal["primary", "secondary"]
+
+_CATALOG = "the gateway whose product it is, as a target; without it, nothing its products promise is asked"
 
 
 @app.callback()
@@ -78,7 +82,9 @@ def serve(
     with _told():
         if (certificate is None) != (key is None):
             raise ConfigError("apim", "certificate", "and key do not go together", "Give both, or neither")
-        found(target, names)  # so that mistakes show here and now
+        served = found(target, names)  # so that mistakes show here and now
+    for each in _workers.kept_apart(served, workers):
+        _err.print(Text(f"warning: {each}", style="yellow"))
     os.environ[_serving.TARGET], os.environ[_serving.NAMES] = target, names
     by_file = reload and is_file(target)
     if by_file:
@@ -138,13 +144,15 @@ def _with_granian(
 def check(
     target: Target,
     strict: Annotated[bool, typer.Option(help="exit with 1 when there is advice")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="processes it is to be served by")] = 1,
     names: Names = "",
     as_json: AsJson = False,
 ) -> None:
     """Build everything, and say what could be better."""
     with _told():
-        table = coverage(found(target, names))
-    advice = _lint.advice(table)
+        looked_at = found(target, names)
+        table = coverage(looked_at)
+    advice = [*_lint.advice(table), *_workers.kept_apart(looked_at, workers)]
     if as_json:
         _out.print_json(json.dumps({"routes": len(table), "advice": advice}))
     else:
@@ -279,19 +287,66 @@ def new(
     product: Annotated[str, typer.Option(help="the product it is for")] = "",
     api: Annotated[str, typer.Option(help="the API it is for; * for all")] = "",
     owner: Annotated[str, typer.Option(help="whose it is")] = "",
+    group: Annotated[list[str] | None, typer.Option(help="a group the owner is in; may be given several times")] = None,
+    catalog: Annotated[str, typer.Option("--gateway", envvar="APIM_GATEWAY", help=_CATALOG)] = "",
+    names: Names = "",
+    as_json: AsJson = False,
 ) -> None:
     """Add a subscription, and print its two keys, this once."""
 
-    async def add() -> tuple[str, str]:
+    async def add() -> NewSubscription:
         async with _keys.opened(store) as held:
-            with suppress(LookupError):
-                await held.keyring(subscription)
-                raise ConfigError("apim keys", "subscription", f"{subscription!r} is there already", "Rotate its keys")
-            await held.add(Subscription(id=subscription, product=product, api=api, owner=owner))
-            return await held.issue(subscription, "primary"), await held.issue(subscription, "secondary")
+            if catalog and product:
+                user = User(owner, groups=tuple(group or ()))
+                return await subscribe(products, held, product, owner=user, subscription_id=subscription)
+            return await held.begin(Subscription(id=subscription, product=product, api=api, owner=owner))
 
-    for slot, key in zip(("primary", "secondary"), _run(add), strict=True):
-        typer.echo(f"{slot}: {key}")
+    with _told():
+        if group and not catalog:
+            raise ConfigError("apim keys", "group", "is asked for by the products of a gateway", "Give --gateway too")
+        products = gateway(catalog, names).products if catalog and product else ()
+    made: NewSubscription = _run(add)
+    if as_json:
+        _out.print_json(json.dumps({**_told_of(made.keyring()), "primary": made.primary, "secondary": made.secondary}))
+        return
+    typer.echo(f"primary: {made.primary}\nsecondary: {made.secondary}")
+    if made.state == "submitted":
+        _err.print(Text(f"it waits for approval: apim keys approve {subscription}", style="yellow"))
+
+
+_MOVES: dict[str, tuple[Callable[[RecordKeys, str], Awaitable[None]], str]] = {
+    "approve": (RecordKeys.approve, "Let the keys of a subscription work that waits for approval."),
+    "reject": (RecordKeys.reject, "Turn down a subscription that waits for approval."),
+    "suspend": (RecordKeys.suspend, "Let the keys of a subscription rest."),
+    "resume": (RecordKeys.resume, "Let the keys of a subscription work, again or for the first time."),
+    "cancel": (RecordKeys.cancel, "End a subscription; it is still known, and makes room for another."),
+}
+
+
+def _moving(move: Callable[[RecordKeys, str], Awaitable[None]]) -> Callable[..., None]:
+    """The command that lets a subscription stand elsewhere."""
+
+    def command(
+        subscription: Annotated[str, typer.Argument(help="the id of the subscription")],
+        store: Store,
+        as_json: AsJson = False,
+    ) -> None:
+        async def change() -> Keyring:
+            async with _keys.opened(store) as held:
+                await move(held, subscription)
+                return await held.keyring(subscription)
+
+        ring: Keyring = _run(change)
+        if as_json:
+            _out.print_json(json.dumps(_told_of(ring)))
+        else:
+            typer.echo(f"{subscription}: {ring.state}")
+
+    return command
+
+
+for _verb, (_move, _help) in _MOVES.items():
+    keys.command(_verb, help=_help)(_moving(_move))
 
 
 @keys.command("rotate")

@@ -4,14 +4,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from apim_middleware._lifespan import ending_with
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
 from apim_middleware.gateway import _lifespan
 from apim_middleware.gateway._compiled import Compiled, Row
-from apim_middleware.model import Api, Product, check_name, check_unique
+from apim_middleware.gateway.subscribing import subscribe
+from apim_middleware.model import Api, Product, User, check_name, check_unique
 from apim_middleware.model._values import Value
 from apim_middleware.policies.api_key import APIKeyAuth
-from apim_middleware.stores.keys import KeyStore
+from apim_middleware.stores.keys import KeyStore, NewSubscription, SubscriptionStore
 from apim_middleware.types import Layer, Receive, Scope, Send
 
 
@@ -29,7 +31,8 @@ class Gateway(Value):
     them. It is compiled when it is made, so that mistakes are a ConfigError there and then.
 
     Refusals: 404 ``operation-not-found`` (also for a method nobody has, as Azure does), ``api-version-missing`` and
-    ``api-version-unknown``; 400 ``api-version-ambiguous``; 405 ``method-not-allowed`` where that is asked for; 410
+    ``api-version-unknown``; 400 ``api-version-ambiguous``, and ``operation-ambiguous`` for a query that has a parameter
+    twice by whose value operations are told apart; 405 ``method-not-allowed`` where that is asked for; 410
     ``version-retired``; those of ``APIKeyAuth`` and of ``Hygiene``.
     """
 
@@ -87,7 +90,7 @@ class Gateway(Value):
         if kind == "http" or kind == "websocket":
             await self.compiled.serve(scope, receive, send)
         elif kind == "lifespan":
-            await _lifespan.serve(self.compiled.backends.every(), receive, send)
+            await _lifespan.serve(self.compiled.backends.every(), receive, ending_with(send, [self.compiled.ending]))
         else:
             raise RuntimeError(f"a gateway knows no {kind} scope")
 
@@ -97,3 +100,23 @@ class Gateway(Value):
         It is read from the very plan that requests take. ``product`` picks one context, ``""`` that of none.
         """
         return self.compiled.rows(product)
+
+    async def subscribe(
+        self, product: str, *, owner: str | User, subscription_id: str = "", expires: float | None = None
+    ) -> NewSubscription:
+        """Begin a subscription to a product for somebody who asks for it, and give back its two keys, this once.
+
+        It begins ``submitted`` where the product has ``approval_required``: its keys work once ``keys.approve`` was
+        called. ``subscription_id`` is one at random by default; ``expires`` is in seconds since 1970-01-01 UTC.
+
+        SubscriptionRefused for a product that is unknown or not published, for an owner who is blocked, in none of its
+        groups, or has ``subscriptions_limit`` subscriptions for it. Nothing of this holds for ``keys.add``, which is
+        for administrators. ConfigError unless ``keys`` are ``MemoryKeys``, ``RecordKeys`` or others that can ``begin``.
+        """
+        authenticator = self.authenticator
+        keys = None if authenticator is None else authenticator.keys
+        if not isinstance(keys, SubscriptionStore):
+            raise self.mistake("keys", "cannot begin subscriptions", "Give MemoryKeys or RecordKeys")
+        return await subscribe(
+            self.products, keys, product, owner=owner, subscription_id=subscription_id, expires=expires
+        )

@@ -1,6 +1,7 @@
 """What a new configuration of a gateway changes, as values; what takes protection away is loud."""
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
@@ -27,8 +28,8 @@ class Change:
     before: str = ""
     after: str = ""
     loud: bool = False
-    """Whether protection goes, or may have become less: an authenticator, a limit or the need of a subscription is
-    taken away or changed, or a route comes without any."""
+    """Whether protection goes, or may have become less: an authenticator, a limit, an approval or the need of a
+    subscription is taken away or changed, or a route comes without any."""
 
     def __str__(self) -> str:
         """A line for people."""
@@ -80,7 +81,11 @@ def _of_product(where: str, old: Product, new: Product) -> Iterator[Change]:
     yield from _field(where, "subscription_required", old.subscription_required, new.subscription_required, loud=opened)
     cut = old.inherit and not new.inherit
     yield from _field(where, "inherit", old.inherit, new.inherit, loud=cut)
-    for name in ("approval_required", "subscriptions_limit", "published", "groups"):
+    waved = old.approval_required and not new.approval_required
+    yield from _field(where, "approval_required", old.approval_required, new.approval_required, loud=waved)
+    most = old.subscriptions_limit is not None and old.subscriptions_limit < (new.subscriptions_limit or math.inf)
+    yield from _field(where, "subscriptions_limit", old.subscriptions_limit, new.subscriptions_limit, loud=most)
+    for name in ("published", "groups"):
         yield from _field(where, name, getattr(old, name), getattr(new, name))
     for api in sorted({*old.apis} ^ {*new.apis}):
         yield Change(kind="gains" if api in new.apis else "loses", where=where, what=f"Api {api}")

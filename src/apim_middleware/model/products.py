@@ -27,16 +27,19 @@ class Product(Value):
     """Whether it needs a subscription. An API may be in one product only that needs none (an open product)."""
 
     approval_required: bool = False
-    """Whether a subscription begins as ``submitted`` and waits for somebody's approval; asks for a subscription."""
+    """Whether a subscription begins as ``submitted``, whose keys work once it is approved; asks for a subscription."""
 
     subscriptions_limit: int | None = None
-    """How many subscriptions a user may have; None for as many as they like."""
+    """How many subscriptions an owner may have at a time that are submitted, active or suspended; None for any number.
+
+    It is asked when one begins: who has more when it is made smaller keeps them.
+    """
 
     published: bool = True
-    """Whether developers see it. Keys work all the same."""
+    """Whether developers see it, and may subscribe. Keys work all the same."""
 
     groups: tuple[str, ...] = ()
-    """The groups whose members see it."""
+    """The groups whose members see it, and may subscribe; everybody where it names none."""
 
     title: str = ""
     description: str = ""

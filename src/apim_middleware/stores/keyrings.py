@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol, Self, TypeAlias, get_args
 
+from apim_middleware.errors import SubscriptionRefused
 from apim_middleware.identity import Principal, Subscription
 
 Slot: TypeAlias = Literal["primary", "secondary"]
@@ -12,6 +13,9 @@ State: TypeAlias = Literal["submitted", "active", "rejected", "suspended", "canc
 
 ISSUER = "urn:apim-middleware:subscription"
 """Stands as the issuer of a principal that is a subscription, so that none is taken for a token's subject."""
+
+_TAKES_A_PLACE = ("submitted", "active", "suspended")
+"""Where a subscription counts against the limit of its product: what is over has made room for another."""
 
 _DIGEST_SIZE = 32
 
@@ -95,6 +99,20 @@ class Keyring:
         if len({key.digest for key in self.keys}) < len(self.keys):
             raise ValueError("the two keys of a subscription are the same")
 
+    def takes_a_place(self, now: float) -> bool:
+        """Whether it counts against the limit of its product: it is submitted, active or suspended, and not expired."""
+        return self.state in _TAKES_A_PLACE and (self.expires is None or self.expires > now)
+
+    def decided(self, verdict: Literal["active", "rejected"]) -> Self:
+        """Approved or rejected where it waits for that, the same where it was before. Raises SubscriptionRefused."""
+        if self.state == verdict:
+            return self
+        if self.state != "submitted":
+            problem = f"{described(self.subscription)} waits for no approval: it is {self.state}"
+            cure = "Resume it to let its keys work" if verdict == "active" else "Cancel it to end it"
+            raise SubscriptionRefused("subscription-not-waiting", problem, cure)
+        return replace(self, state=verdict)
+
     def records(self) -> list[KeyRecord]:
         """What is found of each key."""
         facts = {"subscription": self.subscription, "state": self.state, "expires": self.expires}
@@ -132,3 +150,10 @@ class Keyring:
         ]
         subscription = Subscription(**document["subscription"])
         return cls(subscription=subscription, state=document["state"], expires=document["expires"], keys=tuple(keys))
+
+
+def described(subscription: Subscription) -> str:
+    """A subscription in words for an error message."""
+    owner = f" of {subscription.owner!r}" if subscription.owner else ""
+    product = f" for product {subscription.product!r}" if subscription.product else ""
+    return f"subscription {subscription.id!r}{owner}{product}"

@@ -6,6 +6,7 @@ from apim_middleware.env import SystemClock
 from apim_middleware.errors import ConfigError
 from apim_middleware.identity import Subscription
 from apim_middleware.protocols import Clock
+from apim_middleware.stores.beginnings import NewSubscription, SubscriptionStore, check_room, taken
 from apim_middleware.stores.key_text import KEY_PATTERN, PREFIX, is_prefix, key_digest, new_key
 from apim_middleware.stores.keyrings import ISSUER, HeldKey, KeyRecord, Keyring, KeyStore, Slot, State
 
@@ -17,8 +18,10 @@ __all__ = [
     "KeyStore",
     "Keyring",
     "MemoryKeys",
+    "NewSubscription",
     "Slot",
     "State",
+    "SubscriptionStore",
     "key_digest",
     "new_key",
 ]
@@ -61,6 +64,10 @@ class MemoryKeys:
             raise LookupError(f"there is no subscription {subscription_id!r}")
         return ring
 
+    def keyrings(self) -> list[Keyring]:
+        """What is kept of every subscription, by id."""
+        return [ring for _, ring in sorted(self._rings.items())]
+
     def add(
         self,
         subscription: Subscription,
@@ -78,6 +85,27 @@ class MemoryKeys:
         given: dict[Slot, bytes | None] = {"primary": primary, "secondary": secondary}
         keys = tuple(HeldKey(slot=slot, digest=digest) for slot, digest in given.items() if digest is not None)
         self._write(Keyring(subscription=subscription, state=state, expires=expires, keys=keys))
+
+    def begin(
+        self,
+        subscription: Subscription,
+        *,
+        state: State = "active",
+        expires: float | None = None,
+        limit: int | None = None,
+    ) -> NewSubscription:
+        """Add a subscription that is not there yet, with two new keys, and give them back, this once.
+
+        SubscriptionRefused when there is one of its id, and when its owner has ``limit`` subscriptions for its product
+        that are submitted, active or suspended. ``expires`` is in seconds since 1970-01-01 UTC, and ahead (ValueError).
+        """
+        now = self._clock.now()
+        made = NewSubscription.make(subscription, state, expires, self._prefix, now)
+        if subscription.id in self._rings:
+            raise taken(subscription)
+        check_room(subscription, limit, self._rings.values(), now)
+        self._write(made.keyring())
+        return made
 
     def issue(self, subscription_id: str, slot: Slot = "primary", *, overlap: float = 0.0) -> str:
         """Make a new key for a subscription and give it back, this once.
@@ -103,6 +131,20 @@ class MemoryKeys:
     def set_state(self, subscription_id: str, state: State) -> None:
         """Say where a subscription stands. ValueError for what is no state."""
         self._write(replace(self.keyring(subscription_id), state=state))
+
+    def approve(self, subscription_id: str) -> None:
+        """Let the keys of a subscription work that waits for approval; nothing happens when they do.
+
+        SubscriptionRefused for one that was rejected, suspended or ended: ``resume`` is for those.
+        """
+        self._write(self.keyring(subscription_id).decided("active"))
+
+    def reject(self, subscription_id: str) -> None:
+        """Turn down a subscription that waits for approval; nothing happens when it was.
+
+        SubscriptionRefused for any other: ``cancel`` is for those.
+        """
+        self._write(self.keyring(subscription_id).decided("rejected"))
 
     def suspend(self, subscription_id: str) -> None:
         """Let the keys of a subscription rest."""

@@ -2,8 +2,9 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import anyio
 
@@ -11,6 +12,7 @@ from apim_middleware.env import SystemClock
 from apim_middleware.errors import ConfigError, FeedLost, StoreError, VersionConflict
 from apim_middleware.identity import Subscription
 from apim_middleware.protocols import Clock, Record, Records
+from apim_middleware.stores.beginnings import Claim, NewSubscription, check_room, taken
 from apim_middleware.stores.key_text import PREFIX, is_prefix, key_digest, new_key
 from apim_middleware.stores.keyrings import HeldKey, KeyRecord, Keyring, Slot, State
 
@@ -20,6 +22,9 @@ _PAGE = 1000
 _ATTEMPTS = 20
 """How often a change is made again that others came before."""
 
+_WITHDRAWING = 5.0
+"""Seconds that may be spent on leaving nothing of what could not begin."""
+
 
 class _Copy:
     """What is known of all subscriptions, up to one version."""
@@ -28,33 +33,46 @@ class _Copy:
         self.version = 0
         self.found: dict[bytes, KeyRecord] = {}
         self.rings: dict[str, Keyring] = {}
+        self.claims: dict[str, Claim] = {}
 
     def learn(self, record: Record, kind: str) -> None:
         """One record as it is now. One that holds no subscription counts as none: it lets nobody in."""
         self.version = record.version
         if record.kind != kind:
             return
-        ring = self.rings.pop(record.id, None)
+        self._forget(record.id)
+        held = None if record.document is None else _read(record)
+        if isinstance(held, Claim):
+            self.claims[record.id] = held
+        elif held is not None:
+            self._keep(held)
+
+    def _forget(self, subscription_id: str) -> None:
+        self.claims.pop(subscription_id, None)
+        ring = self.rings.pop(subscription_id, None)
         for key in ring.keys if ring else ():
-            if (held := self.found.get(key.digest)) is not None and held.subscription.id == record.id:
+            if (held := self.found.get(key.digest)) is not None and held.subscription.id == subscription_id:
                 del self.found[key.digest]
-        if record.document is not None and (ring := _read(record)) is not None:
-            self.rings[record.id] = ring
-            for each in ring.records():
-                other = self.found.setdefault(each.digest, each)
-                if other is not each:  # two processes at the same moment: the one who had it keeps it
-                    log.error("a key of subscription %r is that of another", record.id)
+
+    def _keep(self, ring: Keyring) -> None:
+        self.rings[ring.subscription.id] = ring
+        for each in ring.records():
+            other = self.found.setdefault(each.digest, each)
+            if other is not each:  # two processes at the same moment: the one who had it keeps it
+                log.error("a key of subscription %r is that of another", ring.subscription.id)
 
 
-def _read(record: Record) -> Keyring | None:
+def _read(record: Record) -> Keyring | Claim | None:
+    document = record.document or {}
     try:
-        ring = Keyring.read(record.document or {})
+        claim = Claim.read(document, record.version)
+        ring = Keyring.read(document) if claim is None else claim.ring
         if ring.subscription.id != record.id:
             raise ValueError("it is that of another subscription")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         log.error("the record of subscription %r cannot be read (%s)", record.id, type(error).__name__)
         return None
-    return ring
+    return ring if claim is None else claim
 
 
 class RecordKeys:
@@ -152,9 +170,11 @@ class RecordKeys:
             self._learn(copy, await self._records.changes(0))
             copy.version = max(copy.version, latest)
         while True:
-            page = await self._records.changes(copy.version, limit=_PAGE)
+            after = copy.version
+            page = await self._records.changes(after, limit=_PAGE)
             self._learn(copy, page)
-            if len(page) < _PAGE:
+            seen = page[-1].version if page else after
+            if len(page) < _PAGE and copy.version <= seen:  # else somebody learns more, and may not be through with it
                 return
 
     def _learn(self, copy: _Copy, page: Sequence[Record]) -> None:
@@ -167,6 +187,11 @@ class RecordKeys:
     async def keyring(self, subscription_id: str) -> Keyring:
         """What is kept of a subscription, as it is now."""
         return (await self._held(subscription_id))[1]
+
+    async def keyrings(self) -> list[Keyring]:
+        """What is kept of every subscription, by id, as it is now."""
+        await self.refresh()
+        return [ring for _, ring in sorted(self._copy.rings.items())]
 
     async def add(
         self,
@@ -181,6 +206,70 @@ class RecordKeys:
         given: dict[Slot, bytes | None] = {"primary": primary, "secondary": secondary}
         keys = tuple(HeldKey(slot=slot, digest=digest) for slot, digest in given.items() if digest is not None)
         await self._write(Keyring(subscription=subscription, state=state, expires=expires, keys=keys), None)
+
+    async def begin(
+        self,
+        subscription: Subscription,
+        *,
+        state: State = "active",
+        expires: float | None = None,
+        limit: int | None = None,
+    ) -> NewSubscription:
+        """Add a subscription that is not there yet, with two new keys; as ``MemoryKeys.begin``.
+
+        Whatever keeps it from beginning, nothing of it is left behind. Where this process dies on the way, its claim to
+        a place lasts for a minute, and the next who begins a subscription takes it away.
+        """
+        made = NewSubscription.make(subscription, state, expires, self._prefix, self._clock.now())
+        ring = made.keyring()
+        await self.refresh()
+        await self._forget_abandoned()
+        check_room(subscription, limit, self._copy.rings.values(), self._clock.now())
+        try:
+            version = 0 if limit is None else await self._claim(ring, limit)
+            await self._put_new(ring, ring.document(), version)
+            await self._changed()
+        except BaseException:
+            await self._withdraw(ring)
+            raise
+        return made
+
+    async def _claim(self, ring: Keyring, limit: int) -> int:
+        """Stand in line for a place; the version of the claim, if there is room with all who came before."""
+        claim = Claim(ring=ring, at=self._clock.now())
+        version = await self._put_new(ring, claim.document(), 0)
+        await self.refresh()
+        if self._copy.version < version:  # somebody who asked earlier has read it all anew, or a backup was put back
+            raise StoreError("the records are not as they were: begin the subscription again")
+        before = [each.ring for each in self._copy.claims.values() if each.version < version]
+        check_room(ring.subscription, limit, (*self._copy.rings.values(), *before), self._clock.now())
+        return version
+
+    async def _put_new(self, ring: Keyring, document: Mapping[str, Any], version: int) -> int:
+        try:
+            record = await self._records.put(self._kind, ring.subscription.id, document, if_match=version)
+        except VersionConflict:
+            if version:
+                raise StoreError("the subscription took too long to begin: begin it again") from None
+            raise taken(ring.subscription) from None
+        return record.version
+
+    async def _withdraw(self, ring: Keyring) -> None:
+        """Leave nothing of what could not begin, as far as the records can be asked."""
+        subscription_id = ring.subscription.id
+        with anyio.move_on_after(_WITHDRAWING, shield=True), contextlib.suppress(StoreError, VersionConflict):
+            record = await self._records.get(self._kind, subscription_id)
+            held = None if record is None else _read(record)
+            found = held.ring if isinstance(held, Claim) else held
+            if record is not None and found is not None and found.keys == ring.keys:  # no other has these keys
+                await self._records.delete(self._kind, subscription_id, if_match=record.version)
+
+    async def _forget_abandoned(self) -> None:
+        now = self._clock.now()
+        for name, claim in [*self._copy.claims.items()]:
+            if claim.is_abandoned(now):
+                with contextlib.suppress(VersionConflict):
+                    await self._records.delete(self._kind, name, if_match=claim.version)
 
     async def issue(self, subscription_id: str, slot: Slot = "primary", *, overlap: float = 0.0) -> str:
         """Make a new key for a subscription and give it back, this once.
@@ -210,6 +299,14 @@ class RecordKeys:
         """Say where a subscription stands. ValueError for what is no state."""
         await self._change(subscription_id, lambda ring: replace(ring, state=state))
 
+    async def approve(self, subscription_id: str) -> None:
+        """Let the keys of a subscription work that waits for approval; as ``MemoryKeys.approve``."""
+        await self._change(subscription_id, lambda ring: ring.decided("active"))
+
+    async def reject(self, subscription_id: str) -> None:
+        """Turn down a subscription that waits for approval; as ``MemoryKeys.reject``."""
+        await self._change(subscription_id, lambda ring: ring.decided("rejected"))
+
     async def suspend(self, subscription_id: str) -> None:
         """Let the keys of a subscription rest."""
         await self.set_state(subscription_id, "suspended")
@@ -236,7 +333,7 @@ class RecordKeys:
     async def _held(self, subscription_id: str) -> tuple[int, Keyring]:
         record = await self._records.get(self._kind, subscription_id)
         ring = None if record is None else _read(record)
-        if record is None or ring is None:
+        if record is None or not isinstance(ring, Keyring):
             raise LookupError(f"there is no subscription {subscription_id!r}")
         return record.version, ring
 

@@ -1,0 +1,158 @@
+"""What several workers would keep apart is told before they start: by policy, and with the cure."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Mount
+from tests.servers import free_port, program
+from typer.testing import CliRunner
+
+from apim_middleware import (
+    AllOf,
+    AnyOf,
+    Api,
+    APIKeyAuth,
+    Cache,
+    Choose,
+    Env,
+    Gateway,
+    HMACSignature,
+    Idempotency,
+    IPFilter,
+    LimitConcurrency,
+    MemoryKeys,
+    Only,
+    Operation,
+    Product,
+    Quota,
+    RateLimit,
+    RecordKeys,
+    Stack,
+    When,
+    by,
+    conditions,
+    guard,
+    guarded_by,
+)
+from apim_middleware.cli._workers import kept_apart
+from apim_middleware.cli.app import app as command
+from apim_middleware.gateway import Reloadable
+from apim_middleware.serving.forward_auth import ForwardAuth
+from apim_middleware.stores.records import MemoryRecords
+from apim_middleware.stores.sqlite import SQLiteCounters, SQLitePermits
+from apim_middleware.stores.sqlite.entries import SQLiteEntries
+
+RATE, QUOTA = RateLimit(calls=5, per=60, by=by.client), Quota(rate="100/day", by=by.client)
+ONCE = LimitConcurrency(at_once=3)
+SIGNED = HMACSignature(secrets=(b"x" * 32,), once=True, signed="{timestamp}.{body}", timestamp_header="x-time")
+
+
+def shop(*middlewares: Any) -> FastAPI:
+    app = FastAPI(openapi_url=None)
+    app.get("/orders")(lambda: "orders")
+    for each in middlewares:
+        app.add_middleware(each)
+    return app
+
+
+def gateway(backend: Any = None, **more: Any) -> Gateway:
+    api = Api(
+        "orders",
+        "/orders",
+        backend=backend or shop(),
+        subscription_required="keys" in more,
+        policies=(QUOTA,),
+        operations=(Operation("GET", "/*", policies=(ONCE,)),),
+    )
+    return Gateway(apis=(api,), policies=(RATE,), **more)
+
+
+def reports() -> FastAPI:
+    app = shop()
+    app.get("/reports")(guarded_by(ONCE)(lambda: "reports"))
+    return guard(app, policies=(RATE,), routes={"/orders": Only(QUOTA)})
+
+
+APPS: dict[str, tuple[Callable[[], Any], list[str]]] = {
+    "gateway": (gateway, ["RateLimit, Quota: count apart", "LimitConcurrency: count apart"]),
+    "reloadable": (lambda: Reloadable(gateway()), ["RateLimit, Quota:", "LimitConcurrency:"]),
+    "keys": (
+        lambda: gateway(keys=MemoryKeys()),
+        ["RateLimit, Quota:", "LimitConcurrency:", "APIKeyAuth: look keys up"],
+    ),
+    "backend": (
+        lambda: gateway(backend=shop(Cache())),
+        ["RateLimit, Quota:", "LimitConcurrency:", "Cache: keep apart"],
+    ),
+    "guard": (reports, ["RateLimit, Quota:", "LimitConcurrency:"]),
+    "middlewares": (lambda: shop(RATE, Stack(Idempotency())), ["RateLimit:", "Idempotency:"]),
+    "behind a guard": (lambda: guard(shop(RATE)), ["RateLimit:"]),
+    "stack": (lambda: Stack(RATE, IPFilter(deny=("192.0.2.1",)), Stack(ONCE))(shop()), ["RateLimit:", "LimitConcu"]),
+    "branches": (
+        lambda: shop(When(conditions.path("/a"), RATE, otherwise=QUOTA), Choose((conditions.path("/b"), ONCE))),
+        ["Quota, RateLimit:", "LimitConcurrency:"],
+    ),
+    "authenticators": (
+        lambda: shop(AnyOf(APIKeyAuth(keys=MemoryKeys()), AllOf(SIGNED))),
+        ["HMACSignature:", "APIKeyAuth:"],
+    ),
+    "mounted": (lambda: Starlette(routes=[Mount("/", Stack(RATE)(shop()))]), ["RateLimit:"]),
+    "mounted with middleware": (lambda: Starlette(middleware=[Middleware(RATE)]), ["RateLimit:"]),
+    "forward auth": (lambda: ForwardAuth(Stack(RATE), trusted=("unix",)), ["RateLimit:"]),
+    "nothing kept": (lambda: Stack(IPFilter(deny=("192.0.2.1",)))(shop()), []),
+}
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_what_workers_keep_apart_is_told_by_policy(name: str) -> None:
+    make, beginnings = APPS[name]
+    told = kept_apart(make(), 2)
+    assert len(told) == len(beginnings), told
+    assert all(each.startswith(beginning) for each, beginning in zip(told, beginnings, strict=True)), told
+
+
+def test_the_cure_is_told() -> None:
+    [counts] = kept_apart(shop(RATE), 3)
+    assert "3 times as much may pass" in counts
+    assert "Env(counters=SQLiteCounters(...)) or RedisCounters, and a place" in counts
+
+
+def test_one_worker_keeps_nothing_apart() -> None:
+    assert kept_apart(gateway(keys=MemoryKeys()), 1) == []
+
+
+def test_what_is_shared_is_not_told_of(tmp_path: Path) -> None:
+    file = str(tmp_path / "shared.db")
+    env = Env(counters=SQLiteCounters(file), permits=SQLitePermits(file), entries=SQLiteEntries(file), place="shop")
+    keys = RecordKeys(MemoryRecords())
+    product = Product("starter", apis=("orders",), policies=(RATE, Idempotency()))
+    assert kept_apart(gateway(keys=keys, env=env, products=(product,)), 2) == []
+    assert kept_apart(guard(shop(), policies=(RATE,), env=env), 2) == []
+    assert kept_apart(Stack(RATE, env=env)(shop()), 2) == []
+    assert kept_apart(shop(Stack(RATE, env=env)), 2) == []
+
+
+def test_the_check_for_so_many_workers_has_it_as_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(Path(__file__).parents[2])
+    several = CliRunner().invoke(command, ["check", "tests.cli.apps:before", "--workers", "2"])
+    assert "RateLimit: count apart in each of the 2 workers" in several.output
+    alone = CliRunner().invoke(command, ["check", "tests.cli.apps:before"])
+    assert "apart" not in alone.output
+
+
+@pytest.mark.parametrize(("workers", "times"), [("2", 1), ("1", 0)])
+def test_those_who_serve_are_warned_once(workers: str, times: int, tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "log"
+    command = [sys.executable, "-c", "from apim_middleware.cli import main; main()", "serve", "tests.cli.apps:before"]
+    with program([*command, "--workers", workers, "--port", str(port)], port, log=log):
+        pass
+    said = log.read_text()
+    assert said.count("warning: RateLimit: count apart") == times
+    assert said.count("warning:") == times
