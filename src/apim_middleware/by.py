@@ -58,11 +58,15 @@ def everyone(exchange: Exchange) -> str:
 def client(exchange: Exchange) -> str | None:
     """The client's address; for IPv6 the /64 it is in, for who has one address of it has them all."""
     found = exchange.scope.get("client")  # exchange.client, written out: most requests are asked for this
-    return _client_key(found[0]) if found and found[0] is not None else None
+    if not found:
+        return None
+    text: str | None = found[0]
+    return text if text is None or ":" not in text else _without_host(text)
 
 
 @lru_cache(maxsize=4096)
-def _client_key(text: str) -> str:
+def _without_host(text: str) -> str:
+    """An IPv6 address as its /64, or as the IPv4 address it stands for; what is none, as it is."""
     address = parse_address(text)
     if address is None:
         return text

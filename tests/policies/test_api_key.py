@@ -519,6 +519,14 @@ async def test_a_key_of_old_times_is_looked_up_where_no_prefix_is_given(house: H
 
 
 @pytest.mark.anyio
+async def test_a_key_of_more_than_256_bytes_is_nobodys(house: House) -> None:
+    for length, status in ((256, 200), (257, 401)):
+        key = length * b"k"
+        house.memory.set_key("ada", "primary", key_digest(key))
+        assert (await house.ask(key)).status == status
+
+
+@pytest.mark.anyio
 async def test_an_unknown_key_is_not_asked_for_again_for_a_moment(clock: FakeClock) -> None:
     house, store = counted(clock=clock)
     for _ in range(5):

@@ -12,6 +12,7 @@ from apim_middleware.protocols import Limit, Tally
 POLICY, STANDING = b"ratelimit-policy", b"ratelimit"
 FIELDS = frozenset((POLICY, STANDING))
 TRIO_LIMIT, TRIO_REMAINING, TRIO_RESET = b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset"
+TRIO = frozenset((TRIO_LIMIT, TRIO_REMAINING, TRIO_RESET))
 
 
 def policy_value(names: Iterable[str], limits: Iterable[Limit]) -> bytes:

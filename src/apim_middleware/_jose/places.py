@@ -65,7 +65,9 @@ def _bearer(exchange: Exchange) -> bytes | None:
     value = exchange.header(b"authorization")
     if value is None:
         return None
-    if value[:7] != b"Bearer " and _BEARER.match(value) is None:
+    if value[:7] == b"Bearer ":  # as nearly everybody writes it
+        return value[7:].strip(b" ")
+    if _BEARER.match(value) is None:
         return None
     return value[7:].strip(b" ") if value[6:7] in (b" ", b"") else value  # misspelt, and so no token that counts
 

@@ -9,6 +9,7 @@ from apim_middleware._http.rate_limit_fields import (
     FIELDS,
     POLICY,
     STANDING,
+    TRIO,
     TRIO_LIMIT,
     TRIO_REMAINING,
     TRIO_RESET,
@@ -121,9 +122,8 @@ class Answers:
         said = head.get(TRIO_REMAINING)
         if said is not None and said.isdigit() and int(said[:19]) <= tally.remaining:
             return  # further in less is left
-        head.set(TRIO_LIMIT, b"%d" % limit.quota)
-        head.set(TRIO_REMAINING, b"%d" % tally.remaining)
-        head.remove(TRIO_RESET)
+        lines = [(TRIO_LIMIT, b"%d" % limit.quota), (TRIO_REMAINING, b"%d" % tally.remaining)]
         seconds = until_whole(tally)
         if seconds is not None:
-            head.set(TRIO_RESET, b"%d" % (math.ceil(self._now() + seconds) if epoch else seconds))
+            lines.append((TRIO_RESET, b"%d" % (math.ceil(self._now() + seconds) if epoch else seconds)))
+        head.headers = [line for line in head.headers if line[0] not in TRIO] + lines

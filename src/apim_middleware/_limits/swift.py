@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from math import ceil
+from typing import Any
 
 from apim_middleware._http.rate_limit_fields import FIELDS, POLICY, STANDING, effective_window
 from apim_middleware._limits.answers import announce
@@ -10,10 +10,8 @@ from apim_middleware._limits.gates import Hooks
 from apim_middleware._limits.headers import LimitHeaders
 from apim_middleware._limits.memory_gate import GateInMemory
 from apim_middleware._limits.meters import Asked, Meter
-from apim_middleware._limits.places import LONGEST_KEY
 from apim_middleware.env import Env
 from apim_middleware.exchange import Exchange
-from apim_middleware.protocols import Limit, Tally
 from apim_middleware.stores.memory import MemoryCounters
 
 
@@ -26,9 +24,13 @@ def is_simple(meter: Meter) -> bool:
 
 
 class SwiftGate:
-    """Does what ``GateInMemory`` does, with everything looked up beforehand and as few calls as there can be."""
+    """Does what ``GateInMemory`` does, with everything looked up beforehand and as few calls as there can be.
 
-    __slots__ = ("_by", "_cost", "_form", "_hit", "_limit", "_policy_line", "_usual", "_window", "meter")
+    Nearly every request is one more of a caller who has more left, which the counters tell in a word. All others are
+    counted at length, and so are all that cost anything but one unit.
+    """
+
+    __slots__ = ("_again", "_by", "_cost", "_counters", "_form", "_policy_line", "_usual", "meter")
 
     def __init__(self, meter: Meter, env: Env, counters: MemoryCounters) -> None:
         policy, terms = meter.policy, meter.terms
@@ -36,9 +38,8 @@ class SwiftGate:
             raise TypeError("a cost that depends on the request is not simple")
         self.meter = meter
         self._by, self._cost = policy.by, policy.cost
-        self._hit: Callable[[str, Limit, int], Tally] = counters.hit_one
-        self._limit: Limit = terms.limits[0]
-        self._window = terms.windows[0]
+        self._counters = counters
+        self._again: Callable[[Any], tuple[int, int] | None] = _never
         self._policy_line = (POLICY, terms.policy)
         self._form = terms.form
         self._usual = GateInMemory([meter], env, counters)
@@ -52,34 +53,39 @@ class SwiftGate:
     def on_request(self, exchange: Exchange) -> None:
         """Let the request in, or refuse it."""
         key = self._by(exchange)
-        if key is None or len(key) > LONGEST_KEY or not key.isascii():
-            if key is None:
-                self.meter.refuse_unknown()
-            key, (limit,) = self.meter.terms.counters(key)
-        else:
-            limit = self._limit
-        tally = self._hit(key, limit, self._cost)
-        if not tally[0]:
-            asked = Asked(self.meter, self.meter.terms, key, (limit,), self._cost)
-            asked.tallies = (tally,)
-            self._usual.judge(exchange, [asked])
-        exchange.state[self] = tally
+        told = self._again(key)  # None is nobody's key, and nowhere counted
+        if told is None:
+            told = self._counted(exchange, key)
+        exchange.state[self] = told
 
     def on_response(self, exchange: Exchange) -> None:
         """Tell the caller where they stand."""
-        tally: Tally = exchange.state[self]
         head = exchange.shared.response
         if head is None:
             return
-        _, remaining, reset, wait, _ = tally
-        if wait:  # what is used up: effective_window says when it can be used again
-            seconds = effective_window(tally, self._window)
-        else:
-            seconds = ceil(reset if reset < self._window else self._window)
-        headers = head.headers
-        standing = self._form % (remaining, seconds)
+        headers, standing = head.headers, (STANDING, self._form % exchange.state[self])
         for line in headers:
             if line[0] in FIELDS:
-                announce(head, self._policy_line, (STANDING, standing))
+                announce(head, self._policy_line, standing)
                 return
-        headers += (self._policy_line, (STANDING, standing))
+        headers += (self._policy_line, standing)
+
+    def _counted(self, exchange: Exchange, key: str | None) -> tuple[int, int]:
+        """Count the request, or refuse it: the units left, and the seconds in which no more should be used."""
+        meter, cost = self.meter, self._cost
+        if key is None:
+            meter.refuse_unknown()
+        terms = meter.terms
+        counted, limits = terms.counters(key)
+        tally, again = self._counters.hit_one(counted, limits[0], cost)
+        if not tally.allowed:
+            asked = Asked(meter, terms, counted, limits, cost)
+            asked.tallies = (tally,)
+            self._usual.judge(exchange, [asked])
+        if cost == 1 and limits is terms.limits:
+            self._again = again
+        return tally.remaining, effective_window(tally, terms.windows[0])
+
+
+def _never(key: object) -> None:
+    """Nobody was counted here before."""

@@ -26,8 +26,8 @@ log = logging.getLogger("apim_middleware.api_key")
 _QUOTABLE = re.compile(r"[ !#-\[\]-~]+")
 _LONGEST_KEY = 256
 _REMEMBERED = 1024
-"""Of how many keys the digest is remembered, for a good one comes often and hashing it is half of the work; and how
-many unknown ones are."""
+"""Of how many good keys digest and record are remembered, for they come often and hashing and comparing are most of the
+work; and how many unknown ones are."""
 
 _STATES = ("suspended", "expired", "cancelled", "submitted", "rejected")
 """What a subscription may be instead of active."""
@@ -143,21 +143,21 @@ class _Gate:
         self._lookup: Any = policy.keys.find
         self._misfit = misfit
         self._now = env.clock.now
-        self._header = None if policy.header is None else policy.header.lower().encode()
+        self._header = (policy.header or "").lower().encode()
+        self._in_header: Callable[[Exchange, bytes], list[bytes]] = _nothing
+        if policy.header is not None:
+            self._in_header = Exchange.headers if policy.forward_key else Exchange.take_header
         self._query = policy.query
         self._cookie = None if policy.cookie is None else policy.cookie.encode()
         self._forward = policy.forward_key
         self._optional = policy.optional
         self._tells = policy.tell_state
         self._challenge = {"www-authenticate": _challenge(policy)}
-        self._digests: dict[bytes, bytes] = {}
+        self._good: dict[bytes, tuple[bytes, KeyRecord | None]] = {}
 
     def _key(self, exchange: Exchange) -> bytes | None:
         """The one key that came, if any did; it is taken out of the request."""
-        if self._header is None:
-            found = []
-        else:
-            found = exchange.headers(self._header) if self._forward else exchange.take_header(self._header)
+        found = self._in_header(exchange, self._header)
         if self._query is not None and exchange.scope.get("query_string"):
             found += self._in_query(exchange, self._query)
         if self._cookie is not None:
@@ -165,9 +165,8 @@ class _Gate:
         if not found:
             if self._optional:
                 return None
-            detail = "A subscription key is required."
-            raise Refusal(401, "subscription-key-missing", detail, headers=self._challenge)
-        if len(found[0]) > _LONGEST_KEY or (len(found) > 1 and found.count(found[0]) < len(found)):
+            raise self._missing()
+        if len(found) > 1 and found.count(found[0]) < len(found):
             raise self._invalid()
         return found[0]
 
@@ -186,26 +185,22 @@ class _Gate:
 
     def _digest(self, key: bytes) -> bytes:
         """The digest of a key that is not remembered; Refusal for what cannot be one."""
-        if self._misfit(key):
+        if len(key) > _LONGEST_KEY or self._misfit(key):
             raise self._invalid()
         return key_digest(key)
 
-    def _admit(self, exchange: Exchange, key: bytes, digest: bytes, record: object) -> None:
-        """Let the subscription in; a store that compares less than the whole digest is not believed."""
+    def _checked(self, exchange: Exchange, key: bytes, digest: bytes, record: object) -> KeyRecord:
+        """The record of a key that works; a store that compares less than the whole digest is not believed."""
         record = _NOBODYS if record is None else record
         if not isinstance(record, KeyRecord):
             raise TypeError("a key store gave back what is no KeyRecord")
         right = hmac.compare_digest(record.digest, digest)
         if not (right & record.lasting):
             self._judge(exchange, record, right)
-        shared = exchange.shared
-        shared.subscription = record.subscription
-        if shared.principal is None:
-            exchange.principal = record.principal
-        if key not in self._digests:  # of good keys only: nobody can fill this with others
-            if len(self._digests) >= _REMEMBERED:
-                self._digests.clear()
-            self._digests[key] = digest
+        if len(self._good) >= _REMEMBERED and key not in self._good:  # good keys only: nobody can fill this with others
+            self._good.clear()
+        self._good[key] = digest, record if record.lasting else None
+        return record
 
     def _judge(self, exchange: Exchange, record: KeyRecord, right: bool) -> None:
         """What needs a second look: a wrong key, one that works for a time, one that does not work."""
@@ -218,6 +213,9 @@ class _Gate:
                 raise Refusal(403, f"subscription-{state}", f"The subscription of this key is {state}.")
         raise self._invalid()
 
+    def _missing(self) -> Refusal:
+        return Refusal(401, "subscription-key-missing", "A subscription key is required.", headers=self._challenge)
+
     def _invalid(self) -> Refusal:
         detail = "The subscription key is not that of an active subscription."
         return Refusal(401, "subscription-key-invalid", detail, headers=self._challenge)
@@ -226,13 +224,16 @@ class _Gate:
 class _SyncGate(_Gate):
     def on_request(self, exchange: Exchange) -> None:
         key = self._key(exchange)
-        if key is not None:
-            digest = self._digests.get(key) or self._digest(key)
-            try:
-                record = self._lookup(digest)
-            except StoreError as error:
-                raise _unavailable(error) from error
-            self._admit(exchange, key, digest, record)
+        if key is None:
+            return
+        digest, good = self._good.get(key) or (self._digest(key), None)
+        try:
+            record = self._lookup(digest)
+        except StoreError as error:
+            raise _unavailable(error) from error
+        if good is None or record is not good:  # records never change: this one is as good as when it was checked
+            record = self._checked(exchange, key, digest, record)
+        _admit(exchange, record)
 
 
 class _AsyncGate(_Gate):
@@ -243,8 +244,8 @@ class _AsyncGate(_Gate):
     async def on_request(self, exchange: Exchange) -> None:
         key = self._key(exchange)
         if key is not None:
-            digest = self._digests.get(key) or self._digest(key)
-            self._admit(exchange, key, digest, await self._found(digest))
+            digest, _ = self._good.get(key) or (self._digest(key), None)
+            _admit(exchange, self._checked(exchange, key, digest, await self._found(digest)))
 
     async def _found(self, digest: bytes) -> object:
         if digest in self._unknown:
@@ -283,6 +284,18 @@ class _Unknown:
         if len(self._until) >= _REMEMBERED:
             del self._until[next(iter(self._until))]
         self._until[digest] = self._now() + self._life
+
+
+def _admit(exchange: Exchange, record: KeyRecord) -> None:
+    shared = exchange.shared
+    shared.subscription = record.subscription
+    if shared.principal is None:
+        exchange.principal = record.principal
+
+
+def _nothing(exchange: Exchange, name: bytes) -> list[bytes]:
+    """What is found where nobody looks."""
+    return []
 
 
 def _challenge(policy: APIKeyAuth) -> str:

@@ -33,7 +33,7 @@ _SINGLE = frozenset(
 
 _Exists: TypeAlias = Literal["override", "append", "skip"]
 _Function: TypeAlias = Callable[[Exchange], str | None]
-_Lines: TypeAlias = RawHeaders | Callable[[Exchange], RawHeaders]
+_Make: TypeAlias = Callable[[Exchange], RawHeaders]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,14 +85,18 @@ class SetHeader(Policy):
         if name in _SINGLE and (len(lines) > 1 or self.exists == "append"):
             raise self.mistake("name", "is a field that stands alone", 'Give one value and exists="override" or "skip"')
 
-    def bind(self, env: Env) -> "_ReplaceOnRequest | _SetOnRequest | _SetOnResponse":
+    def bind(self, env: Env) -> "_OnRequest | _OnResponse":
         """An object with the one hook that is needed."""
         name = header_name(self.name)
-        lines = _made_by(name, self.value) if callable(self.value) else _lines(name, self.value)
-        if self.on == "request" and self.exists == "override" and isinstance(lines, list) and len(lines) == 1:
+        if callable(self.value):
+            make = _made_by(name, self.value)
+            return (_MakeOnRequest if self.on == "request" else _MakeOnResponse)(name, make, self.exists)
+        lines = _lines(name, self.value)
+        if self.on == "response":
+            return _AppendOnResponse(lines) if self.exists == "append" else _SetOnResponse(name, lines, self.exists)
+        if self.exists == "override" and len(lines) == 1:
             return _ReplaceOnRequest(lines[0])
-        hooks = _SetOnRequest if self.on == "request" else _SetOnResponse
-        return hooks(name, lines, self.exists)
+        return _MakeOnRequest(name, lambda exchange: lines, self.exists)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,16 +159,16 @@ class _RemoveFromResponse:
             head.remove(self._name)
 
 
-class _SetOnRequest:
+class _MakeOnRequest:
     """Has no ``on_response`` either."""
 
-    def __init__(self, name: bytes, lines: _Lines, exists: _Exists) -> None:
-        self._name, self._lines, self._exists = name, lines, exists
+    def __init__(self, name: bytes, make: _Make, exists: _Exists) -> None:
+        self._name, self._make, self._exists = name, make, exists
 
     def on_request(self, exchange: Exchange) -> None:
         if self._exists == "skip" and exchange.header(self._name) is not None:
             return
-        lines = self._lines(exchange) if callable(self._lines) else self._lines
+        lines = self._make(exchange)
         if self._exists == "override":
             exchange.take_header(self._name)
         for line in lines:
@@ -172,7 +176,7 @@ class _SetOnRequest:
 
 
 class _ReplaceOnRequest:
-    """What ``_SetOnRequest`` does as a rule: one line that is known beforehand."""
+    """What ``_MakeOnRequest`` does as a rule: one line that is known beforehand."""
 
     def __init__(self, line: tuple[bytes, bytes]) -> None:
         self._line = line
@@ -181,28 +185,57 @@ class _ReplaceOnRequest:
         exchange.replace_line(self._line)
 
 
+class _MakeOnResponse:
+    def __init__(self, name: bytes, make: _Make, exists: _Exists) -> None:
+        self._name, self._make, self._exists = name, make, exists
+
+    def on_response(self, exchange: Exchange) -> None:
+        head = exchange.shared.response
+        if head is None or (self._exists == "skip" and head.get(self._name) is not None):
+            return
+        lines = self._make(exchange)
+        if self._exists == "override":
+            head.remove(self._name)
+        head.headers += lines
+
+
 class _SetOnResponse:
-    def __init__(self, name: bytes, lines: _Lines, exists: _Exists) -> None:
-        self._name, self._lines, self._exists = name, lines, exists
+    """Lines that are known beforehand, in the place of others of their name or only where there is none."""
+
+    def __init__(self, name: bytes, lines: RawHeaders, exists: _Exists) -> None:
+        self._name, self._lines, self._skips = name, lines, exists == "skip"
 
     def on_response(self, exchange: Exchange) -> None:
         head = exchange.shared.response
         if head is None:
             return
-        there = False
+        ours = self._name
         for name, _ in head.headers:
-            if name == self._name:
-                there = True
+            if name == ours:
+                if self._skips:
+                    return
+                head.remove(ours)
                 break
-        if there and self._exists == "skip":
-            return
-        lines = self._lines(exchange) if callable(self._lines) else self._lines
-        if there and self._exists == "override":
-            head.remove(self._name)
-        head.headers += lines
+        head.headers += self._lines
 
 
-def _made_by(name: bytes, function: _Function) -> Callable[[Exchange], RawHeaders]:
+class _AppendOnResponse:
+    """Lines that are known beforehand, beside whatever there is."""
+
+    def __init__(self, lines: RawHeaders) -> None:
+        self._lines = lines
+
+    def on_response(self, exchange: Exchange) -> None:
+        head = exchange.shared.response
+        if head is not None:
+            head.headers += self._lines
+
+
+_OnRequest: TypeAlias = _MakeOnRequest | _ReplaceOnRequest
+_OnResponse: TypeAlias = _MakeOnResponse | _SetOnResponse | _AppendOnResponse
+
+
+def _made_by(name: bytes, function: _Function) -> _Make:
     """The line a function makes of an exchange, or none."""
 
     def lines(exchange: Exchange) -> RawHeaders:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from apim_middleware.errors import ConfigError
 from apim_middleware.protocols import Change, Clock, Hit, Limit, Tally
@@ -13,6 +13,9 @@ from apim_middleware.stores.counts.fixed import Calendar, Fixed, Lifetime
 from apim_middleware.stores.counts.log import Log
 from apim_middleware.stores.counts.room import Room
 from apim_middleware.stores.counts.sliding import Sliding
+
+Again: TypeAlias = Callable[[str], tuple[int, int] | None]
+"""Counts one more hit the short way, where there is one."""
 
 
 class MemoryCounters:
@@ -37,7 +40,7 @@ class MemoryCounters:
     *Buckets* that were corrected are as if the units had been taken out or put back just now.
     A window that never ends gives nothing back, whatever the algorithm.
 
-    At most ``max_keys`` entries are kept, one for each key in each window that still counts (of a log, one more for
+    At most ``max_keys`` entries are kept, one for each key that still counts under a limit (of a log, one more for
     each 256 bytes). When there is no room for a new key, entries that no longer count make room, then those that used
     the smallest part of their quota, the newest first; keys that used all of theirs come last, and any key of a window
     that never ends after them. ``evicted`` says how many entries were lost that way. Limits are expected to be few: one
@@ -49,7 +52,7 @@ class MemoryCounters:
         if max_keys < 1:
             raise ConfigError("MemoryCounters", "max_keys", f"{max_keys} is not at least 1", "Give a positive number")
         self._monotonic: Callable[[], float] = clock.monotonic if clock else time.monotonic
-        self._room = Room(max_keys, clock.now if clock else time.time)
+        self._room = Room(max_keys, self._monotonic, clock.now if clock else time.time)
         self._books = self._room.books
 
     def __len__(self) -> int:
@@ -61,13 +64,18 @@ class MemoryCounters:
         """How many entries that still counted had to make room for others."""
         return self._room.evicted
 
-    def hit_one(self, key: str, limit: Limit, cost: int) -> Tally:
-        """Count one hit if its limit allows it: ``hit_now`` without the lists."""
+    def hit_one(self, key: str, limit: Limit, cost: int) -> tuple[Tally, Again]:
+        """Count one hit if its limit allows it, and give the short way to count the next ones of this limit.
+
+        The short way counts one more unit of a key that was counted before and has more left, as most hits are. It
+        gives the units left and the whole seconds until all are there again, a window at most; for any other hit None,
+        and nothing is counted: that one comes here, and gets the short way anew.
+        """
         now = self._monotonic()
         book = self._books.get(limit)
         if book is None or now >= book.due:
             book = self._open(limit, now)
-        return book.take(key, cost, now)
+        return book.take(key, cost, now), book.again
 
     def hit_now(self, hits: Sequence[tuple[str, Limit, int]]) -> list[Tally]:
         """Count all hits if every limit allows it; one tally for each, in order."""

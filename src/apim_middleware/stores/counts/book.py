@@ -1,5 +1,6 @@
 """What every book does: keep a mark for each key, and find room for a new one."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, Generic, TypeVar
@@ -20,19 +21,27 @@ new = tuple.__new__
 class Book(ABC, Generic[Mark]):
     """What was counted under one limit. Hits of a book that is ``due`` must wait for its ``turn``."""
 
-    __slots__ = ("counts", "due", "quota", "room", "shards", "window")
+    __slots__ = ("clock", "counts", "due", "quota", "room", "shards", "window")
 
     due: float
 
     def __init__(self, limit: Limit, room: Room) -> None:
         """Open the book, with nothing in it; its turn comes next."""
         self.quota, self.window = limit.quota, limit.window
-        self.room, self.shards = room, room.shards
+        self.room, self.shards, self.clock = room, room.shards, room.clock
         self.counts: Counts = room.fresh()
 
     @abstractmethod
     def turn(self, now: float) -> None:
         """Begin the window that runs now."""
+
+    @abstractmethod
+    def again(self, key: str) -> tuple[int, int] | None:
+        """Count one more unit of a key that was counted before and has more left, as nearly every hit is.
+
+        Gives the units left and the whole seconds until all are there again, a window of them at most; None for any
+        other hit, which is not counted and left to ``take``.
+        """
 
     @abstractmethod
     def take(self, key: str, cost: int, now: float) -> Tally:
@@ -57,6 +66,13 @@ class Book(ABC, Generic[Mark]):
     @abstractmethod
     def parts(self, shard: int, now: float) -> Iterable[Part]:
         """Everything counted in a shard, newest first."""
+
+    def close(self) -> None:
+        """Count nothing any more, for whoever still has this book, and keep nothing."""
+        self.due = -math.inf
+        for counts in self.all():
+            self.room.discard(counts)
+            counts.clear()
 
     def all(self) -> Iterable[Counts]:
         """Everything counted, newest first."""

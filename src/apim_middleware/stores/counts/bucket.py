@@ -38,6 +38,24 @@ class Bucket(Aging[int]):
             self.origin = now
         super().turn(now)
 
+    def again(self, key: str) -> tuple[int, int] | None:
+        """Count one more unit of a key that was counted before and has more left."""
+        now = self.clock()
+        if now >= self.due:
+            return None
+        counts = self.counts[hash(key) % self.shards]
+        full = counts.get(key)
+        if full is None:
+            return None
+        tick = floor((now - self.origin) * self.rate)
+        lacking = full - tick + self.unit if full > tick else self.unit
+        remaining = (self.capacity - lacking) // self.unit
+        if remaining < 1:
+            return None
+        counts[key] = tick + lacking
+        seconds = self._seconds(lacking)
+        return remaining, ceil(seconds if seconds < self.window else self.window)
+
     def take(self, key: str, cost: int, now: float) -> Tally:
         """Count the hit if there is room for it."""
         shard = hash(key) % self.shards

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from math import floor
+from math import ceil, floor
 
 from apim_middleware.protocols import Limit, Tally
 from apim_middleware.stores.calendars import period_of
@@ -13,12 +13,12 @@ from apim_middleware.stores.counts.room import Part, Room
 class Fixed(Book[int]):
     """Keeps the units that each key used in the window that runs."""
 
-    __slots__ = ("begin", "end", "since", "start")
+    __slots__ = ("begin", "end", "longest", "since", "start")
 
     def __init__(self, limit: Limit, room: Room) -> None:
         """Open the book."""
         super().__init__(limit, room)
-        self.begin = -math.inf
+        self.begin, self.longest = -math.inf, limit.window
         self.start = limit.start % limit.window if limit.start else 0.0  # small, for the sake of the last digits
 
     def turn(self, now: float) -> None:
@@ -37,6 +37,19 @@ class Fixed(Book[int]):
         """When the window begins and ends that is the clock's at this time."""
         number = floor((wall - self.start) / self.window)
         return self.start + number * self.window, self.start + (number + 1) * self.window
+
+    def again(self, key: str) -> tuple[int, int] | None:
+        """Count one more unit of a key that was counted before and has more left."""
+        now = self.clock()
+        if now >= self.due:
+            return None
+        counts = self.counts[hash(key) % self.shards]
+        used = counts.get(key)
+        if used is None or used >= self.quota - 1:
+            return None
+        counts[key] = used = used + 1
+        left = self.end - now
+        return self.quota - used, ceil(left if left < self.longest else self.longest)
 
     def take(self, key: str, cost: int, now: float) -> Tally:
         """Count the hit if there is room for it."""
@@ -93,7 +106,7 @@ class Calendar(Fixed):
     def __init__(self, limit: Limit, room: Room) -> None:
         """Open the book. Raises ValueError for a calendar that nobody knows."""
         super().__init__(limit, room)
-        self.calendar = limit.calendar
+        self.calendar, self.longest = limit.calendar, math.inf
 
     def around(self, wall: float) -> tuple[float, float]:
         """When the period begins and ends that is the calendar's at this time."""
@@ -108,6 +121,9 @@ class Lifetime(Fixed):
     def turn(self, now: float) -> None:
         """Begin for good."""
         self.since, self.end, self.due = -math.inf, math.inf, math.inf
+
+    def again(self, key: str) -> None:
+        """Nothing: there is no time to tell."""
 
     def parts(self, shard: int, now: float) -> Iterable[Part]:
         """Everything counted in a shard, as if all of the quota had been used, and then what was."""

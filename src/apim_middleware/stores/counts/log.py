@@ -8,6 +8,7 @@ import math
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
+from math import ceil
 from struct import Struct
 
 from apim_middleware.protocols import Limit, Tally
@@ -85,12 +86,27 @@ def _moments(log: bytes) -> "memoryview[float]":
 class Log(Aging[bytes]):
     """Keeps a log for each key."""
 
-    __slots__ = ("nearest",)
+    __slots__ = ("nearest", "seconds")
 
     def __init__(self, limit: Limit, room: Room) -> None:
         """Open the book."""
         super().__init__(limit, room, limit.window)
-        self.nearest = limit.window / _EXACT
+        self.nearest, self.seconds = limit.window / _EXACT, ceil(limit.window)
+
+    def again(self, key: str) -> tuple[int, int] | None:
+        """Count one more unit of a key that was counted before and has more left."""
+        now = self.clock()
+        if now >= self.due:
+            return None
+        log: bytes | None = self.counts[hash(key) % self.shards].get(key)
+        if log is None:
+            return None
+        log = still_counting(log, now - self.window + GRAIN)
+        remaining = self.quota - units_of(log) - 1
+        if remaining < 1:
+            return None
+        self.put(key, with_units(log, 1, now, self.nearest), now)
+        return remaining, self.seconds
 
     def take(self, key: str, cost: int, now: float) -> Tally:
         """Count the hit if there is room for it."""

@@ -38,11 +38,11 @@ NOTHING: dict[str, Any] = {}
 class Room:
     """Room for so many entries, divided evenly among the shards."""
 
-    __slots__ = ("_admitted", "_most_books", "_size", "_waste", "books", "evicted", "shards", "wall")
+    __slots__ = ("_admitted", "_most_books", "_size", "_waste", "books", "clock", "evicted", "shards", "wall")
 
-    def __init__(self, max_keys: int, wall: Callable[[], float]) -> None:
-        """Have room for so many; ``wall`` is the clock that windows are aligned to."""
-        self.wall = wall
+    def __init__(self, max_keys: int, clock: Callable[[], float], wall: Callable[[], float]) -> None:
+        """Have room for so many; ``clock`` never goes back, ``wall`` is the one that windows are aligned to."""
+        self.clock, self.wall = clock, wall
         # An odd number of shards: keys in one shard then differ in the low bits of their hash, which dicts go by.
         self.shards = max(max_keys // _SHARD, 1) - 1 | 1
         self.books: dict[Limit, Book[Any]] = {}
@@ -82,16 +82,12 @@ class Room:
         if len(self.books) >= self._most_books:
             first = next(iter(self.books))
             self.evicted += sum(map(len, chain.from_iterable(self.books[first].all())))
-            self._close(first)
+            self.books.pop(first).close()
         self.books[limit] = book
 
     def held(self, shard: int) -> int:
         """How many entries are in a shard."""
         return sum(book.held(shard) for book in self.books.values())
-
-    def _close(self, limit: Limit) -> None:
-        for counts in self.books.pop(limit).all():
-            self.discard(counts)
 
     def _sweep(self) -> None:
         last = self._waste[-1]
@@ -103,7 +99,7 @@ class Room:
     def _make_room(self, shard: int, now: float) -> None:
         for limit, book in list(self.books.items()):
             if book.over(now):
-                self._close(limit)
+                self.books.pop(limit).close()
         while (held := self.held(shard)) >= self._size:
             self._evict(shard, now)
         self._admitted[shard] = held

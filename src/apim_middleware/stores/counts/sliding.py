@@ -2,33 +2,58 @@
 
 import math
 from collections.abc import Iterable
-from math import floor
+from math import ceil, floor
 
 from apim_middleware.protocols import Limit, Tally
 from apim_middleware.stores.counts.book import GRAIN, Book, new
 from apim_middleware.stores.counts.room import Counts, Part, Room
-from apim_middleware.stores.fading import (
-    FIRST,
-    FIRST_MOMENT,
-    MOMENTS,
-    UNITS,
-    corrected,
-    mark_of,
-    moment_of,
-    still_counting,
-)
+from apim_middleware.stores.fading import MOMENTS, UNITS, corrected, mark_of, moment_of, still_counting
+
+_BEFORE, _UNITS_BEFORE = 104, 104 + UNITS
+"""How far the mark of the window before, and its units, are shifted to the left: above that of the window that runs."""
+
+_THIS = (1 << _BEFORE) - 1
+"""Where the mark of the window that runs stands."""
+
+_ONE, _COUNT = 1 << UNITS, _THIS >> UNITS
+"""One unit in a mark, and where its units stand once they are shifted to the right."""
+
+_MOST = 2**62
+"""Units that are kept of a window, whatever is told: there is always room for more of them."""
+
+_ALL_BUT_LAST = ~MOMENTS
+"""What stays of a mark when units are used once more: all but the last moment."""
+
+UNUSED = mark_of(0, MOMENTS)
+"""The mark of a window in which nothing was used so far."""
+
+
+def _used(marks: int, units: int, moment: int) -> int:
+    """The marks with so many units more, used in this window at a moment."""
+    if not marks >> UNITS & _COUNT:
+        marks += mark_of(0, moment) - UNUSED
+    return (marks & _ALL_BUT_LAST) + (units << UNITS) + moment
+
+
+def _corrected(mark: int, units: int) -> int:
+    """The mark of one window with so many units more, or (below 0) fewer, as far as they fit."""
+    return corrected(mark, min(units, _MOST - (mark >> UNITS)))
 
 
 class Sliding(Book[int]):
-    """Keeps one mark for each key in each window: the units, and where in it the first and the last were used."""
+    """Keeps two marks for each key as one number, so that one look finds both: of this window and of the one before.
 
-    __slots__ = ("before", "began", "end", "scale")
+    A key that is asked for in a new window moves there. What nobody asks for is dropped with its window, as it is.
+    """
+
+    __slots__ = ("before", "began", "end", "scale", "seconds")
 
     def __init__(self, limit: Limit, room: Room) -> None:
         """Open the book."""
         super().__init__(limit, room)
+        self.quota = min(limit.quota, _MOST)
         self.before: Counts = room.fresh()
-        self.scale = MOMENTS / limit.window
+        self.scale, self.seconds = MOMENTS / limit.window, ceil(limit.window)
         self.end = self.due = -math.inf
 
     def turn(self, now: float) -> None:
@@ -42,6 +67,25 @@ class Sliding(Book[int]):
         self.counts, self.due = self.room.fresh(), self.end - GRAIN
         self.began = self.due - self.window
 
+    def again(self, key: str) -> tuple[int, int] | None:
+        """Count one more unit of a key that was counted before and has more left."""
+        now = self.clock()
+        if now >= self.due:
+            return None
+        moment = int((now - self.began) * self.scale)
+        counts = self.counts[hash(key) % self.shards]
+        mark = counts.get(key)
+        if mark is None or moment < mark & MOMENTS:  # which is later than any while nothing was used
+            return None
+        mark = (mark & _ALL_BUT_LAST) + _ONE + moment
+        remaining = self.quota - (mark >> UNITS)
+        if remaining < 1:  # none is left, or the mark of the window before is there too
+            remaining = self.quota - (mark >> UNITS & _COUNT) - still_counting(mark >> _BEFORE, moment + 1)
+            if remaining < 1:
+                return None
+        counts[key] = mark
+        return remaining, self.seconds
+
     def take(self, key: str, cost: int, now: float) -> Tally:
         """Count the hit if there is room for it."""
         moment = floor((now - self.began) * self.scale)  # _moment, written out
@@ -49,41 +93,67 @@ class Sliding(Book[int]):
             moment = 0
         shard = hash(key) % self.shards
         counts = self.counts[shard]
-        mark, before = counts.get(key), self.before[shard].get(key)
-        used = cost if mark is None else (mark >> UNITS) + cost
-        remaining = self.quota - used
-        if before is not None:
-            remaining -= still_counting(before, moment + 1)
+        marks = counts.get(key)
+        if marks is None:
+            marks, counts = self.recall(key, now), self.counts[shard]
+        remaining = self.quota - cost
+        if marks is not None:
+            remaining -= marks >> UNITS & _COUNT
+            if marks > _THIS:
+                remaining -= still_counting(marks >> _BEFORE, moment + 1)
         if remaining < 0 or not cost:
-            return self._tally(mark or 0, before or 0, cost, now, allowed=remaining >= 0)
-        if mark is None:
+            return self._tally(marks or UNUSED, cost, now, allowed=remaining >= 0)
+        if marks is None:
             counts = self.admit(key, now)
-            mark = moment << FIRST
-        counts[key] = mark = (used << UNITS) | (mark & FIRST_MOMENT) | moment
+        counts[key] = marks = _used(marks or UNUSED, cost, moment)
         if remaining < cost:
-            return self._tally(mark, before or 0, cost, now, allowed=True)
+            return self._tally(marks, cost, now, allowed=True)
         return new(Tally, (True, remaining, self.window, 0.0, now))
 
     def look(self, key: str, cost: int, now: float) -> Tally:
         """What ``take`` would say, counting nothing."""
-        shard = hash(key) % self.shards
-        mark, before = self.counts[shard].get(key, 0), self.before[shard].get(key, 0)
-        left = self.quota - (mark >> UNITS) - self._still(before, now)
-        return self._tally(mark, before, cost, now, allowed=left >= cost)
+        marks = self.mark(key, now) or UNUSED
+        left = self.quota - (marks >> UNITS & _COUNT) - self._still(marks >> _BEFORE, now)
+        return self._tally(marks, cost, now, allowed=left >= cost)
 
     def settle(self, key: str, units: int, counted: float, now: float) -> None:
         """Correct what was counted in the window that runs, or in the one before."""
-        shard = hash(key) % self.shards
+        marks = self.mark(key, now) or UNUSED
+        mark, before = marks & _THIS, marks >> _BEFORE
         if counted >= self.began:
-            self._correct(self.counts, key, units, self._moment(counted), now)
-        elif counted >= self.began - self.window and key in self.before[shard]:
-            self._correct(self.before, key, units, 0, now)
+            mark = _corrected(mark, units) if mark >> UNITS else mark_of(min(units, _MOST), self._moment(counted))
+        elif counted >= self.began - self.window and before:
+            before = _corrected(before, units)
+        if mark >> UNITS <= 0:
+            mark = UNUSED
+        if before or mark != UNUSED:
+            self.put(key, before << _BEFORE | mark, now)
+        else:
+            self.forget(key)
 
     def assign(self, key: str, units: int, now: float) -> None:
         """Count so many units used now, and nothing else."""
         self.forget(key)
         if units:
-            self.put(key, mark_of(units, self._moment(now)), now)
+            self.put(key, mark_of(min(units, _MOST), self._moment(now)), now)
+
+    def mark(self, key: str, now: float) -> int | None:
+        """What was kept of a key, in the window that runs from now on."""
+        marks: int | None = self.counts[hash(key) % self.shards].get(key)
+        return marks if marks is not None else self.recall(key, now)
+
+    def recall(self, key: str, now: float) -> int | None:
+        """What a key used in the window before, moved to the one that runs."""
+        shard = hash(key) % self.shards
+        found = self.before[shard].pop(key, None)
+        if found is None:
+            return None
+        self.room.leave(shard)
+        if not found >> UNITS & _COUNT:
+            return None
+        marks: int = (found & _THIS) << _BEFORE | UNUSED
+        self.put(key, marks, now)
+        return marks
 
     def over(self, now: float) -> bool:
         """Whether nothing here counts any more."""
@@ -96,22 +166,9 @@ class Sliding(Book[int]):
     def parts(self, shard: int, now: float) -> Iterable[Part]:
         """Everything counted in a shard, newest first."""
         counts, before, quota = self.counts[shard], self.before[shard], self.quota
-        fading = max((self.due - now) / self.window, 0.0) / quota
-        return (
-            (counts, [(mark >> UNITS) / quota for mark in counts.values()]),
-            (before, [(mark >> UNITS) * fading for mark in before.values()]),
-        )
-
-    def _correct(self, window: Counts, key: str, units: int, moment: int, now: float) -> None:
-        counts = window[hash(key) % self.shards]
-        mark = counts.get(key)
-        mark = corrected(mark, units) if mark is not None else mark_of(max(units, 0), moment)
-        if mark >> UNITS == 0:
-            self._drop(counts, key)
-        elif key in counts:
-            counts[key] = mark
-        else:
-            self.put(key, mark, now)
+        fading = max((self.due - now) / self.window, 0.0)
+        used = [((each >> UNITS & _COUNT) + (each >> _UNITS_BEFORE) * fading) / quota for each in counts.values()]
+        return (counts, used), (before, [(each >> UNITS & _COUNT) * fading / quota for each in before.values()])
 
     def _moment(self, now: float) -> int:
         moment = floor((now - self.began) * self.scale)
@@ -120,7 +177,8 @@ class Sliding(Book[int]):
     def _still(self, before: int, now: float) -> int:
         return still_counting(before, self._moment(now) + 1)
 
-    def _tally(self, mark: int, before: int, cost: int, now: float, *, allowed: bool) -> Tally:
+    def _tally(self, marks: int, cost: int, now: float, *, allowed: bool) -> Tally:
+        mark, before = marks & _THIS, marks >> _BEFORE
         used, still = mark >> UNITS, self._still(before, now)
         left = self.quota - used - still
         reset = self._until(mark, 0, now) if used else self._until(before, 0, now) - self.window if still else 0.0
