@@ -8,8 +8,8 @@ from tests.gateway.houses import Backend, Passes, get
 
 from apim_middleware.exchange import KEY, Exchange
 from apim_middleware.gateway import Gateway
-from apim_middleware.model import Api
-from apim_middleware.policy import Stack
+from apim_middleware.model import Api, Operation
+from apim_middleware.policy import Policy, Stack
 from apim_middleware.testing import Answer, call, connect, http_scope
 from apim_middleware.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -117,3 +117,43 @@ async def test_a_gateway_may_be_the_backend_of_another() -> None:
     assert backend.seen[0]["root_path"] == "/a/b"
     assert backend.seen[0]["exchange"].match.route.template == "/b/*"
     assert (await get(outer, "/a/c")).status == 404
+
+
+class Notes(Policy):
+    """Looks at what is told of a request on its way in and out."""
+
+    def __init__(self) -> None:
+        self.told: list[dict[str, object]] = []
+
+    def on_request(self, exchange: Exchange) -> None:
+        self.told.append({**exchange.attributes})
+
+    def on_response(self, exchange: Exchange) -> None:
+        self.told.append({**exchange.attributes})
+
+
+async def test_what_is_told_before_the_match_stays_beside_what_the_match_tells() -> None:
+    notes = Notes()
+    assert (await get(Stack(notes, Passes("outside"))(house(Backend())), "/a/x")).status == 200
+    assert notes.told[0] == {}
+    assert notes.told[1]["passed"] == ["outside"]
+    assert (notes.told[1]["http.route"], notes.told[1]["apim.api"]) == ("/a/*", "a")
+
+
+@pytest.mark.parametrize(("path", "route"), [("/a/b/x", "/b/*"), ("/a/nowhere", "/a/*")])
+async def test_a_match_further_in_is_told_beside_that_further_out(path: str, route: str) -> None:
+    """Where the gateway further in matches nothing, the route is the last that was found."""
+    notes = Notes()
+    inner = Gateway(apis=(Api("b", "/b", backend=Backend(), subscription_required=False),))
+    await get(Stack(notes)(house(inner)), path)
+    assert notes.told[1]["http.route"] == route
+
+
+async def test_a_request_is_told_its_own_route_by_a_plan_it_shares() -> None:
+    backend = Backend()
+    operations = (Operation("GET", "/x"), Operation("GET", "/y/{id}"))
+    app = Gateway(apis=(Api("a", "/a", backend=backend, operations=operations, subscription_required=False),))
+    for path in ("/a/x", "/a/y/1", "/a/x"):
+        await get(app, path)
+    assert [seen["exchange"].match.route.template for seen in backend.seen] == ["/a/x", "/a/y/{id}", "/a/x"]
+    assert [dict(seen["exchange"].parameters) for seen in backend.seen] == [{}, {"id": "1"}, {}]

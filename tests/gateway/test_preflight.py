@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import anyio.lowlevel
 import pytest
 from starlette.responses import Response
 from tests.gateway.houses import Backend, Passes, Subscribers, code, get
@@ -10,6 +11,7 @@ from apim_middleware.exchange import Exchange
 from apim_middleware.gateway import Gateway
 from apim_middleware.model import Api, Operation, Product
 from apim_middleware.policy import Policy
+from apim_middleware.stores.keys import KeyRecord, MemoryKeys
 from apim_middleware.types import ASGIApp
 
 pytestmark = pytest.mark.anyio
@@ -95,3 +97,30 @@ async def test_what_was_answered_was_not_refused() -> None:
     assert (await get(app, "/nowhere", ASKS, "OPTIONS")).status == 204
     assert (await get(app, "/nowhere")).status == 404
     assert seen == [None, "operation-not-found"]
+
+
+class Waits:
+    """A store of keys that has to be waited for."""
+
+    def __init__(self, keys: MemoryKeys) -> None:
+        self.keys = keys
+
+    async def find(self, digest: bytes) -> KeyRecord | None:
+        await anyio.lowlevel.checkpoint()
+        return self.keys.find(digest)
+
+
+async def test_a_preflight_comes_as_far_where_the_store_of_keys_is_waited_for() -> None:
+    subscribers, backend = Subscribers(), Backend()
+    lines = subscribers.add("one", api="*")
+    api = Api("a", "/a", backend=backend, policies=(Passes("first"),))
+    app = Gateway(apis=(api,), keys=Waits(subscribers.store))
+    refused = await get(app, "/a/x", ASKS, "OPTIONS")
+    assert (refused.status, code(refused), refused.all(b"x-passed")) == (401, "subscription-key-missing", [b"first"])
+    assert backend.seen == []
+    assert (await get(app, "/a/x", [*ASKS, *lines], "OPTIONS")).status == 200
+    answering = Gateway(
+        apis=(Api("a", "/a", backend=backend, policies=(AnswersPreflights(),)),), keys=Waits(subscribers.store)
+    )
+    assert (await get(answering, "/a/x", ASKS, "OPTIONS")).status == 204
+    assert len(backend.seen) == 1

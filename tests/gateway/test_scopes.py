@@ -1,5 +1,6 @@
 """Policies of wider scopes stand outside those of narrower ones, and each counts once in its scope."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from apim_middleware import by
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
 from apim_middleware.gateway import Gateway
-from apim_middleware.model import Api, Fragment, NamedValue, Operation, Product, Version, Versions
+from apim_middleware.model import Api, Deprecation, Fragment, NamedValue, Operation, Product, Version, Versions
 from apim_middleware.policies.cache import Cache
 from apim_middleware.policies.client import IPFilter
 from apim_middleware.policies.concurrency import LimitConcurrency
@@ -301,7 +302,31 @@ async def test_plans_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(2):
         for number in range(6):
             assert (await get(app, f"/s{number}/x", lines)).status == 200
-    editions = [edition for entry in app.compiled.entries for edition in entry.editions()]
-    assert sum(len(endpoint.plans) for edition in editions for endpoint in edition.endpoints) <= 3
+    assert sum(map(len, app.compiled._house.plans.of.values())) <= 3
     assert (await get(app, "/s0/x", lines)).status == 200
     assert (await get(app, "/s0/x", lines)).status == 429
+
+
+async def test_routes_make_room_and_are_told_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("apim_middleware.gateway._plans.MOST_PLANS", 3)
+    app, lines, _ = shops((), apis=6)
+    for _ in range(2):
+        for number in range(6):
+            assert (await get(app, f"/s{number}/x", lines)).status == 200
+    seen = [scope["exchange"].match.route for api in app.apis for scope in api.backend.seen]
+    assert [route.template for route in seen] == [f"/s{number}/x" for number in range(6) for _ in range(2)]
+    assert sum(map(len, app.compiled._house.routes.of.values())) <= 3
+
+
+async def test_operations_share_a_plan_unless_policies_stand_between() -> None:
+    own = Passes("own")
+    operations = (Operation("GET", "/x"), Operation("GET", "/y"), Operation("GET", "/z", policies=(own,)))
+    ending = Operation("GET", "/over", deprecation=Deprecation(since=datetime(2026, 1, 1, tzinfo=UTC)))
+    api = Api("s", "/s", backend=Backend(), operations=(*operations, ending), subscription_required=False)
+    app = Gateway(apis=(api,))
+    answers = {name: await get(app, f"/s/{name}") for name in ("x", "y", "z", "over")}
+    assert len(app.compiled._house.plans.of[""]) == 3
+    assert {name: answer.all(b"x-passed") for name, answer in answers.items() if name != "over"} == {
+        "x": [], "y": [], "z": [b"own"],
+    }  # fmt: skip
+    assert [name for name, answer in answers.items() if answer.header(b"deprecation")] == ["over"]

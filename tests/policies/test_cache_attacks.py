@@ -9,9 +9,11 @@ from apim_middleware.env import Env
 from apim_middleware.exchange import Exchange
 from apim_middleware.identity import Principal
 from apim_middleware.policies.cache import Cache
-from apim_middleware.policy import Policy, Stack
+from apim_middleware.policy import Policy, Stack, ring
 from apim_middleware.testing import Answer, FakeClock, call
-from apim_middleware.types import ASGIApp, RawHeaders, Receive, Scope, Send
+from apim_middleware.types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
+
+from .caching import Guarded
 
 pytestmark = pytest.mark.anyio
 
@@ -143,3 +145,87 @@ async def test_a_certificate_in_a_field_is_a_credential(name: bytes) -> None:
     for value in (b"alice", b"bob"):
         assert (await call(cached, headers=[(name, value)])).body == value
     assert (await call(cached)).body == b"nobody"
+
+
+# What changes while a request is under way
+
+
+@pytest.mark.parametrize("sender", [[], [(b"authorization", b"Bearer alice")], [(b"cookie", b"alice")]])
+async def test_a_response_is_kept_for_what_the_request_said_here_whatever_the_app_makes_of_it(
+    guarded: Guarded, sender: RawHeaders
+) -> None:
+    """A locale that an app wrote into the header lines it was given chose who got its answer."""
+
+    async def translates(scope: Scope, receive: Receive, send: Send) -> None:
+        lines: RawHeaders = scope["headers"]
+        said = dict(lines)[b"accept-language"]
+        lines[:] = [line for line in lines if line[0] != b"accept-language"] + [(b"accept-language", b"en")]
+        head = [(b"cache-control", b"public, max-age=60"), (b"vary", b"accept-language")]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        await send({"type": "http.response.body", "body": b"in " + said})
+
+    app = guarded(translates)
+    for language in (b"de", b"en", b"de"):
+        answer = await call(app, headers=[(b"accept-language", language), *sender])
+        assert answer.body == b"in " + language
+
+
+@pytest.mark.parametrize("sender", [[], [(b"authorization", b"Bearer alice")]])
+async def test_a_body_nobody_announced_does_not_choose_what_others_get(guarded: Guarded, sender: RawHeaders) -> None:
+    app = guarded(says_who([(b"cache-control", b"public, max-age=60")]))
+    answer = await call(app, headers=sender, http_version="2", body=b"EVIL")
+    assert answer.header(b"cache-status") == b"apim;fwd=uri-miss;detail=body-unknown"
+
+
+class Visitor:
+    """A user as some middlewares have them: an object from the beginning, that somebody logs in with later."""
+
+    is_authenticated = False
+
+
+async def test_whoever_logs_in_with_the_request_itself_keeps_the_answer(guarded: Guarded) -> None:
+    async def logs_in(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["user"].is_authenticated = True
+        scope["user"] = None
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"your secret"})
+
+    cache = Cache(ttl=60, collapse=None)
+    app = guarded(logs_in, cache)
+    for _ in range(2):
+        answer = await call(app, user=Visitor())
+        assert answer.header(b"cache-status") == b"apim;fwd=uri-miss;detail=principal"
+
+
+@pytest.mark.parametrize("name", [b"", b"authorization", b"cookie"])
+async def test_nobody_waits_for_a_response_that_is_over(clock: FakeClock, name: bytes) -> None:
+    """Somebody who logged in meanwhile, or was known all along: their response is for them, and over for all."""
+
+    async def logs_in(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["user"].is_authenticated = True
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"your secret"})
+
+    env, policy = Env(clock=clock), Cache(ttl=60)
+    keeper = policy.bind(env)
+    await call(ring(policy, keeper, logs_in, env), headers=[(name, b"alice")] if name else [], user=Visitor())
+    assert keeper._flights == {}
+
+
+async def test_what_a_client_of_the_cache_makes_of_an_answer_is_not_what_others_get(guarded: Guarded) -> None:
+    async def marks(scope: Scope, receive: Receive, send: Send) -> None:
+        async def mark(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["status"] = 418
+                message["headers"].append((b"x-secret-of", b"alice"))
+            elif message["type"] == "http.response.body":
+                message["body"] = b"for alice"
+            await send(message)
+
+        await inner(scope, receive, mark)
+
+    inner = guarded(says_who([(b"cache-control", b"max-age=60")]))
+    for _ in range(2):
+        await call(marks)
+    answer = await call(inner)
+    assert (answer.status, answer.body, answer.all(b"x-secret-of")) == (200, b"the same for all", [b"nobody"])

@@ -211,6 +211,16 @@ def test_keys_can_be_told_to_go() -> None:
     assert [shelf.find(key, 0.0) is None for key in ("/a/1", "/a/2", "/b/1")] == [True, True, False]
 
 
+def test_things_are_found_in_two_steps_as_in_one() -> None:
+    shelf: Shelf[str, Thing] = Shelf(1_000)
+    shelf.clear()
+    shelf.keep("key", Thing(10), 0.0)
+    slot = shelf.slot_of("key")
+    assert slot is not None
+    assert [shelf.use(slot, now) for now in (99.0, 100.0)] == [Thing(10), None]
+    assert (shelf.slot_of("key"), len(shelf)) == (None, 0)
+
+
 def test_cleared_it_is_as_new() -> None:
     shelf: Shelf[int, Thing] = Shelf(1_000)
     filled(shelf, range(300))

@@ -45,10 +45,12 @@ class RemoteKeeper(Keeper):
 
     async def on_request(self, exchange: Exchange) -> ASGIApp | None:
         """Answer from the store if there is something that may answer."""
-        asked = self._asked(exchange)
-        if asked is None:
+        fields = exchange.index()
+        wished = self._wished(exchange, fields)
+        if wished is None:
             return None
-        asked.lease = None
+        key = self._key(exchange, fields[b"host"])
+        asked = Asked(*self._noted(exchange, key, self.monotonic()), wished)
         try:
             asked.generation, asked.page = await self._pages.find(*asked.key)
             await self._soften(asked)
@@ -57,10 +59,11 @@ class RemoteKeeper(Keeper):
                 raise Refusal(503, "cache-unavailable", "The response cache cannot be asked at the moment.") from error
             self._bypass(exchange, asked.wished)
             return None
+        asked.started = self.monotonic()
         if asked.page is not None:
             answer = self._answer(exchange, asked, asked.page, self._time())
         else:
-            answer = self._miss(exchange, asked, "uri-miss")
+            answer = self._miss(exchange, asked)
         going_on = answer is None and exchange.state.get(self) is asked
         if going_on and asked.flight_key is not None and self._flights.get(asked.flight_key) is asked:
             return await self._lead(exchange, asked)
@@ -76,7 +79,7 @@ class RemoteKeeper(Keeper):
         if stored is None:
             return None
         self._end_flight(asked, whole=False)  # who waits here will look for it too
-        return self._stored_answer(exchange, asked, stored, self._time())
+        return self._stored_answer(exchange, asked.key, asked.wished, stored, self._time())
 
     # one of several processes
 
@@ -190,7 +193,7 @@ class RemoteKeeper(Keeper):
 
     def on_end(self, exchange: Exchange) -> None:
         """Whatever became of the response, nothing of it is on its way any more."""
-        asked = exchange.state.get(self)
+        asked = exchange.state.pop(self, None)
         if not isinstance(asked, Asked):
             return
         whole = False

@@ -1,9 +1,10 @@
 """Requests under way: who asks the app for all, who waits for whom, and who takes over."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from apim_middleware._caching.answers import Answer, answer_to
+from apim_middleware._caching.answers import answer, answer_to
 from apim_middleware._caching.asking import Asked
 from apim_middleware._caching.detached import Detached
 from apim_middleware._caching.flights import Flight, Led
@@ -136,8 +137,8 @@ class Flying(Judging):
     def given(self, exchange: Exchange, asked: Asked, flight: Flight, stored: Stored, *, collapsed: bool) -> ASGIApp:
         """A stored response that the app has confirmed, or that stands in for its failure."""
         status, headers, body = answer_to(exchange, stored)
-        headers.append((b"age", b"%d" % max(0, self._time() - stored.born)))
         said = flight.status if flight.status not in (0, status) else None
         reason = flight.reason if isinstance(flight, Detached) else None
-        headers.append(self.told(asked, reason, collapsed=collapsed or not flight.status, status=said))
-        return Answer(status, headers, body)
+        age = b"age", b"%d" % max(0, self._time() - stored.born)
+        told = self.told(asked, reason, collapsed=collapsed or not flight.status, status=said)
+        return partial(answer, status, [*headers, age, told], body)

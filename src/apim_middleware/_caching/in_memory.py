@@ -1,13 +1,19 @@
 """The response cache in the memory of the process, which never waits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
-from apim_middleware._caching.asking import Asked
-from apim_middleware._caching.keeper import Keeper
+from apim_middleware._caching.answers import answer
+from apim_middleware._caching.asking import TELLING, Asked, Key
+from apim_middleware._caching.keeper import STATUS, Keeper
 from apim_middleware._caching.marks import Place, softened
-from apim_middleware._caching.pages import Owners, Page, Stored
+from apim_middleware._caching.pages import Page, Stored
 from apim_middleware._caching.rules import Caching
-from apim_middleware._http.targets import Resource
+from apim_middleware._http.cache_control import ANYTHING, Wishes
+from apim_middleware._http.freshness import unfit
+from apim_middleware._http.headers import NAME
+from apim_middleware._http.keeping import TO_CACHES
+from apim_middleware._http.targets import resource_of
 from apim_middleware.env import Env
 from apim_middleware.exchange import Exchange
 from apim_middleware.stores.entries import Shelf
@@ -21,35 +27,79 @@ class MemoryKeeper(Keeper):
         """Begin with nothing."""
         super().__init__(policy, env, env.clock.monotonic)
         self._versioned = self._owned
-        self._shelf: Shelf[tuple[Resource, Owners], Page] = Shelf(policy.max_bytes)
+        self._shelf: Shelf[Key, Page] = Shelf(policy.max_bytes)
         self._told_evicted = 0
+        self._refines = self._owned or self._rewrites
+        self._minds_authorization = self._ownership.minds_authorization
+        self._authorized = self._unkept("uri-miss", "authorization")
 
     def on_request(self, exchange: Exchange) -> ASGIApp | None:
         """Answer from memory if there is something that may answer."""
-        asked = self._asked(exchange)
-        if asked is None:
+        scope, fields = exchange.scope, exchange.index()
+        if scope.get("method") != "GET" or b"host" not in fields or not TELLING.isdisjoint(fields):
+            return self._look(exchange, fields)
+        if self._refines or exchange.shared.match is not None:
+            key = self._key(exchange, fields[b"host"])
+        else:
+            key = resource_of(scope, fields[b"host"]), ()
+        now, page = self._time(), None
+        slot = self._shelf.slot_of(key)
+        if slot is not None:
+            page = self._shelf.use(slot, now)
+            stored = None if page is None else page.choose(scope["headers"])
+            if stored is not None and stored.for_all and now < stored.fresh and not self._shows_key:
+                exchange.shared.attributes[STATUS] = "hit"
+                self._hits += 1
+                told = self._hit(int(now - stored.born), int(stored.fresh - now))
+                return partial(answer, stored.status, [*stored.headers, *told], stored.body)
+        elif self._minds_authorization and b"authorization" in fields:  # what comes is hardly for others
+            self._misses += 1
+            exchange.shared.attributes[STATUS] = "uri-miss"
+            exchange.state[self] = self._noted(exchange, key, now)
             return None
-        now = self._time()
-        page = self._shelf.find(asked.key, now)
-        if page is not None:
-            return self._answer(exchange, asked, page, now)
-        return self._miss(exchange, asked, "uri-miss")
+        return self._closely(exchange, key, ANYTHING, page, now)
+
+    def _look(self, exchange: Exchange, fields: Mapping[bytes, bytes]) -> ASGIApp | None:
+        """Answer a request that may ask something in particular."""
+        wished = self._wished(exchange, fields)
+        if wished is None:
+            return None
+        key, now = self._key(exchange, fields[b"host"]), self._time()
+        page = self._shelf.find(key, now)
+        stored = None if page is None else page.choose(exchange.scope["headers"])
+        if stored is not None and stored.for_all and not unfit(wished, now - stored.born, stored.fresh - stored.born):
+            return self._stored_answer(exchange, key, wished, stored, now)
+        return self._closely(exchange, key, wished, page, now)
+
+    def _closely(self, exchange: Exchange, key: Key, wished: Wishes, page: Page | None, now: float) -> ASGIApp | None:
+        """Answer a request of which all must be known."""
+        asked = Asked(*self._noted(exchange, key, now), wished)
+        return self._miss(exchange, asked) if page is None else self._answer(exchange, asked, page, now)
 
     def on_response(self, exchange: Exchange) -> Tap | None:
         """Copy what may be kept; take away what was changed."""
-        asked, head = exchange.state.get(self), exchange.shared.response
+        asked, head = exchange.state.pop(self, None), exchange.shared.response
         if asked is None or head is None:
             return None
+        if isinstance(asked, tuple):  # what was noted, and no more
+            if TO_CACHES.isdisjoint(map(NAME, head.headers)):
+                head.headers.append(self._authorized)
+                return None
+            asked = Asked(*asked)
+        exchange.state[self] = asked
         if isinstance(asked, Asked):
-            return self._record(exchange, asked, head)
+            tap = self._record(exchange, asked, head)
+            if tap is None:  # there is nothing left to end
+                del exchange.state[self]
+            return tap
         for resource in self._passed(asked, head):
             self._shelf.drop((resource, ()))  # what has owners is told by its version: nobody can find it all
         return None
 
     def on_end(self, exchange: Exchange) -> None:
         """Keep what passed whole; nothing of it is on its way any more."""
-        asked = exchange.state.get(self)
-        if asked is None or (asked.recording is None and asked.flight_key is None):
+        asked = exchange.state.pop(self, None)
+        if asked is None or not isinstance(asked, Asked) or (asked.recording is None and asked.flight_key is None):
             return
         whole, recording = False, asked.recording
         if recording is not None:
@@ -114,10 +164,10 @@ class MemoryKeeper(Keeper):
         else:
             self._shelf.clear()
 
-    def _soften(self, meant: Callable[[tuple[Resource, Owners]], bool], tag: bytes | None = None) -> None:
-        found: list[tuple[Resource, Owners]] = []
+    def _soften(self, meant: Callable[[Key], bool], tag: bytes | None = None) -> None:
+        found: list[Key] = []
 
-        def note(key: tuple[Resource, Owners]) -> bool:
+        def note(key: Key) -> bool:
             if meant(key):
                 found.append(key)
             return False

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from apim_middleware._caching.asking import Asked
+from apim_middleware._caching.asking import Asked, Key
 from apim_middleware._caching.marks import route_in
 from apim_middleware._caching.ownership import Ownership
 from apim_middleware._caching.pages import Page, Stored, Variants
@@ -15,6 +15,7 @@ from apim_middleware._http.cache_control import parse_directives
 from apim_middleware._http.cache_status import keyed, passed_on
 from apim_middleware._http.cache_validation import freshened, has_validator
 from apim_middleware._http.credentials import CREDENTIALS
+from apim_middleware._http.headers import NAME
 from apim_middleware._http.keeping import TAGS, Keeping, judge, kept_fields, selection
 from apim_middleware.env import Env
 from apim_middleware.exchange import Exchange, ResponseHead
@@ -56,6 +57,8 @@ class Judging(ABC):
     def judged(self, exchange: Exchange, asked: Asked, head: ResponseHead) -> Keeping | str:
         """How the response may be kept, or why not."""
         verdict = self._verdict(exchange, asked, head.status, head.headers)
+        if isinstance(verdict, Keeping) and not asked.body_is_known(exchange):
+            return "body-unknown"
         return "too-large" if isinstance(verdict, Keeping) and not self._room.fits(head.headers) else verdict
 
     def _verdict(self, exchange: Exchange, asked: Asked, status: int, headers: RawHeaders) -> Keeping | str:
@@ -88,7 +91,7 @@ class Judging(ABC):
 
     def strip(self, head: ResponseHead) -> None:
         """Keep back from clients what a response shows, unless they may know."""
-        if not (self._terms.show_tags or TAGS.isdisjoint([name for name, _ in head.headers])):
+        if not (TAGS.isdisjoint(map(NAME, head.headers)) or self._terms.show_tags):
             head.headers = [pair for pair in head.headers if pair[0] not in TAGS]
 
     def told(
@@ -96,12 +99,12 @@ class Judging(ABC):
     ) -> tuple[bytes, bytes]:
         """The line that says what happened."""
         member = passed_on(self._name, asked.fwd, outcome, status=status, collapsed=collapsed)
-        return b"cache-status", member + self._key(asked)
+        return b"cache-status", member + self._shown(asked.key)
 
-    def _key(self, asked: Asked) -> bytes:
+    def _shown(self, key: Key) -> bytes:
         if not self._shows_key:
             return b""
-        scheme, host, root, path, raw, query = asked.key[0]
+        host, (scheme, root, path, raw, query) = key[0]
         return keyed(scheme, host, raw or (root + path).encode("latin-1", "replace"), query)
 
     # what is kept

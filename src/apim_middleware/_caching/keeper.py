@@ -1,9 +1,11 @@
 """The hooks of the response cache, all but where pages are kept."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from typing import TypeAlias
 
-from apim_middleware._caching.answers import Answer, answer_to
-from apim_middleware._caching.asking import TELLING, Asked, Passing, beyond_the_key
+from apim_middleware._caching.answers import answer, answer_to
+from apim_middleware._caching.asking import TELLING, Asked, Key, Noted, Passing, beyond_the_key
 from apim_middleware._caching.detached import Detached
 from apim_middleware._caching.flights import Led
 from apim_middleware._caching.flying import Flying
@@ -14,18 +16,28 @@ from apim_middleware._caching.waiting import Waiting
 from apim_middleware._http.cache_control import ANYTHING, Wishes, wishes
 from apim_middleware._http.cache_status import answered, passed_on
 from apim_middleware._http.cache_validation import has_validator
+from apim_middleware._http.client_certificate import is_shown
 from apim_middleware._http.credentials import CREDENTIALS
 from apim_middleware._http.freshness import unfit
-from apim_middleware._http.keeping import selection
+from apim_middleware._http.headers import NAME
+from apim_middleware._http.keeping import TO_CACHES, Keeping, selection
 from apim_middleware._http.targets import SAFE, Resource, changed_with, resource_of
 from apim_middleware._loops import running_loop
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange, ResponseHead
-from apim_middleware.types import ASGIApp, Tap
+from apim_middleware.match import Match
+from apim_middleware.types import ASGIApp, Scope, Tap
 
 STATUS = "apim.cache.status"
 """The attribute of the exchange that says what the cache did: ``hit``, or why the request went on (RFC 9211 §2.2)."""
+
+_REMEMBERED = 1024
+
+_NOTHING_SAID = Wishes()
+"""What a request wishes that asks something in particular, but not of caches: a part, or whether it has changed."""
+
+Line: TypeAlias = tuple[bytes, bytes]
 
 
 def not_in_cache() -> Refusal:
@@ -44,7 +56,7 @@ class Keeper(Flying, Purgeable):
         self._policy, self.place, self.policy = policy, env.place, policy
         self._query = policy.query
         self._rewrites, self._heeds = bool(self._query), not policy.ignore_request_directives
-        self._hit = answered(policy.name)
+        self._hit = lru_cache(maxsize=_REMEMBERED)(partial(_hit, answered(policy.name)))
         self._hits = self._misses = self._refreshed = self._stored = 0
 
     def figures(self) -> CacheFigures:
@@ -68,40 +80,64 @@ class Keeper(Flying, Purgeable):
     def _held(self) -> int:
         return 0
 
+    def _unkept(self, fwd: str, reason: str) -> Line:
+        """The line that says why a request went on, and why its response is not kept."""
+        return b"cache-status", passed_on(self._name, fwd, reason)
+
     # on the way in
 
-    def _asked(self, exchange: Exchange) -> Asked | None:
-        """What to look for, and what the request asks of a cache; None when the cache has no part in it."""
+    def _wished(self, exchange: Exchange, fields: Mapping[bytes, bytes]) -> Wishes | None:
+        """What the request asks of a cache; None when the cache has no part in it."""
         scope = exchange.scope
         if scope["type"] != "http":
             return None
-        fields = exchange.index()
         method, host = scope["method"], fields.get(b"host")
         if method != "GET" and method != "HEAD":
             self._send_on(exchange, Passing("method", changes=self._changes(exchange, method, host)))
             return None
-        if self._rewrites:
-            scope["query_string"] = self._query.of(scope.get("query_string", b""))
-        wished = ANYTHING
-        if not TELLING.isdisjoint(fields):
-            wished = self._wishes(exchange)
-        if host is None or (wished is not ANYTHING and beyond_the_key(fields)):
+        if method == "GET" and TELLING.isdisjoint(fields) and host is not None:
+            return ANYTHING
+        wished = self._wishes(exchange, fields)
+        if host is None or beyond_the_key(fields):
+            if self._rewrites:
+                self._rewrite(scope)
             self._bypass(exchange, wished)
             return None
-        owners = self._ownership.owners(exchange) if self._owned else ()
-        return Asked((_resource(exchange, host), owners), wished, self._versions.changes)
+        return wished
 
-    def _wishes(self, exchange: Exchange) -> Wishes:
-        if self._heeds:
+    def _key(self, exchange: Exchange, host: bytes) -> Key:
+        """What a response to the request is kept under."""
+        if self._rewrites:
+            self._rewrite(exchange.scope)
+        resource = resource_of(exchange.scope, host)
+        if exchange.shared.match is not None:
+            resource = _versioned(resource, exchange.shared.match)
+        return resource, self._ownership.owners(exchange) if self._owned else ()
+
+    def _rewrite(self, scope: Scope) -> None:
+        scope["query_string"] = self._query.of(scope.get("query_string", b""))
+
+    def _noted(self, exchange: Exchange, key: Key, now: float) -> Noted:
+        """The request as it is now."""
+        scope, shared = exchange.scope, exchange.shared
+        return (
+            key, now, self._versions.changes, tuple(scope["headers"]), scope.get("user"), is_shown(scope),
+            shared.principal, shared.subscription, shared.guards,
+        )  # fmt: skip
+
+    def _wishes(self, exchange: Exchange, fields: Mapping[bytes, bytes]) -> Wishes:
+        if self._heeds and (b"cache-control" in fields or b"pragma" in fields):
             return wishes(exchange.headers(b"cache-control"), exchange.headers(b"pragma"))
-        return Wishes()
+        return _NOTHING_SAID
 
     def _changes(self, exchange: Exchange, method: str, host: bytes | None) -> Resource | None:
         """The resource an unsafe request may change, as its responses are kept."""
         if host is None or method in SAFE:
             return None
-        resource = _resource(exchange, host)
-        return (*resource[:5], self._query.of(resource[5])) if self._rewrites else resource
+        scope = exchange.scope
+        if self._rewrites:
+            scope = {**scope, "query_string": self._query.of(scope.get("query_string", b""))}
+        return _versioned(resource_of(scope, host), exchange.shared.match)
 
     def _bypass(self, exchange: Exchange, wished: Wishes) -> None:
         if wished.only_if_cached:
@@ -114,53 +150,46 @@ class Keeper(Flying, Purgeable):
 
     def _answer(self, exchange: Exchange, asked: Asked, page: Page, now: float) -> ASGIApp | None:
         """The stored response if there is one that may be used; else the request goes on, and is remembered."""
-        stored = page.choose(exchange.scope["headers"])
+        stored = page.choose(asked.headers)
         if stored is None:
             return self._miss(exchange, asked, "vary-miss", page)
-        unusable = self._unusable(exchange, asked, stored, now)
+        unusable = self._unusable(asked, stored, now)
         if unusable is None:
-            return self._stored_answer(exchange, asked, stored, now)
+            return self._stored_answer(exchange, asked.key, asked.wished, stored, now)
         if unusable == "stale" or unusable == "request":
             return self._after_all(exchange, asked, stored, unusable, now)
-        return self._miss(exchange, asked, unusable, page)
+        return self._miss(exchange, asked, "request" if unusable == "credential" else unusable, page)
 
-    def _unusable(self, exchange: Exchange, asked: Asked, stored: Stored, now: float) -> str | None:
+    def _unusable(self, asked: Asked, stored: Stored, now: float) -> str | None:
         """Why a stored response does not answer this request; None when it does."""
         if stored.version is not None and not stored.version.current:
             return "uri-miss"
-        if stored.open_to is not CREDENTIALS:
-            asked.remember(exchange)
-            if not self._ownership.carried(asked) <= stored.open_to:
-                return "credential"
+        if stored.open_to is not CREDENTIALS and not self._ownership.carried(asked) <= stored.open_to:
+            return "credential"
         return unfit(asked.wished, now - stored.born, stored.fresh - stored.born)
 
     def _stored_answer(
-        self, exchange: Exchange, asked: Asked, stored: Stored, now: float, detail: bytes = b""
+        self, exchange: Exchange, key: Key, wished: Wishes, stored: Stored, now: float, detail: bytes = b""
     ) -> ASGIApp:
+        """A stored response, or what the request asks of it."""
         exchange.shared.attributes[STATUS] = "hit"
         self._hits += 1
-        if asked.wished is not ANYTHING or exchange.scope["method"] == "HEAD":
+        status, headers, body = stored.status, stored.headers, stored.body
+        if wished is not ANYTHING:
             status, headers, body = answer_to(exchange, stored)
-        else:
-            status, headers, body = stored.status, list(stored.headers), stored.body
-        told = self._hit % (stored.fresh - now)
-        if detail or self._shows_key:
-            told += self._key(asked) + detail
-        headers.append((b"age", b"%d" % max(0, now - stored.born)))
-        headers.append((b"cache-status", told))
-        return Answer(status, headers, body)
+        age, (name, told) = self._hit(int(now - stored.born), int(stored.fresh - now))
+        return partial(answer, status, [*headers, age, (name, told + self._shown(key) + detail)], body)
 
     # what is stale, or not fresh enough
 
     def _after_all(self, exchange: Exchange, asked: Asked, stored: Stored, unusable: str, now: float) -> ASGIApp | None:
         """A stored response that is stale, or that this request wants confirmed: given away, or asked about."""
-        asked.remember(exchange)
         wished, late = asked.wished, now - stored.fresh
         if unusable == "stale" and not stored.strict and self._heeds_nothing(wished):
             if late < wished.max_stale:
-                return self._stored_answer(exchange, asked, stored, now, b";detail=max-stale")
+                return self._stored_answer(exchange, asked.key, wished, stored, now, b";detail=max-stale")
             if late < stored.while_revalidate and self._refreshes(exchange, asked, stored):
-                return self._stored_answer(exchange, asked, stored, now, b";detail=stale-while-revalidate")
+                return self._stored_answer(exchange, asked.key, wished, stored, now, b";detail=stale-while-revalidate")
         if wished.only_if_cached:
             raise not_in_cache()
         if self._may_ask(exchange, asked) and (unusable == "stale" or has_validator(stored.headers)):
@@ -175,17 +204,17 @@ class Keeper(Flying, Purgeable):
         """Whether the app can be asked by ourselves, for this request and others."""
         scope = exchange.scope
         plain = scope["method"] == "GET" and exchange.header(b"range") is None
-        return plain and not asked.wished.no_store and self._can_ask(exchange)
+        return plain and not asked.wished.no_store and self._can_ask(exchange, asked)
 
-    def _can_ask(self, exchange: Exchange) -> bool:
+    def _can_ask(self, exchange: Exchange, asked: Asked) -> bool:
         """Whether a request of our own can be made of this one."""
-        return self._inner is not None and running_loop() is not None and _body_is_known(exchange)
+        return self._inner is not None and running_loop() is not None and asked.body_is_known(exchange)
 
     def _refreshes(self, exchange: Exchange, asked: Asked, stored: Stored) -> bool:
         """See that the app is asked anew, once, while the stale response is given away."""
-        if asked.wished.no_store or not self._can_ask(exchange):
+        if asked.wished.no_store or not self._can_ask(exchange, asked):
             return False
-        asked.lead(self._flight_key(asked, stored))
+        asked.flight_key = self._flight_key(asked, stored)
         if asked.flight_key not in self._flights:
             asked.stale = stored
             self._launch(Detached(self, exchange, asked, refreshes=True), asked.flight_key)
@@ -199,7 +228,7 @@ class Keeper(Flying, Purgeable):
         exchange.shared.attributes[STATUS] = unusable
         self._misses += 1
         collapses = unusable == "stale" and self._patience is not None
-        asked.lead(self._flight_key(asked, stored) if collapses else None)
+        asked.flight_key = self._flight_key(asked, stored) if collapses else None
         asked.stale = stored
         if collapses:
             waiting = self._join(exchange, asked)
@@ -212,22 +241,20 @@ class Keeper(Flying, Purgeable):
 
     # what is not there
 
-    def _miss(self, exchange: Exchange, asked: Asked, fwd: str, page: Page | None = None) -> ASGIApp | None:
+    def _miss(
+        self, exchange: Exchange, asked: Asked, fwd: str = "uri-miss", page: Page | None = None
+    ) -> ASGIApp | None:
         """Let the request go on, remembered if its response may be kept, or wait for one like it."""
-        if fwd == "credential":
-            fwd = "request"
         self._misses += 1
-        wished, scope = asked.wished, exchange.scope
-        if wished is not ANYTHING or scope["method"] != "GET" or scope.get("http_version", "1.1")[:1] > "1":
-            going = self._going_past(exchange, wished, fwd)
+        if asked.wished is not ANYTHING:
+            going = self._going_past(exchange, asked.wished, fwd)
             if going is not None:
                 self._send_on(exchange, going)
                 return None
         exchange.shared.attributes[STATUS] = asked.fwd = fwd
-        asked.remember(exchange)
-        asked.started = self.monotonic()
-        asked.carrier = None if self._owned else self._ownership.carrier(asked)
-        if asked.carrier is None and wished is ANYTHING and self._patience is not None and self._is_plain(asked):
+        asked.carrier = self._ownership.carrier(exchange.index())
+        may_lead = asked.carrier is None and asked.wished is ANYTHING and self._patience is not None
+        if may_lead and not self._ownership.carried(asked) and asked.body_is_known(exchange):
             waiting = self._leads_or_waits(exchange, asked, page)
             if waiting is not None:
                 return waiting
@@ -239,7 +266,7 @@ class Keeper(Flying, Purgeable):
         key: object = asked.key
         if isinstance(page, Variants):
             key = (key, selection(page.selecting, asked.headers))
-        asked.lead(key)
+        asked.flight_key = key
         if self._flights.setdefault(key, asked) is asked:
             return None
         waiting = self._join(exchange, asked)
@@ -249,22 +276,13 @@ class Keeper(Flying, Purgeable):
 
     def _going_past(self, exchange: Exchange, wished: Wishes, fwd: str) -> Passing | None:
         """How the request goes on when its response is not to be kept, whatever it is."""
-        scope = exchange.scope
-        if wished is not ANYTHING:
-            if wished.only_if_cached:
-                raise not_in_cache()
-            if scope["method"] == "GET" and exchange.header(b"range") is not None:
-                return Passing("bypass" if fwd == "uri-miss" else fwd)
-        if scope["method"] == "HEAD":
+        if wished.only_if_cached:
+            raise not_in_cache()
+        if exchange.scope["method"] == "HEAD":
             return Passing(fwd)
-        if scope.get("http_version", "1.1")[:1] > "1" and exchange.header(b"content-length") is None:
-            return Passing(fwd, detail="body-unknown")  # HTTP/2 announces none (RFC 9113 §8.1)
+        if exchange.header(b"range") is not None:
+            return Passing("bypass" if fwd == "uri-miss" else fwd)
         return Passing(fwd, detail="request-no-store") if wished.no_store else None
-
-    def _is_plain(self, asked: Asked) -> bool:
-        """Whether nothing in the request speaks against giving its response to others, as far as that is known."""
-        nobody = asked.principal is None and asked.subscription is None and asked.user is None
-        return (nobody and not self._owned and not asked.certificate) or not self._ownership.carried(asked)
 
     # on the way out
 
@@ -281,18 +299,17 @@ class Keeper(Flying, Purgeable):
 
     def _record(self, exchange: Exchange, asked: Asked, head: ResponseHead) -> Tap | None:
         """Copy the body of the response if it is to be kept, and say in the head why not if it is not."""
-        reason = self._ownership.plain_reason(asked, exchange.shared, head)
-        if reason is not None:  # as for most requests of callers who say who they are
-            head.headers.append((b"cache-status", passed_on(self._name, asked.fwd, reason)))
-            return None
-        verdict = self.judged(exchange, asked, head)
-        self.strip(head)
+        if asked.carrier is not None and TO_CACHES.isdisjoint(map(NAME, head.headers)):
+            verdict: Keeping | str = asked.carrier  # as most responses to callers who say who they are
+        else:
+            verdict = self.judged(exchange, asked, head)
+            self.strip(head)
         if isinstance(verdict, str):
-            head.headers.append((b"cache-status", passed_on(self._name, asked.fwd, verdict)))
+            head.headers.append(self._unkept(asked.fwd, verdict))
             if asked.flight_key is not None:
                 self._end_flight(asked, reason=verdict)
             return None
-        head.headers.append((b"cache-status", passed_on(self._name, asked.fwd, "stored") + self._key(asked)))
+        head.headers.append(self.told(asked, "stored", collapsed=False))
         recording = asked.recording = self.recording(verdict, head.status, exchange)
         if self._unshared:
             self._unshared.pop(asked.flight_key or asked.key, None)
@@ -301,15 +318,14 @@ class Keeper(Flying, Purgeable):
         return recording.tap
 
 
-def _body_is_known(exchange: Exchange) -> bool:
-    """Whether a request is known to have no body; over HTTP/2 it need not say (RFC 9113 §8.1)."""
-    return exchange.scope.get("http_version", "1.1")[:1] <= "1" or exchange.header(b"content-length") is not None
-
-
-def _resource(exchange: Exchange, host: bytes) -> Resource:
-    """What the request is for: of versions of an API one, however it was named, for rules may leave the name out."""
-    resource, match = resource_of(exchange.scope, host), exchange.shared.match
+def _versioned(resource: Resource, match: Match | None) -> Resource:
+    """Of versions of an API one, however it was named, for rules may leave the name out."""
     if match is None or not match.route.version:
         return resource
-    scheme, name, root, path, raw, query = resource
-    return scheme, name, f"{root}\0{match.route.version}", path, raw, query
+    host, (scheme, root, path, raw, query) = resource
+    return host, (scheme, f"{root}\0{match.route.version}", path, raw, query)
+
+
+def _hit(member: bytes, age: int, ttl: int) -> tuple[Line, Line]:
+    """The lines that tell of a stored response: the same ones for all of its age."""
+    return (b"age", b"%d" % max(0, age)), (b"cache-status", b"%b%d" % (member, ttl))

@@ -30,7 +30,7 @@ class Place(NamedTuple):
 
     def holds(self, resource: Resource) -> bool:
         """Whether a resource is it, or below it."""
-        scheme, host, _, path, _, query = resource
+        host, (scheme, _, path, _, query) = resource
         if (scheme, host.decode("latin-1").lower()) != (self.scheme, self.host):
             return False
         if self.query is None:
@@ -73,7 +73,7 @@ def route_in(scope: Scope) -> tuple[bytes, ...]:
 
 def names_of(resource: Resource, tags: Iterable[bytes]) -> list[tuple[str | bytes, ...]]:
     """Everything that a response to this resource goes by."""
-    scheme, host, _, path, _, query = resource
+    host, (scheme, _, path, _, query) = resource
     name = host.decode("latin-1").lower()
     parents: list[tuple[str | bytes, ...]] = []
     at = 0

@@ -1,12 +1,13 @@
 """Whom a response belongs to."""
 
+from collections.abc import Mapping
+
 from apim_middleware import by
 from apim_middleware._caching.asking import Asked
 from apim_middleware._caching.pages import Owners
 from apim_middleware._caching.rules import Caching
 from apim_middleware._http.credentials import CARRIED, CREDENTIALS, Credential, carried_in
-from apim_middleware._http.keeping import TO_CACHES
-from apim_middleware.exchange import Exchange, ResponseHead, Shared
+from apim_middleware.exchange import Exchange
 from apim_middleware.stores.keys import ISSUER
 
 _PRINCIPAL: frozenset[Credential] = frozenset({"principal"})
@@ -29,17 +30,39 @@ class Ownership:
         self.keys = policy.keys
         self._covered = [_NOTHING.union(*(_COVERED.get(need, _NOTHING) for need in by.needs(key))) for key in self.keys]
         self._minded = CREDENTIALS.difference(policy.regardless_of)
+        self._left = self._minded.difference(*self._covered)  # where there is an owner by every key
+        self.minds_authorization = not self.keys and "authorization" in self._minded
+        """Whether Authorization tells whoever sends it from others, whatever else is known of them."""
 
     def owners(self, exchange: Exchange) -> Owners:
         """What the keys say of this request."""
         return tuple([key(exchange) for key in self.keys])
 
+    def carrier(self, fields: Mapping[bytes, bytes]) -> Credential | None:
+        """A credential that came in a field and matters, found at a glance; None when it takes a closer look."""
+        if self.minds_authorization and b"authorization" in fields:
+            return "authorization"
+        if not self.keys and not CARRIED.harmless.issuperset(fields):
+            for name in fields:
+                carried = CARRIED[name]
+                if carried in self._minded:
+                    return carried
+        return None
+
     def carried(self, asked: Asked) -> frozenset[Credential]:
         """The credentials of the request that could make the response one for this caller only."""
+        if asked.carried is None:
+            asked.carried = self._carried(asked)
+        user = asked.user  # who may log in meanwhile
+        return asked.carried if user is None or user is asked.principal else asked.carried | self.named(user)
+
+    def _carried(self, asked: Asked) -> frozenset[Credential]:
+        if not self._left and None not in asked.key[1]:
+            return _NOTHING
         found = carried_in(asked.headers)
         if asked.certificate:
             found |= _CERTIFICATE
-        principal, subscription, user = asked.principal, asked.subscription, asked.user
+        principal, subscription = asked.principal, asked.subscription
         is_key = False
         if subscription is not None:
             found |= _SUBSCRIPTION
@@ -53,25 +76,7 @@ class Ownership:
                 found -= covered
                 if is_key and "principal" in covered:
                     found -= _COVERED["subscription"]
-        found &= self._minded
-        return found if user is None or user is principal else found | self.named(user)
-
-    def carrier(self, asked: Asked) -> str | None:
-        """A credential that came in a header and matters, found at a glance."""
-        for name, _ in asked.headers:
-            credential = CARRIED[name]
-            if credential is not None and credential in self._minded:
-                return credential
-        return None
-
-    def plain_reason(self, asked: Asked, shared: Shared, head: ResponseHead) -> str | None:
-        """The credential that keeps a response from being kept, found at a glance; None when it takes a closer look."""
-        if asked.carrier is None or asked.principal is not shared.principal or asked.guards != shared.guards:
-            return None
-        for name, _ in head.headers:
-            if name in TO_CACHES:
-                return None
-        return asked.carrier
+        return found & self._minded
 
     def named(self, user: object) -> frozenset[Credential]:
         """The caller a middleware that is not ours has named, if any: keys do not know of that."""

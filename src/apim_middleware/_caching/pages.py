@@ -1,11 +1,11 @@
 """Stored responses: one for every request, or several that a request selects from."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from sys import getsizeof
 from typing import TypeAlias
 
 from apim_middleware._caching.versions import VERSION_SIZE, Version
-from apim_middleware._http.credentials import Credential
+from apim_middleware._http.credentials import CREDENTIALS, Credential
 from apim_middleware._http.keeping import selection
 from apim_middleware.stores.entries import PLACE
 
@@ -24,12 +24,13 @@ class Stored:
     It is kept ``until`` some later moment: ``while_revalidate`` and ``if_error`` say how many seconds past its time it
     may still be given away, unless it is ``strict``. ``received`` is the time of day it came, ``open_to`` the
     credentials a request for it may carry, ``selecting`` the request fields that chose it, ``tags`` what it shows,
-    and ``version`` the state of the resource it shows, where its keeper minds.
+    and ``version`` the state of the resource it shows, where its keeper minds. It is ``for_all`` when, while it is
+    fresh, nothing is to be asked about who wants it.
     """
 
     __slots__ = (
-        "body", "born", "fresh", "headers", "if_error", "open_to", "received", "selecting", "size", "status", "strict",
-        "tags", "until", "version", "while_revalidate",
+        "body", "born", "for_all", "fresh", "headers", "if_error", "open_to", "received", "selecting", "size", "status",
+        "strict", "tags", "until", "version", "while_revalidate",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +59,7 @@ class Stored:
         self.while_revalidate, self.if_error, self.strict = while_revalidate, if_error, strict
         self.open_to, self.selecting, self.tags = open_to, selecting, tags
         self.version = version
+        self.for_all = open_to is CREDENTIALS and version is None
         self.size = PLACE + _STORED + getsizeof(headers) + getsizeof(body) + weight(key)
         for name, value in headers:
             self.size += _PAIR + len(name) + len(value)
@@ -66,7 +68,7 @@ class Stored:
         if version is not None:
             self.size += VERSION_SIZE
 
-    def choose(self, headers: Iterable[tuple[bytes, bytes]]) -> "Stored | None":
+    def choose(self, headers: Sequence[tuple[bytes, bytes]]) -> "Stored | None":
         """The response for a request with these headers: this one, whatever they are."""
         return self
 
@@ -97,7 +99,7 @@ class Variants:
         """What they show, all together."""
         return tuple({tag for each in self.found.values() for tag in each.tags})
 
-    def choose(self, headers: Iterable[tuple[bytes, bytes]]) -> Stored | None:
+    def choose(self, headers: Sequence[tuple[bytes, bytes]]) -> Stored | None:
         """The response for a request with these headers, if there is one."""
         return self.found.get(selection(self.selecting, headers))
 

@@ -169,11 +169,13 @@ class SharedPages:
 
     def key(self, kind: str, resource: Resource, owners: Owners = (), generation: bytes = b"") -> bytes:
         """A key no other cache, resource or owner has."""
-        return self._space + fingerprint((kind, *resource, generation, *owners)).hex().encode()
+        host, (scheme, *rest) = resource
+        return self._space + fingerprint((kind, scheme, host, *rest, generation, *owners)).hex().encode()
 
     def lease_name(self, resource: Resource, owners: Owners, said: tuple[bytes | None, ...]) -> bytes:
         """The key of the lease for requests like one."""
-        return self._space + fingerprint(("lease", *resource, *owners, b"", *said)).hex().encode()
+        host, (scheme, *rest) = resource
+        return self._space + fingerprint(("lease", scheme, host, *rest, *owners, b"", *said)).hex().encode()
 
     def _trouble(self, problem: str, error: StoreError | None = None) -> None:
         """Count it, and say it once until the store is well again; not what the driver says, which may hold secrets."""

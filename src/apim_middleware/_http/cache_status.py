@@ -6,8 +6,8 @@ from apim_middleware._http.fields import Token, item
 
 
 def answered(name: str) -> bytes:
-    """The member for a stored response, with a ``%d`` for the seconds it is still fresh."""
-    return item(_own_name(name), {"hit": True}).replace("%", "%%").encode() + b";ttl=%d"
+    """The member for a stored response, but for the number of seconds it is still fresh."""
+    return item(_own_name(name), {"hit": True}).encode() + b";ttl="
 
 
 @lru_cache(maxsize=256)

@@ -26,6 +26,8 @@ def certificate(scope: Scope) -> bytes | None:
 
 def is_shown(scope: Scope) -> bool:
     """Whether the app could know the client by a certificate, be it one that we cannot read."""
+    if "extensions" not in scope and KEY not in scope:  # as for most requests
+        return False
     if scope.get(KEY) is not None:
         return True
     tls = (scope.get("extensions") or {}).get("tls")

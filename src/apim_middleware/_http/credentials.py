@@ -1,8 +1,10 @@
 """What in a request may tell one caller from another, so that the response may be for that caller only."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
+
+from apim_middleware._http.headers import NAME
 
 Credential: TypeAlias = Literal["authorization", "certificate", "cookie", "key", "principal", "subscription"]
 """What came in a field of the request, or was established from whatever came."""
@@ -30,10 +32,18 @@ _REMEMBERED = 2048
 class _Carried(dict[bytes, Credential | None]):
     """What each field name carries, worked out when it is first met; bounded, for callers invent names."""
 
+    def __init__(self) -> None:
+        """Begin with none met."""
+        self.harmless: set[bytes] = set()
+        """Those met that carry nothing."""
+
     def __missing__(self, name: bytes) -> Credential | None:
         if len(self) >= _REMEMBERED:
             self.clear()
+            self.harmless.clear()
         carried = self[name] = CARRIERS.get(name) or _by_name(name)
+        if carried is None:
+            self.harmless.add(name)
         return carried
 
 
@@ -46,7 +56,11 @@ def _by_name(name: bytes) -> Credential | None:
 CARRIED = _Carried()
 """The credential that comes in the field of a name, if any does."""
 
+_NONE: frozenset[Credential] = frozenset()
 
-def carried_in(lines: Iterable[tuple[bytes, bytes]]) -> frozenset[Credential]:
+
+def carried_in(lines: Sequence[tuple[bytes, bytes]]) -> frozenset[Credential]:
     """The credentials a request with these header lines carries."""
+    if CARRIED.harmless.issuperset(map(NAME, lines)):  # as those of most who do not say who they are
+        return _NONE
     return frozenset([carried for name, _ in lines if (carried := CARRIED[name]) is not None])

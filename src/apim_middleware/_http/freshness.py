@@ -104,4 +104,4 @@ def not_modified(
 
 def not_modified_fields(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[bytes, bytes], ...]:
     """The fields of a 304: those of the 200 but for the ones that describe its content (RFC 9110 §15.4.5)."""
-    return tuple(pair for pair in headers if pair[0] not in _OF_CONTENT)
+    return tuple([pair for pair in headers if pair[0] not in _OF_CONTENT])

@@ -103,19 +103,13 @@ def judge(
     """
     if status not in STATUSES and (status not in terms.statuses or terms.ttl is None is terms.fixed_ttl):
         return "status"
-    lines, kind, validated = [], b"", False
-    for line in headers:
-        name = line[0]
-        if name in TO_CACHES:
-            lines.append(line)
-        elif name == b"content-type":
-            kind = line[1]
-        elif name == b"etag" or name == b"last-modified":
-            validated = True
+    fields = dict(headers)
+    lines = [] if TO_CACHES.isdisjoint(fields) else [line for line in headers if line[0] in TO_CACHES]
+    validated = b"etag" in fields or b"last-modified" in fields
     said = _SILENCE if not lines else _said_before(tuple(lines)) if _are_usual(lines) else _said(lines, received)
     if said.reason is not None:
         return said.reason
-    if kind[:17].lower() == b"text/event-stream":
+    if fields.get(b"content-type", b"")[:17].lower() == b"text/event-stream":
         return "event-stream"
     if said.selecting is None:
         return "vary"
@@ -266,6 +260,7 @@ def kept_fields(headers: RawHeaders, directives: Directives) -> tuple[tuple[byte
 
 _NEGOTIATED = frozenset({b"accept", b"accept-charset", b"accept-encoding", b"accept-language"})
 _BLANKS = re.compile(rb"[ \t]*([,;=])[ \t]*")
+_SHORT = 128  # longer values are not remembered: who sends them chooses how much memory that takes
 
 
 def selecting_fields(vary: Sequence[bytes]) -> tuple[bytes, ...] | None:
@@ -278,10 +273,24 @@ def selecting_fields(vary: Sequence[bytes]) -> tuple[bytes, ...] | None:
     return tuple(sorted(names))
 
 
-def selection(names: Iterable[bytes], headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes | None, ...]:
+def selection(names: Iterable[bytes], headers: Sequence[tuple[bytes, bytes]]) -> tuple[bytes | None, ...]:
     """What a request says in these fields; absent and empty are different things."""
+    index = dict(headers)
+    if len(index) == len(headers):  # no name stands on two lines, as nearly always
+        return tuple([_said_once(name, index.get(name)) for name in names])
     lines = list(headers)
-    return tuple(_normalised(name, get_all(lines, name)) for name in names)
+    return tuple([_normalised(name, get_all(lines, name)) for name in names])
+
+
+def _said_once(name: bytes, value: bytes | None) -> bytes | None:
+    if value is None:
+        return None
+    return _normalised_before(name, value) if len(value) <= _SHORT else _normalised(name, [value])
+
+
+@lru_cache(maxsize=512)
+def _normalised_before(name: bytes, value: bytes) -> bytes | None:
+    return _normalised(name, [value])
 
 
 def _normalised(name: bytes, values: list[bytes]) -> bytes | None:

@@ -1,7 +1,6 @@
 """From the value of a gateway to its entries, editions and endpoints; what cannot work is refused here."""
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from apim_middleware.gateway._backends import Backends
 from apim_middleware.gateway._entries import Entry
 from apim_middleware.gateway._keys import Gate
 from apim_middleware.gateway._lifespan import nothing_behind
-from apim_middleware.gateway._plans import Edition, Endpoint, House
+from apim_middleware.gateway._plans import Edition, House
 from apim_middleware.gateway._scopes import Scope
 from apim_middleware.gateway._sites import Sites
 from apim_middleware.gateway._tries import Taken
@@ -33,6 +32,7 @@ class Building:
         self._gateway, self._env = gateway, env
         self._place = f"{env.place}/{gateway.name}" if env.place else gateway.name
         self._scopes: dict[str, list[tuple[tuple[Layer, ...], Scope]]] = {}
+        self._sets: dict[frozenset[str], frozenset[str]] = {}  # equal ones are one
         self._gates: dict[tuple[str | None, str | None, bool], Gate] = {}
         self._claims: dict[tuple[str, tuple[str, ...]], str] = {}
         self.backends = Backends(env, self._place)
@@ -40,8 +40,10 @@ class Building:
         self.sites: Sites[Entry] = Sites()
         self._products = self._by_api()
         self.entries = [self._entry(api) for api in gateway.apis]
+        for entry in self.entries:  # now, so that what every request looks at stands close together
+            self._claim(entry)
         for entry in self.entries:
-            _check(entry)
+            self._check(entry)
 
     def _scope(self, where: str, layers: tuple[Layer, ...], *, inherit: bool = True) -> Scope:
         """The scope of a place; equal ones, as those of revisions often are, are one."""
@@ -79,10 +81,10 @@ class Building:
             raise ConfigError(f"Api {api.name}", "", problem, "Leave it in one of them")
         strangers = bool(opened) or not api.subscription_required
         names = frozenset(product.name for product in products)
+        names = self._sets.setdefault(names, names)
         entry = Entry(api, names, opened[0] if opened else None, self._gate(api, strangers=strangers))
         for definition in definitions(api):
             entry.add(self._edition(definition))
-        self._claim(api, entry)
         return entry
 
     def _gate(self, api: Api, *, strangers: bool) -> Gate | None:
@@ -121,15 +123,15 @@ class Building:
         scope = None
         if operation.policies or not operation.inherit:
             scope = self._scope(where, operation.policies, inherit=operation.inherit)
-        endpoint = Endpoint(self.house, edition, operation, scope)
         try:
-            edition.add(endpoint)
+            edition.add(self.house, operation, scope)
         except Taken as error:
             problem = f"{operation.template!r} and {error.template!r} match the same requests ({operation.method})"
             raise ConfigError(f"Api {edition.definition.label}", "operations", problem, "Leave one of them") from None
 
-    def _claim(self, api: Api, entry: Entry) -> None:
+    def _claim(self, entry: Entry) -> None:
         """Where it begins is its own, and so is where each of its versions begins."""
+        api = entry.api
         versions = api.versions.versions if api.versions is not None and api.versions.by == "path" else ()
         beginnings = [api.segments, *((*api.segments, version.name) for version in versions)]
         for host in api.hosts or ("",):
@@ -140,23 +142,12 @@ class Building:
                     raise ConfigError(f"Api {api.name}", "path", problem, "Give one of them another path or host")
             self.sites.at(host).put(api.segments, entry)
 
-
-def _check(entry: Entry) -> None:
-    """Refuse plans whose policies cannot work in their order: one of each kind is looked at."""
-    for edition in entry.editions():
-        kinds = {endpoint.signature: endpoint for endpoint in edition.endpoints}
-        for product in _kinds_of_products(entry, edition):
-            told_apart = not entry.admits_strangers or (
-                product != entry.strangers and edition.endpoints[0].adds(product)
-            )
-            for endpoint in kinds.values():
-                endpoint.check(product, admitted=told_apart)
-
-
-def _kinds_of_products(entry: Entry, edition: Edition) -> Iterator[str]:
-    seen = set[object]()
-    for product in entry.contexts():
-        kind = product == entry.strangers, edition.endpoints[0].signature_of(product)
-        if kind not in seen:
-            seen.add(kind)
-            yield product
+    def _check(self, entry: Entry) -> None:
+        """Refuse plans whose policies cannot work in their order: one of each kind is looked at."""
+        products = {(each == entry.strangers, self.house.signature_of(each)): each for each in entry.contexts()}
+        for edition in entry.editions():
+            kinds = {approach.signature: approach for approach in edition.approaches.values()}
+            for product in products.values():
+                told_apart = product != entry.strangers and self.house.adds(product)
+                for approach in kinds.values():
+                    approach.check(product, admitted=told_apart or not entry.admits_strangers)

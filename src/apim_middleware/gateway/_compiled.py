@@ -1,7 +1,7 @@
 """A gateway compiled: immutable but for its plans; every request takes one way through it."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Awaitable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from apim_middleware._ring import refused
 from apim_middleware.conditions import routed_path
@@ -10,13 +10,23 @@ from apim_middleware.errors import Refusal
 from apim_middleware.exchange import KEY, Exchange
 from apim_middleware.gateway._building import Building
 from apim_middleware.gateway._entries import Entry
-from apim_middleware.gateway._plans import Edition, Endpoint, Guarded
+from apim_middleware.gateway._plans import Edition, Endpoint, Found, Guarded
+from apim_middleware.gateway._tries import Trie
 from apim_middleware.match import Match
 from apim_middleware.model import ANY, WEBSOCKET
 from apim_middleware.types import ASGIApp, Receive, Scope, Send
 
 if TYPE_CHECKING:
     from apim_middleware.gateway.app import Gateway
+
+Operations: TypeAlias = Trie[Endpoint] | Edition
+"""What finds the operation of a request."""
+
+_SLASH = [""]
+"""What is behind an API's path that ends with a slash."""
+
+_ODD = frozenset({"OPTIONS", WEBSOCKET})
+"""Methods that may mean something else than they say."""
 
 
 class Row(NamedTuple):
@@ -46,9 +56,12 @@ class Compiled:
         built = Building(gateway, env)
         self.entries, self.backends = built.entries, built.backends
         self._open = frozenset(each.name for each in gateway.products if not each.subscription_required)
-        self._house, self._sites = built.house, built.sites
+        self._house, self._sites, self._plans = built.house, built.sites, built.house.plans.of
         self._nothing = Match(built.house.nothing)
         self._scrub = env.scrub
+        self.ending = env.ending
+        """What is to be run when it serves no more."""
+
         self._tell_methods = gateway.unknown_method == 405
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,101 +70,106 @@ class Compiled:
         if exchange is not None:
             if exchange.scope is not scope:  # a layer between made one of its own, which is what the backend gets
                 exchange = Exchange(scope, exchange)
-            app = await self._choose(exchange)
-            await app(scope, receive, send)
+            await self._choose(exchange)(scope, receive, send)
             return
         exchange = scope[KEY] = Exchange(scope)
         try:
-            app = await self._choose(exchange)
-            await app(scope, receive, send)
+            await self._choose(exchange)(scope, receive, send)
         finally:
             scope.pop(KEY, None)
 
-    async def _choose(self, exchange: Exchange) -> ASGIApp:
+    def _choose(self, exchange: Exchange) -> ASGIApp:
         """Every policy in front of the backend, or in front of a refusal."""
         shared = exchange.shared
-        shared.match = self._nothing
         try:
             if not shared.clean:
                 exchange.scrubbed(*self._scrub(exchange.scope))
         except Refusal:
+            shared.matched(self._nothing)
             return self._house.refusing  # its rings look for themselves, and say so
         try:
-            entry, edition, match = self._matched(exchange)
-            scope, gate = exchange.scope, entry.gate
-            kind, query = scope["type"], scope.get("query_string", b"")
-            method = scope["method"] if kind == "http" else WEBSOCKET
-            endpoint = edition.find(method, match.segments, query)
-            if method == WEBSOCKET and kind == "http":  # a method of that name is no handshake
-                endpoint = None
-            declared = endpoint is not None and endpoint.operation.method == "OPTIONS"
-            if method == "OPTIONS" and not declared and (asked := _preflight(exchange)) is not None:
-                return await self._before_asking(exchange, entry, edition, endpoint, asked)
-            if endpoint is None:
-                raise self._not_there(edition, match, scope)
-            if gate is None:
-                product = entry.strangers
-            else:
-                product = await gate.context_later(exchange, entry) if gate.awaits else gate.context(exchange, entry)
-            app, match.route, attributes = endpoint.plan(product)
-            shared.attributes.update(attributes)
-            return app
+            return self._found(exchange)
         except Exception as error:
-            if shared.match is self._nothing:
-                shared.match = Match(self._house.nothing)
-            shared.match.refusal = refused(exchange, error)
-            shared.refusal = None  # nobody has said it yet: the policies of the gateway come first
-            return self._house.refusing
+            return self._refused(exchange, error)
 
-    def _matched(self, exchange: Exchange) -> tuple[Entry, Edition, Match]:
-        """The API and the edition of it that a request means. Raises Refusal."""
-        path = routed_path(exchange.scope)[1]
-        if path == "*":  # of OPTIONS: it means the server, and no API
-            raise _nowhere()
+    def _found(self, exchange: Exchange) -> ASGIApp:
+        """What a request takes that goes somewhere. Raises Refusal."""
+        scope, prefix = exchange.scope, None
+        path = routed_path(scope)[1] if scope.get("root_path") else scope["path"]
         segments = path.split("/")
-        for paths in self._sites.of(exchange.header(b"host")):
-            if (found := paths.find(segments)) is not None:
-                break
-        else:
+        found = self._sites.find(exchange, segments)
+        if found is None or path == "*":  # of OPTIONS: it means the server, and no API
             raise _nowhere()
         entry, taken, revision = found
-        edition, taken = entry.choose(exchange, segments, taken, revision)
+        operations = entry.only
+        if operations is None or revision:
+            operations, taken = entry.choose(exchange, segments, taken, revision)
+            prefix = "/".join(segments[:taken])
         behind = segments[taken:]
-        if behind == [""]:
+        if behind == _SLASH:
             behind = []
-        match = exchange.shared.match = Match(self._house.nothing, behind, "/".join(segments[:taken]))
-        return entry, edition, match
+        method = scope["method"] if scope["type"] == "http" else WEBSOCKET
+        query, gate = scope.get("query_string", b""), entry.gate
+        endpoint = operations.find(method, behind, query)
+        if method in _ODD or (gate is not None and gate.awaits):
+            return self._slowly(_Call(exchange, entry, operations, endpoint, behind, prefix), method)
+        if endpoint is None:
+            raise self._not_there(operations, behind, query)
+        product = entry.strangers if gate is None else gate.context(exchange, entry)
+        exchange.shared.matched(Found(endpoint, product, behind, prefix))
+        return self._plans[product].get(endpoint.approach) or endpoint.approach.plan(product)
 
-    async def _before_asking(
-        self, exchange: Exchange, entry: Entry, edition: Edition, endpoint: Endpoint | None, asked: str
-    ) -> ASGIApp:
+    def _refused(self, exchange: Exchange, error: Exception) -> ASGIApp:
+        match, shared = Match(self._house.nothing), exchange.shared
+        match.refusal = refused(exchange, error)
+        shared.refusal = None  # nobody has said it yet: the policies of the gateway come first
+        shared.matched(match)
+        return self._house.refusing
+
+    def _slowly(self, call: "_Call", method: str) -> ASGIApp:
+        """What a request takes of which more has to be known. Raises Refusal."""
+        endpoint, scope = call.endpoint, call.exchange.scope
+        declared = endpoint is not None and endpoint.operation.method == "OPTIONS"
+        if method == "OPTIONS" and not declared and (asked := _preflight(call.exchange)) is not None:
+            return self._later(call.exchange, self._before_asking(call, asked))
+        if endpoint is None or (method == WEBSOCKET and scope["type"] == "http"):  # of that name, but no handshake
+            raise self._not_there(call.operations, call.segments, call.query)
+        return self._later(call.exchange, call.identified(endpoint))
+
+    def _later(self, exchange: Exchange, choosing: Awaitable[ASGIApp]) -> ASGIApp:
+        """What waits until it is known what a request takes, and takes it."""
+
+        async def wait(scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                app = await choosing
+            except Exception as error:
+                app = self._refused(exchange, error)
+            await app(scope, receive, send)
+
+        return wait
+
+    async def _before_asking(self, call: "_Call", asked: str) -> ASGIApp:
         """A CORS preflight of a method: the policies of that are met, one of which may answer, but not the backend.
 
         Unless there is an operation for every method too, which who asks may call, and no policy of it would be left
         out: then the backend may answer as well.
         """
-        scope, match = exchange.scope, exchange.shared.match
-        assert match is not None  # noqa: S101 - made a moment ago
-        refusal = None
-        wanted = edition.find(asked, match.segments, scope.get("query_string", b""))
+        wanted, endpoint = call.find(asked), call.endpoint
         if wanted is None or asked == WEBSOCKET:
-            raise self._not_there(edition, match, scope)
-        product = entry.strangers
+            raise self._not_there(call.operations, call.segments, call.query)
+        product, refusal = call.entry.strangers, None
         try:
-            gate = entry.gate
-            if gate is not None:
-                product = await gate.context_later(exchange, entry) if gate.awaits else gate.context(exchange, entry)
+            product = await call.product()
         except Refusal as error:
             refusal = error
-        passed = refusal is None and endpoint is not None and wanted.covers(endpoint, product)
-        app, match.route, attributes = wanted.plan(product) if passed else wanted.plan_refusing(product)
-        exchange.shared.attributes.update(attributes)
-        match.refusal = None if passed else refusal or self._not_there(edition, match, scope)
-        return app
+        passed = refusal is None and endpoint is not None and wanted.approach.covers(endpoint.approach, product)
+        match = call.matched(wanted, product)
+        match.refusal = None if passed else refusal or self._not_there(call.operations, call.segments, call.query)
+        return wanted.approach.plan(product) if passed else wanted.approach.plan_refusing(product)
 
-    def _not_there(self, edition: Edition, match: Match, scope: Scope) -> Refusal:
+    def _not_there(self, operations: Operations, segments: Sequence[str], query: bytes) -> Refusal:
         if self._tell_methods:
-            allowed = edition.operations.allowed(match.segments, scope.get("query_string", b""))
+            allowed = operations.allowed(segments, query)
             if allowed:
                 allow = ", ".join(sorted(allowed - {ANY, WEBSOCKET}))
                 detail = "This operation has other methods."
@@ -168,7 +186,7 @@ class Compiled:
                         yield self._row(entry, endpoint, context)
 
     def _row(self, entry: Entry, endpoint: Endpoint, product: str) -> Row:
-        definition, route = endpoint.edition.definition, endpoint.route(product)
+        definition, route = endpoint.approach.edition.definition, endpoint.route(product)
         required = product not in self._open if product else entry.api.subscription_required
         return Row(
             api=route.api,
@@ -181,8 +199,45 @@ class Compiled:
             operation=route.operation,
             product=product,
             subscription_required=required,
-            layers=tuple(endpoint.layers(product)),
+            layers=tuple(endpoint.approach.layers(product)),
         )
+
+
+class _Call(NamedTuple):
+    """A request whose API is known, where that is not enough to go on at once."""
+
+    exchange: Exchange
+    entry: Entry
+    operations: Operations
+    endpoint: Endpoint | None
+    segments: Sequence[str]
+    prefix: str | None
+
+    @property
+    def query(self) -> bytes:
+        query: bytes = self.exchange.scope.get("query_string", b"")
+        return query
+
+    def find(self, method: str) -> Endpoint | None:
+        return self.operations.find(method, self.segments, self.query)
+
+    def matched(self, endpoint: Endpoint, product: str) -> Match:
+        match = Found(endpoint, product, self.segments, self.prefix)
+        self.exchange.shared.matched(match)
+        return match
+
+    async def product(self) -> str:
+        """In whose context it is made. Raises Refusal."""
+        exchange, entry, gate = self.exchange, self.entry, self.entry.gate
+        if gate is None:
+            return entry.strangers
+        return await gate.context_later(exchange, entry) if gate.awaits else gate.context(exchange, entry)
+
+    async def identified(self, endpoint: Endpoint) -> ASGIApp:
+        """What it takes once its caller is known."""
+        product = await self.product()
+        self.matched(endpoint, product)
+        return endpoint.approach.plan(product)
 
 
 def _preflight(exchange: Exchange) -> str | None:

@@ -5,8 +5,9 @@ from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
 from apim_middleware.gateway._hooks import links
 from apim_middleware.gateway._keys import Gate
-from apim_middleware.gateway._plans import Edition
+from apim_middleware.gateway._plans import Edition, Endpoint
 from apim_middleware.gateway._sites import revision_in
+from apim_middleware.gateway._tries import Trie
 from apim_middleware.identity import Subscription
 from apim_middleware.model import ANY, Api, Version
 
@@ -15,7 +16,7 @@ class Entry:
     """An API: its editions, the products it is in, and the gate its keys come through."""
 
     __slots__ = (
-        "_default", "_editions", "_only", "_parameter", "_retired", "_told_by", "admits_strangers", "api", "gate",
+        "_default", "_editions", "_parameter", "_retired", "_told_by", "admits_strangers", "api", "gate", "only",
         "products", "strangers",
     )  # fmt: skip
 
@@ -29,7 +30,9 @@ class Entry:
 
         self.strangers = open_product or ""
         self._editions: dict[str, dict[int, Edition]] = {}
-        self._only: Edition | None = None  # the current one, where there are no versions
+        self.only: Trie[Endpoint] | Edition | None = None
+        """The operations that are meant where no revision is named, if there are no versions."""
+
         versions = api.versions
         self._told_by = "" if versions is None else versions.by
         self._parameter = "" if versions is None else versions.parameter
@@ -45,7 +48,7 @@ class Entry:
             revisions[definition.revision] = edition
         if definition.current:
             revisions[0] = edition
-            self._only = None if self._told_by else edition
+            self.only = None if self._told_by else edition.found_in
 
     def editions(self) -> list[Edition]:
         """All of them."""
@@ -63,8 +66,6 @@ class Entry:
 
     def choose(self, exchange: Exchange, segments: list[str], taken: int, revision: int) -> tuple[Edition, int]:
         """The edition a request means, and how many segments of the path say so. Raises Refusal."""
-        if self._only is not None and not revision:
-            return self._only, taken
         if not self._told_by:
             return self._edition("", revision), taken
         asked: list[str] = []

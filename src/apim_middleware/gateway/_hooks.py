@@ -16,12 +16,16 @@ from apim_middleware.types import RawHeaders
 class Enter(Policy):
     """The path of an API ends here: what follows is mounted there."""
 
+    path: str
+    """The API's path, of requests that name it so."""
+
     def on_request(self, exchange: Exchange) -> None:
         """Tell those further in where they are mounted."""
         match = exchange.shared.match
-        if match is not None and match.prefix:
+        prefix = self.path if match is None or match.prefix is None else match.prefix
+        if prefix:
             scope = exchange.scope  # a root that the path does not begin with is none: it would hide ours
-            scope["root_path"] = routed_path(scope)[0] + match.prefix
+            scope["root_path"] = routed_path(scope)[0] + prefix
 
 
 @dataclass(frozen=True)

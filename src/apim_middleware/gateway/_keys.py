@@ -40,12 +40,17 @@ class Gate:
 
         Where strangers are let in, a key that does not open the API is as good as none.
         """
-        principal = exchange.shared.principal
+        shared = exchange.shared
+        principal = shared.principal
         try:
             self._ask(exchange)
         except Refusal as refusal:
             return self._without(refusal, api)
-        return self._judged(exchange, api, principal)
+        subscription = shared.subscription
+        if subscription is not None and (context := api.opened_by(subscription)) is not None:
+            shared.guards += 1
+            return context
+        return self._unopened(exchange, api, principal)
 
     async def context_later(self, exchange: Exchange, api: Opening) -> str:
         """The same where the store has to be waited for."""
@@ -54,7 +59,11 @@ class Gate:
             await self._ask(exchange)
         except Refusal as refusal:
             return self._without(refusal, api)
-        return self._judged(exchange, api, principal)
+        subscription = exchange.shared.subscription
+        if subscription is not None and (context := api.opened_by(subscription)) is not None:
+            exchange.shared.guards += 1
+            return context
+        return self._unopened(exchange, api, principal)
 
     def _without(self, refusal: Refusal, api: Opening) -> str:
         """Whether a bad key can be left out: not where the store is away, for it might bring stricter policies."""
@@ -62,15 +71,11 @@ class Gate:
             raise refusal
         return api.strangers
 
-    def _judged(self, exchange: Exchange, api: Opening, principal: Principal | None) -> str:
+    def _unopened(self, exchange: Exchange, api: Opening, principal: Principal | None) -> str:
+        """The context of those without a subscription that opens the API; whoever it was for is forgotten."""
         shared = exchange.shared
-        subscription = shared.subscription
-        if subscription is None:
+        if shared.subscription is None:
             return api.strangers
-        context = api.opened_by(subscription)
-        if context is not None:
-            shared.guards += 1
-            return context
         if not api.admits_strangers:
             raise self._invalid()
         shared.subscription = None

@@ -1,11 +1,12 @@
-"""Plans: for each operation and product one stack of every policy that stands in front of the backend.
+"""Plans: for each product one stack of every policy that stands in front of operations, and of the backend.
 
-They are compiled when the first request takes them, and the oldest make room where there are very many.
+They are compiled when the first request takes them, and the oldest make room where there are very many. Operations of
+an edition that have no policies of their own share them.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 from apim_middleware._ring import Seat
 from apim_middleware.env import Env
@@ -14,13 +15,16 @@ from apim_middleware.gateway._hooks import Admitted, Enter, Identified, Refuse, 
 from apim_middleware.gateway._problems import render_as_azure
 from apim_middleware.gateway._scopes import Scope, assemble
 from apim_middleware.gateway._tries import Trie
-from apim_middleware.match import Route
+from apim_middleware.match import Match, Route
 from apim_middleware.model import Definition, Deprecation, Operation
 from apim_middleware.policy import Policy, check_guards, check_needs
 from apim_middleware.types import ASGIApp, Layer
 
+K = TypeVar("K")
+T = TypeVar("T")
+
 MOST_PLANS = 20_000
-"""How many are kept at most; a plan is a few kilobytes."""
+"""How many are kept at most, and how many routes; a plan is a few kilobytes."""
 
 
 class Guarded(NamedTuple):
@@ -30,18 +34,10 @@ class Guarded(NamedTuple):
     layer: Layer
 
 
-class Plan(NamedTuple):
-    """What a request takes: the app with every policy in front, and what they are told of it."""
-
-    app: ASGIApp
-    route: Route
-    attributes: Mapping[str, str]
-
-
 class Edition:
     """One revision of an API or of one of its versions, with its scopes and operations."""
 
-    __slots__ = ("_wild", "backend", "definition", "endpoints", "operations", "path", "scopes")
+    __slots__ = ("_wild", "approaches", "backend", "definition", "endpoints", "operations", "path", "scopes")
 
     def __init__(self, definition: Definition, scopes: Sequence[Scope], path: str, backend: ASGIApp) -> None:
         """``scopes``: the narrowest first. ``path``: where callers find it, with a version that stands in the path."""
@@ -51,13 +47,24 @@ class Edition:
         self.backend = backend
         self.operations: Trie[Endpoint] = Trie()
         self.endpoints: list[Endpoint] = []
+        self.approaches: dict[tuple[Scope | None, Deprecation | None], Approach] = {}
         self._wild = False  # whether wildcards stand beside others
 
-    def add(self, endpoint: "Endpoint") -> None:
-        """One more operation. Raises Taken."""
-        self.operations.add(endpoint.operation.method, endpoint.operation.url_template, endpoint)
+    def add(self, house: "House", operation: Operation, scope: Scope | None) -> None:
+        """One more operation; ``scope`` where it has policies of its own or inherits none. Raises Taken."""
+        kind = scope, operation.deprecation
+        approach = self.approaches.get(kind)
+        if approach is None:
+            approach = self.approaches[kind] = Approach(house, self, *kind)
+        endpoint = Endpoint(approach, operation)
+        self.operations.add(endpoint)
         self.endpoints.append(endpoint)
         self._wild = self._wild or endpoint.is_wild != self.endpoints[0].is_wild
+
+    @property
+    def found_in(self) -> "Trie[Endpoint] | Edition":
+        """What finds its operations: where wildcards stand beside others, it has to look twice itself."""
+        return self if self._wild else self.operations
 
     def find(self, method: str, segments: Sequence[str], query: bytes) -> "Endpoint | None":
         """The operation of a request; a slash at the end does not make it that of a wildcard.
@@ -72,6 +79,29 @@ class Edition:
                 return meant
         return found
 
+    def allowed(self, segments: Sequence[str], query: bytes) -> set[str]:
+        """The methods that have an operation for this path."""
+        return self.operations.allowed(segments, query)
+
+
+class _Kept(Generic[K, T]):
+    """What is made once for each product and something else, ``MOST_PLANS`` of it: the oldest makes room.
+
+    All of it is in few dicts, which stand closer together than one for each operation would.
+    """
+
+    def __init__(self) -> None:
+        self.of: defaultdict[str, dict[K, T]] = defaultdict(dict)
+        self._order: deque[tuple[str, K]] = deque()
+
+    def put(self, product: str, key: K, what: T) -> T:
+        self.of[product][key] = what
+        self._order.append((product, key))
+        if len(self._order) > MOST_PLANS:
+            product, key = self._order.popleft()
+            self.of[product].pop(key, None)
+        return what
+
 
 class House:
     """What all plans of a gateway have in common."""
@@ -84,13 +114,19 @@ class House:
         self.render = self.nothing.render
         self.products: dict[str, Scope] = {}
         self.refusing = assemble([*scope.pieces, _own(Refuse())], _unreached, env.scrub)
-        self._plans: deque[Callable[[], object]] = deque()
+        self.plans: _Kept[Approach, ASGIApp] = _Kept()
+        self.plans_refusing: _Kept[Approach, ASGIApp] = _Kept()
+        self.routes: _Kept[Endpoint, Route] = _Kept()
 
-    def kept(self, forget: Callable[[], object]) -> None:
-        """One more plan is kept, and this forgets it."""
-        self._plans.append(forget)
-        if len(self._plans) > MOST_PLANS:
-            self._plans.popleft()()
+    def signature_of(self, product: str) -> object:
+        """Equal for products whose policies work in the same orders."""
+        scope = self.products.get(product)
+        return None if scope is None else scope.signature
+
+    def adds(self, product: str) -> bool:
+        """Whether a product has policies of its own, so that responses depend on the key."""
+        scope = self.products.get(product)
+        return scope is not None and bool(scope.layers)
 
     def check(self, scopes: Sequence[Scope], *, admitted: bool) -> None:
         """Refuse scopes, the narrowest first, whose policies cannot work in this order. Raises ConfigError."""
@@ -125,64 +161,88 @@ async def _unreached(scope: object, receive: object, send: object) -> None:
 class Endpoint:
     """An operation of an edition: where matching ends and plans begin."""
 
-    __slots__ = ("_house", "edition", "is_wild", "operation", "plans", "refusing", "scope")
+    __slots__ = ("approach", "is_wild", "operation")
 
-    def __init__(self, house: House, edition: Edition, operation: Operation, scope: Scope | None) -> None:
-        """``scope`` is that of the operation, where it has policies of its own or inherits none."""
-        self._house = house
-        self.edition = edition
+    def __init__(self, approach: "Approach", operation: Operation) -> None:
+        """``approach`` is what all operations with the same policies share."""
+        self.approach = approach
         self.operation = operation
         self.is_wild = operation.url_template.rest is not None
-        self.scope = scope
-        self.plans: dict[str, Plan] = {}
-        self.refusing: dict[str, Plan] = {}
 
-    def plan(self, product: str) -> Plan:
-        """Every policy in front of the backend, in the context of a product or of none (``""``)."""
-        return self.plans.get(product) or self._compile(product, self.plans, refusing=False)
-
-    def plan_refusing(self, product: str) -> Plan:
-        """Every policy in front of a refusal."""
-        return self.refusing.get(product) or self._compile(product, self.refusing, refusing=True)
-
-    def _compile(self, product: str, plans: dict[str, Plan], *, refusing: bool) -> Plan:
-        route = self.route(product)
-        plan = plans[product] = Plan(self._app(product, refusing=refusing), route, route.attributes)
-        self._house.kept(lambda: plans.pop(product, None))
-        return plan
+    def known_route(self, product: str) -> Route:
+        """What policies and traces are told, as it was told to others before."""
+        known = self.approach.house.routes
+        return known.of[product].get(self) or known.put(product, self, self.route(product))
 
     def route(self, product: str) -> Route:
         """What policies and traces are told of it, in the context of a product or of none (``""``)."""
-        definition, template = self.edition.definition, self.operation.template
+        edition, template = self.approach.edition, self.operation.template
+        definition = edition.definition
         return Route(
-            template=(self.edition.path + template.partition("?")[0]).removesuffix("/") or "/",
+            template=(edition.path + template.partition("?")[0]).removesuffix("/") or "/",
             api=definition.api.name,
             version="" if definition.version is None else definition.version.name,
             revision=definition.revision,
             operation=self.operation.name,
             product=product,
             shape=self.operation.url_template,
-            render=self._house.render,
+            render=self.approach.house.render,
         )
+
+
+class Found(Match):
+    """The operation of one request, in the context of a product; its route is looked up when somebody asks."""
+
+    __slots__ = ("_endpoint", "_product")
+
+    def __init__(self, endpoint: Endpoint, product: str, segments: Sequence[str], prefix: str | None) -> None:
+        """See ``Match``."""
+        self._route = self.refusal = None  # as Match does, with a call less for each request
+        self.segments = segments
+        self.prefix = prefix
+        self._endpoint = endpoint
+        self._product = product
+
+    def _looked_up(self) -> Route:
+        return self._endpoint.known_route(self._product)
+
+
+class Approach:
+    """What stands in front of operations of an edition that have the same policies: a plan for each product."""
+
+    __slots__ = ("_ending", "edition", "house", "scope")
+
+    def __init__(self, house: House, edition: Edition, scope: Scope | None, deprecation: Deprecation | None) -> None:
+        """``scope`` and ``deprecation`` are those of the operations, where they have any."""
+        definition = edition.definition
+        version = None if definition.version is None else definition.version.deprecation
+        self._ending = deprecation or version or definition.api.deprecation  # what ends first of all
+        self.house = house
+        self.edition = edition
+        self.scope = scope
+
+    def plan(self, product: str) -> ASGIApp:
+        """Every policy in front of the backend, in the context of a product or of none (``""``)."""
+        known = self.house.plans
+        return known.of[product].get(self) or known.put(product, self, self._app(product, refusing=False))
+
+    def plan_refusing(self, product: str) -> ASGIApp:
+        """Every policy in front of a refusal."""
+        known = self.house.plans_refusing
+        return known.of[product].get(self) or known.put(product, self, self._app(product, refusing=True))
 
     def _app(self, product: str, *, refusing: bool) -> ASGIApp:
         inner, outer = self._scopes(product)
-        ending = self._deprecation()
+        ending, enter = self._ending, Enter(self.edition.path)
         pieces = [piece for scope in reversed(outer) for piece in scope.pieces]
-        pieces += [_own(announcement(ending), Enter()) if ending else _own(Enter())]
+        pieces += [_own(announcement(ending), enter) if ending else _own(enter)]
         pieces += [piece for scope in reversed(inner) for piece in scope.pieces]
         versions = self.edition.definition.api.versions
         if versions is not None and versions.by == "header":  # caches further out must know
             pieces.append(_own(Varies(versions.parameter.lower().encode())))
         if refusing:
             pieces.append(_own(Refuse()))
-        return assemble(pieces, _unreached if refusing else self.edition.backend, self._house.env.scrub)
-
-    def _deprecation(self) -> Deprecation | None:
-        """What ends first of all: the operation, its version, or the whole API."""
-        definition = self.edition.definition
-        version = None if definition.version is None else definition.version.deprecation
-        return self.operation.deprecation or version or definition.api.deprecation
+        return assemble(pieces, _unreached if refusing else self.edition.backend, self.house.env.scrub)
 
     def _scopes(self, product: str) -> tuple[list[Scope], list[Scope]]:
         """The scopes of a plan, the narrowest first: those of the API and its parts, and those around it."""
@@ -191,12 +251,12 @@ class Endpoint:
             inner.append(scope)
             if not scope.inherit:
                 return inner, []
-        around = self._house.products.get(product)
+        around = self.house.products.get(product)
         if around is None:
-            return inner, [self._house.scope]
-        return inner, [around, self._house.scope] if around.inherit else [around]
+            return inner, [self.house.scope]
+        return inner, [around, self.house.scope] if around.inherit else [around]
 
-    def covers(self, other: "Endpoint", product: str) -> bool:
+    def covers(self, other: "Approach", product: str) -> bool:
         """Whether every scope in front of another operation stands in front of this one, too."""
         mine, others = self._scopes(product), other._scopes(product)
         return {*others[0], *others[1]} <= {*mine[0], *mine[1]}
@@ -206,20 +266,10 @@ class Endpoint:
         """Equal for operations of an edition whose policies work in the same orders."""
         return None if self.scope is None else self.scope.signature
 
-    def signature_of(self, product: str) -> object:
-        """Equal for products whose policies work in the same orders."""
-        scope = self._house.products.get(product)
-        return None if scope is None else scope.signature
-
-    def adds(self, product: str) -> bool:
-        """Whether a product has policies of its own, so that responses depend on the key."""
-        scope = self._house.products.get(product)
-        return scope is not None and bool(scope.layers)
-
     def check(self, product: str, *, admitted: bool) -> None:
         """Refuse policies that cannot work in this order. Raises ConfigError."""
         inner, outer = self._scopes(product)
-        self._house.check([*inner, *outer], admitted=admitted)
+        self.house.check([*inner, *outer], admitted=admitted)
 
     def layers(self, product: str) -> Iterator[Guarded]:
         """Every layer of a plan as it is written, outermost first."""

@@ -3,27 +3,29 @@
 from collections.abc import Iterable, Sequence
 from typing import Generic, TypeVar
 
+from apim_middleware.exchange import Exchange
+
 T = TypeVar("T")
 
 _REMEMBERED = 1024
 _MARK = ";rev="
 
 
-class Paths(Generic[T]):
-    """What begins at which path."""
+class Paths(dict[str, "Paths[T]"]):
+    """What begins at which path. What is below a path is one, too: a dict of the segments that go on from there."""
 
-    __slots__ = ("_below", "_here")
+    __slots__ = ("_here",)
 
     def __init__(self) -> None:
         """Begin with nothing."""
-        self._below: dict[str, Paths[T]] = {}
+        super().__init__()
         self._here: T | None = None
 
     def put(self, segments: Iterable[str], what: T) -> None:
         """Let something begin at a path."""
         node = self
         for segment in segments:
-            node = node._below.setdefault(segment, Paths())
+            node = node.setdefault(segment, Paths())
         node._here = what
 
     def find(self, segments: Sequence[str]) -> tuple[T, int, int] | None:
@@ -31,22 +33,24 @@ class Paths(Generic[T]):
 
         ``segments`` begins with the nothing before the first slash.
         """
-        node, found, taken = self, self._here, 1
-        for at in range(1, len(segments)):
-            child = node._below.get(segments[at])
+        node, found, at, taken = self, self._here, 1, 1
+        for segment in segments[1:]:
+            child = node.get(segment)
             if child is None:
-                if _MARK in segments[at] and (marked := node._marked(segments, at)) is not None:
+                if _MARK in segment and (marked := node._marked(segments, at)) is not None:
                     return marked
                 break
-            node = child
+            node, at = child, at + 1
             if node._here is not None:
-                found, taken = node._here, at + 1
+                found, taken = node._here, at
+                if not node:  # nothing begins further down
+                    break
         return None if found is None else (found, taken, 0)
 
     def _marked(self, segments: Sequence[str], at: int) -> tuple[T, int, int] | None:
         """What begins here under a segment that also says which revision is meant, unless more begins further down."""
         text, number = revision_in(segments[at])
-        node = self._below.get(text) if text else self if at == 1 else None
+        node = self.get(text) if text else self if at == 1 else None
         if not number or node is None or node._here is None or node._goes_on(segments, at + 1):
             return None
         return node._here, at + 1, number
@@ -55,7 +59,7 @@ class Paths(Generic[T]):
         """Whether something begins further down this path, marked or not: what is above it must not stand in for it."""
         node: Paths[T] | None = self
         for segment in segments[at:]:
-            node = node._below.get(revision_in(segment)[0]) if node is not None else None
+            node = node.get(revision_in(segment)[0]) if node is not None else None
             if node is not None and node._here is not None:
                 return True
         return False
@@ -82,7 +86,16 @@ class Sites(Generic[T]):
         """The paths of one host, of all below one (``*.example.com``), or of every host (``""``)."""
         return self._named.setdefault(host, Paths()) if host else self._every
 
-    def of(self, host: bytes | None) -> tuple[Paths[T], ...]:
+    def find(self, exchange: Exchange, segments: Sequence[str]) -> tuple[T, int, int] | None:
+        """What begins at the longest part of a path of the closest host; see ``Paths.find``."""
+        if not self._named:
+            return self._every.find(segments)
+        for paths in self._of(exchange.header(b"host")):
+            if (found := paths.find(segments)) is not None:
+                return found
+        return None
+
+    def _of(self, host: bytes | None) -> tuple[Paths[T], ...]:
         """Where to look for what a ``Host`` field names, the closest first."""
         found = self._remembered.get(host)
         if found is None:

@@ -121,6 +121,8 @@ class Trie(dict[str, "Trie[T]"]):
             number = node._numbers.get(method)
             if number is not None:
                 return node._leaves[number]
+            if (found := node._of(method, query)) is not None:
+                return found
         return self._search(segments, 0, lambda node: node._of(method, query))
 
     def allowed(self, segments: Sequence[str], query: bytes) -> set[str]:
@@ -139,18 +141,17 @@ class Trie(dict[str, "Trie[T]"]):
             if (found := take(self)) is not None:
                 return found
         else:
-            for child in self._ways(segments[at]):
-                if (found := child._search(segments, at + 1, take)) is not None:
+            segment, behind = segments[at], at + 1
+            child = self.get(segment)
+            if child is not None and (found := child._search(segments, behind, take)) is not None:
+                return found
+            for mixed, child in self._mixed:
+                if mixed.read(segment) is not None and (found := child._search(segments, behind, take)) is not None:
                     return found
+            child = self._parameter
+            if child is not None and segment and (found := child._search(segments, behind, take)) is not None:
+                return found
         return None if self._rest is None else take(self._rest)
-
-    def _ways(self, segment: str) -> "list[Trie[T]]":
-        """Where a segment leads from here."""
-        ways = [self[segment]] if segment in self else []
-        ways += [child for mixed, child in self._mixed if mixed.read(segment) is not None]
-        if self._parameter is not None and segment:
-            ways.append(self._parameter)
-        return ways
 
     def _of(self, method: str, query: bytes) -> T | None:
         """The leaf of a method here, or that of every method."""
