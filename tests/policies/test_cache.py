@@ -585,6 +585,21 @@ async def test_unless_it_says_that_it_is_for_all(guarded: Guarded, cache_control
     assert (await call(app, headers=[(name, b"bob")])).body == b"answer 1"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        (b"date", b"Thu, 01 Jan 1970 00:00:01 GMT"), (b"expires", b"Thu, 01 Jan 2099 00:00:00 GMT"), (b"age", b"0"),
+        (b"etag", b'"1"'), (b"last-modified", b"Thu, 01 Jan 1970 00:00:00 GMT"), (b"vary", b"accept"),
+        (b"pragma", b"public"), (b"cache-tag", b"public"), (b"cdn-cache-control", b"max-age=60"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", [b"authorization", b"cookie", b"x-api-key", b"x-caller", b"x-subscription"])
+async def test_nothing_else_says_so(guarded: Guarded, line: tuple[bytes, bytes], name: bytes) -> None:
+    app = guarded(Origin(line), Knows(), Cache(ttl=60))
+    assert b"stored" not in ((await call(app, headers=[(name, b"alice")])).header(b"cache-status") or b"")
+    assert (await call(app, headers=[(name, b"bob")])).body == b"answer 2"
+
+
 async def test_must_revalidate_opens_a_response_to_authorization_and_to_nothing_else(guarded: Guarded) -> None:
     """RFC 9111 §3.5 names it; of callers that we established it says nothing."""
     app = guarded(Origin((b"cache-control", b"max-age=60, must-revalidate")), Knows(), Cache())

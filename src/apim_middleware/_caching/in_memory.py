@@ -12,7 +12,7 @@ from apim_middleware._caching.rules import Caching
 from apim_middleware._http.cache_control import ANYTHING, Wishes
 from apim_middleware._http.freshness import unfit
 from apim_middleware._http.headers import NAME
-from apim_middleware._http.keeping import TO_CACHES
+from apim_middleware._http.keeping import OPENING
 from apim_middleware._http.targets import resource_of
 from apim_middleware.env import Env
 from apim_middleware.exchange import Exchange
@@ -82,7 +82,7 @@ class MemoryKeeper(Keeper):
         if asked is None or head is None:
             return None
         if isinstance(asked, tuple):  # what was noted, and no more
-            if TO_CACHES.isdisjoint(map(NAME, head.headers)):
+            if OPENING.isdisjoint(map(NAME, head.headers)):
                 head.headers.append(self._authorized)
                 return None
             asked = Asked(*asked)

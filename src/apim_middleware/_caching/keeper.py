@@ -20,7 +20,7 @@ from apim_middleware._http.client_certificate import is_shown
 from apim_middleware._http.credentials import CREDENTIALS
 from apim_middleware._http.freshness import unfit
 from apim_middleware._http.headers import NAME
-from apim_middleware._http.keeping import TO_CACHES, Keeping, selection
+from apim_middleware._http.keeping import OPENING, Keeping, selection
 from apim_middleware._http.targets import SAFE, Resource, changed_with, resource_of
 from apim_middleware._loops import running_loop
 from apim_middleware.env import Env
@@ -299,7 +299,7 @@ class Keeper(Flying, Purgeable):
 
     def _record(self, exchange: Exchange, asked: Asked, head: ResponseHead) -> Tap | None:
         """Copy the body of the response if it is to be kept, and say in the head why not if it is not."""
-        if asked.carrier is not None and TO_CACHES.isdisjoint(map(NAME, head.headers)):
+        if asked.carrier is not None and OPENING.isdisjoint(map(NAME, head.headers)):
             verdict: Keeping | str = asked.carrier  # as most responses to callers who say who they are
         else:
             verdict = self.judged(exchange, asked, head)

@@ -35,6 +35,9 @@ TAGS = frozenset({b"cache-tag", b"surrogate-key"})
 TO_CACHES = TAGS | {TARGETED} | frozenset(b"cache-control pragma expires date age vary set-cookie".split())
 """Fields without which a response says nothing about being kept, as most responses of APIs."""
 
+OPENING = TO_CACHES - {b"date"}
+"""Fields without which the response to a request with credentials stays with who sent them (§3.5)."""
+
 _DEFAULT_STATUSES = frozenset({200})
 
 
