@@ -1,5 +1,8 @@
 """The hard cases of the core, one by one, as a caller and an app see them."""
 
+import gc
+import weakref
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -326,8 +329,9 @@ async def test_an_exchange_ends_when_the_client_leaves() -> None:
         for _ in range(100):
             yield b"x"
 
-    with pytest.raises(Exception, match=r"^$|client|ClientDisconnect"):
-        await call(stack(StreamingResponse(chunks())), leave_after=3, asgi={"version": "3.0", "spec_version": "2.4"})
+    async with aclosing(chunks()) as body:
+        with pytest.raises(Exception, match=r"^$|client|ClientDisconnect"):
+            await call(stack(StreamingResponse(body)), leave_after=3, asgi={"version": "3.0", "spec_version": "2.4"})
     assert ended == [False]
 
 
@@ -346,6 +350,48 @@ async def test_one_failing_end_does_not_keep_the_others_from_running(caplog: pyt
     assert answer.body == b"hello"
     assert sorted(ended) == ["a", "c"]
     assert "oops" in caplog.text
+
+
+class Load:
+    """What an exchange holds in memory."""
+
+
+def refuse_for_a_reason(exchange: Exchange) -> None:
+    try:
+        int("no number")
+    except ValueError:
+        raise Refusal(400, "no") from None
+
+
+async def fail(scope: Scope, receive: Receive, send: Send) -> None:
+    raise RuntimeError("oops")
+
+
+@pytest.mark.parametrize(
+    ("inner", "app"),
+    [
+        (hooks(on_request=refuse), hello),
+        (hooks(on_request=refuse_for_a_reason), hello),
+        (hooks(on_end=lambda exchange: None), fail),
+    ],
+    ids=["refused", "refused for a reason", "raised"],
+)
+async def test_an_exchange_that_failed_is_let_go_without_the_collector(inner: Policy, app: ASGIApp) -> None:
+    """Tracebacks held it, and its bodies with it: half a gigabyte after 400 responses that were cut short."""
+    held: list[weakref.ref[Load]] = []
+
+    def load(exchange: Exchange) -> None:
+        exchange.state["load"] = load = Load()
+        held.append(weakref.ref(load))
+
+    stack = Stack(hooks(on_request=load, on_end=lambda exchange: None), inner)(app)
+    gc.disable()
+    try:
+        with suppress(RuntimeError):
+            await call(stack)
+        assert [each() for each in held] == [None]
+    finally:
+        gc.enable()
 
 
 async def test_what_an_app_raises_passes_and_is_seen() -> None:

@@ -132,8 +132,9 @@ class Ring:
             if passage.failure is not None:
                 raise passage.failure
         finally:
-            if outer is None:
-                scope.pop(KEY, None)  # the scope and its exchange hold each other: part them without the collector
+            if outer is None:  # what holds each other is parted here, without the collector
+                scope.pop(KEY, None)  # the scope and its exchange
+                exchange.shared.error = None  # and what was raised, whose frames hold them and the bodies
 
 
 def refused(exchange: Exchange, error: Exception) -> Refusal:
@@ -141,6 +142,9 @@ def refused(exchange: Exchange, error: Exception) -> Refusal:
     if not isinstance(error, Refusal):
         log.error("a policy failed", exc_info=error)
         error = Refusal(500, "policy-failed", "The request could not be processed.")
+    error.__traceback__ = None  # an answer like any other: where it was raised is of no use, and its frames are heavy
+    if error.__suppress_context__:
+        error.__context__ = None
     exchange.refusal = error
     return error
 

@@ -11,6 +11,7 @@ from tests.gateway.houses import Backend, code, get, told
 from apim_middleware.errors import ConfigError
 from apim_middleware.gateway import Gateway
 from apim_middleware.model import Api, Operation
+from apim_middleware.policies.cache import Cache
 from apim_middleware.testing import call, connect
 
 pytestmark = pytest.mark.anyio
@@ -134,6 +135,12 @@ async def test_what_parameters_stand_for_is_told_decoded() -> None:
     answer = await call(app, "GET", "/shop/ä b/x.1-2-3/y/z", raw_path=b"/shop/%C3%A4%20b/x.1-2-3/y/z")
     assert told(answer)["parameters"] == {"a": "ä b", "b": "1", "c": "2-3", "rest": "y/z"}
     assert told(await get(app, "/shop/s", query=b"q=a+b"))["parameters"] == {"text": "a b"}
+
+
+async def test_a_parameter_that_a_policy_took_away_is_left_out() -> None:
+    """Whoever asked for parameters then failed with an IndexError: a 500."""
+    app = gateway(Operation("GET", "/{id}?q={text}", policies=(Cache(without_query=("q",)),)))
+    assert told(await get(app, "/shop/7", query=b"q=a"))["parameters"] == {"id": "7"}
 
 
 async def test_an_api_without_operations_passes_everything() -> None:

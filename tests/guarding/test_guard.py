@@ -1,7 +1,10 @@
 """Policies by route: each stands in front of what it was written for, and nothing finds a way around it."""
 
+import gc
 import json
+import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -423,3 +426,26 @@ def test_an_order_that_no_request_meets_is_none() -> None:
     routes = [Route("/o", page, methods=["GET", "POST"])]
     guarded = {"GET /o": (Cache(ttl=60),), "POST /o": (IPFilter(deny=("192.0.2.1",)),)}
     assert guard(Starlette(routes=routes), routes=guarded)
+
+
+class Load:
+    """What an exchange holds in memory."""
+
+
+async def test_a_request_that_failed_is_let_go_without_the_collector() -> None:
+    """As with rings, whoever opens an exchange parts it from what was raised."""
+
+    async def fail(request: Request) -> Response:
+        raise RuntimeError
+
+    app = guard(Router([Route("/", fail)]), policies=(RateLimit(calls=9, per=60),), env=Env())
+    load = Load()
+    held = weakref.ref(load)
+    gc.disable()
+    try:
+        with suppress(RuntimeError):
+            await call(app, state={"load": load})
+        del load
+        assert held() is None
+    finally:
+        gc.enable()

@@ -1,8 +1,11 @@
 """AccessLog: one line for each call, whatever becomes of it, and no secret in any."""
 
+import gc
 import json
 import logging
+import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
 
@@ -19,6 +22,7 @@ from apim_middleware.identity import Principal, Subscription
 from apim_middleware.model import Api, Operation, Product
 from apim_middleware.policies.access_log import AccessLog
 from apim_middleware.policies.client import TrustedProxies
+from apim_middleware.policies.limits import RateLimit
 from apim_middleware.policy import Policy, Stack
 from apim_middleware.stores.keys import MemoryKeys
 from apim_middleware.testing import FakeClock, call, connect, http_scope
@@ -359,3 +363,31 @@ async def later(line: str) -> None:
 def test_mistakes_are_told(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         AccessLog(**fields)
+
+
+class Load:
+    """What an exchange holds in memory."""
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        Stack(AccessLog())(failing),
+        Gateway(
+            apis=(Api("a", "/", backend=failing, policies=(RateLimit(calls=9, per=60),), subscription_required=False),)
+        ),
+    ],
+    ids=["log", "gateway"],
+)
+async def test_a_call_that_failed_is_let_go_without_the_collector(app: ASGIApp) -> None:
+    """As with rings, whoever opens an exchange parts it from what was raised."""
+    load = Load()
+    held = weakref.ref(load)
+    gc.disable()
+    try:
+        with suppress(RuntimeError):
+            await call(app, state={"load": load})
+        del load
+        assert held() is None
+    finally:
+        gc.enable()

@@ -83,6 +83,20 @@ async def test_fields_of_an_answer_to_somebody_identified_behind_stay_with_them(
     assert await who(app, b"bob") in (b"nobody", b"bob")
 
 
+@pytest.mark.parametrize("by_policy", [False, True])
+async def test_a_cache_in_front_of_another_hears_who_was_identified_behind_both(by_policy: bool) -> None:
+    """The inner one asked for a stale response in a task of its own, and the outer one gave the answer to others."""
+    clock = FakeClock()
+    lines = [(b"cache-control", b"max-age=60")]
+    behind = Stack(Identifies())(says_who(lines)) if by_policy else says_who(lines, starlette=True)
+    inner = Stack(Cache(name="inner"), env=Env(clock=clock))(behind)
+    app = Stack(Cache(name="outer"), env=Env(clock=clock))(inner)
+    assert await who(app) == b"nobody"
+    clock.advance(90)
+    assert await who(app, b"alice") == b"alice"
+    assert await who(app) == b"nobody"
+
+
 # Certificates
 
 

@@ -1,9 +1,12 @@
 """Tracing: one server span and one measured duration a request, whatever becomes of it, and no secret in either."""
 
+import gc
 import subprocess
 import sys
 import textwrap
+import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -1338,3 +1341,26 @@ def seconds(span: ReadableSpan) -> float:
     assert span.start_time is not None
     assert span.end_time is not None
     return (span.end_time - span.start_time) / 1e9
+
+
+class Load:
+    """What an exchange holds in memory."""
+
+
+@pytest.mark.anyio
+async def test_a_request_that_failed_is_let_go_without_the_collector(telemetry: Telemetry):
+    """As with rings, whoever opens an exchange parts it from what was raised."""
+
+    async def fail(scope: Scope, receive: Receive, send: Send) -> None:
+        raise RuntimeError
+
+    load = Load()
+    held = weakref.ref(load)
+    gc.disable()
+    try:
+        with suppress(RuntimeError):
+            await call(Stack(telemetry.tracing(), Says())(fail), state={"load": load})
+        del load
+        assert held() is None
+    finally:
+        gc.enable()

@@ -221,6 +221,48 @@ async def test_a_change_that_cannot_be_read_back_is_known_to_the_next_who_looks(
     assert await state(keys, "k") == "suspended"
 
 
+@pytest.mark.parametrize(
+    ("change", "told"), [("suspend", "suspended"), ("cancel", "cancelled"), ("expire", "expired"), ("remove", None)]
+)
+async def test_a_change_is_known_at_once_here_while_changes_cannot_be_asked_for(
+    keys: RecordKeys, records: Watched, clock: FakeClock, change: str, told: str | None
+) -> None:
+    """The key worked on here, until the records could be asked again or the copy was too old."""
+    await keys.add(ADA, primary=key_digest("k"))
+    asked = records.changes
+
+    async def says_no_more(after: int, *, limit: int = 1000) -> list[Record]:
+        records.away = records.away or after < await records.version()
+        return await asked(after, limit=limit)
+
+    records.changes = says_no_more  # type: ignore[method-assign]
+    await getattr(keys, change)("ada")
+    found = await keys.find(key_digest("k"))
+    assert records.away
+    assert (None if found is None else found.state_at(clock.now())) == told
+
+
+@pytest.mark.parametrize("change", ["resume", "remove"])
+async def test_what_was_changed_elsewhere_after_a_change_here_is_not_undone_by_that(
+    keys: RecordKeys, other: RecordKeys, records: Watched, change: str
+) -> None:
+    await keys.add(ADA, primary=key_digest("k"), state="suspended")
+    method = "put" if change == "resume" else "delete"
+    made = getattr(records, method)
+
+    async def answers_late(*args: Any, **options: Any) -> Record | None:
+        setattr(records, method, made)
+        record: Record | None = await made(*args, **options)
+        await other.add(ADA, primary=key_digest("k"), state="cancelled")
+        await keys.refresh()
+        records.away = True
+        return record
+
+    setattr(records, method, answers_late)
+    await getattr(keys, change)("ada")
+    assert await state(keys, "k") == "cancelled"
+
+
 async def test_changes_that_meet_are_both_made(keys: RecordKeys, other: RecordKeys) -> None:
     await keys.add(ADA)
     async with anyio.create_task_group() as group:

@@ -8,16 +8,19 @@ import ssl
 import tempfile
 import threading
 import tracemalloc
+import weakref
 from functools import partial
 from pathlib import Path
 
 import anyio
 import anyio.streams.tls
 import pytest
-from tests.servers import LOOPBACK, stub
+from tests.servers import LOOPBACK, saying, stub
 
+from apim_middleware._http import lines
 from apim_middleware.errors import ConfigError, ConnectFailed, TransportError, UpstreamBroken, UpstreamTimeout
 from apim_middleware.protocols import UpstreamRequest
+from apim_middleware.transports import _requests
 from apim_middleware.transports._dialling import _addresses, _fastest
 from apim_middleware.transports._requests import written
 from apim_middleware.transports._sending import ask as send
@@ -81,6 +84,23 @@ def test_nobody_but_the_transport_frames_a_body(name):
 def test_a_host_that_is_given_is_the_only_one(name):
     head = written(UpstreamRequest("GET", "http://a", headers=[(name, b"b")]))
     assert head == b"GET / HTTP/1.1\r\n%b: b\r\n\r\n" % name
+
+
+@pytest.mark.parametrize(
+    ("remembered", "look"),
+    [
+        (_requests._seen_names, lambda name: written(UpstreamRequest("GET", "http://a", headers=[(name, b"")]))),
+        (lines._names, lambda name: lines.are_names([name])),
+    ],
+    ids=["written", "passed on"],
+)
+def test_names_that_callers_invent_keep_no_others_from_being_remembered(remembered, look):
+    """The first 2,048 were kept for good: whoever sent them made every later one slow."""
+    for number in range(5000):
+        look(b"x-invented-%d" % number)
+    look(b"x-meant")
+    assert b"x-meant" in remembered
+    assert len(remembered) <= 2048
 
 
 async def test_a_response_of_many_lines_under_one_name_keeps_them_all(transport):
@@ -512,6 +532,26 @@ async def test_much_passes_through_little_memory(transport):
         tracemalloc.stop()
     assert size == 256 << 16
     assert peak < 2 << 20
+
+
+async def test_an_error_of_the_body_is_let_go_without_the_collector(transport):
+    """It held the frame that raised it, and with it the request and its body."""
+    async with stub(saying(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")) as upstream:
+        answer = await transport.send(UpstreamRequest("GET", upstream.origin))
+        gc.disable()
+        try:
+            with pytest.raises(UpstreamBroken) as raised:
+                await drained(answer)
+            error = weakref.ref(raised.value)
+            del raised
+            assert error() is None
+        finally:
+            gc.enable()
+
+
+async def drained(answer):
+    async for _ in answer:
+        pass
 
 
 # Loops and addresses

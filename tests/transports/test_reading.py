@@ -222,6 +222,28 @@ def test_no_more_than_a_bounded_head_is_ever_kept():
     assert asyncio.run(drip()) <= 660
 
 
+def test_an_answer_to_a_request_that_nobody_has_read_ends_the_connection():
+    """It was kept, with the next request behind what was not read, and closing it waited for that for ever."""
+
+    async def overtaken():
+        loop, kept = asyncio.get_running_loop(), Kept()
+        near, far = socket.socketpair()
+        with far:
+            connection = Connection(loop, kept, "http://a")
+            transport, _ = await loop.create_connection(lambda: connection, sock=near)
+            answer = connection.begin("POST", None)
+            while not transport.get_write_buffer_size():
+                connection.write(bytes(1 << 14))
+            answer.sent = True
+            connection.data_received(OK)
+            assert answer.whole() == b"ok"
+            assert not kept.back
+            async with asyncio.timeout(5):
+                await connection.gone
+
+    asyncio.run(overtaken())
+
+
 # How far a response reaches
 
 

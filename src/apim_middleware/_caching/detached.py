@@ -114,6 +114,13 @@ class Detached(Flight):
         if not (self.readers or self._coming or self.background or self.over or self.whole):
             self._scope.cancel()
 
+    def tell(self, exchange: Exchange) -> None:
+        """Let the exchange of the request it was made for know who called, and who let them in: caches go by that."""
+        shared, found = exchange.shared, self._exchange.shared
+        shared.principal, shared.subscription, shared.guards = found.principal, found.subscription, found.guards
+        scope = self._exchange.scope
+        exchange.scope.update({name: scope[name] for name in ("user", "auth") if name in scope})
+
     def agrees(self, sent: int) -> bool | None:
         """Whether its first bytes are those that somebody has of another response."""
         if self._differs and self._agreed < sent:

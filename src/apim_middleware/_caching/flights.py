@@ -13,6 +13,7 @@ from apim_middleware._caching.asking import Asked
 from apim_middleware._caching.pages import Headers, Stored
 from apim_middleware._caching.recordings import Listener, Recording
 from apim_middleware._http.keeping import Keeping
+from apim_middleware.exchange import Exchange
 from apim_middleware.types import RawHeaders
 
 Verdict: TypeAlias = Keeping | Stored | str
@@ -88,6 +89,9 @@ class Flight(Listener):
         """The chunk of this number, if it is here."""
         place = number - self.first
         return self.chunks[place] if 0 <= place < len(self.chunks) else None
+
+    def tell(self, exchange: Exchange) -> None:
+        """Let the exchange of the request it was made for know what was found out of the caller on the way."""
 
     def agrees(self, sent: int) -> bool | None:
         """Whether it goes on from so many bytes that somebody has of another response; None when not known yet."""

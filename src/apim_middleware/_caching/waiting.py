@@ -57,7 +57,9 @@ class Waiting:
         if not await flight.judged():
             return self._next(flight)
         verdict = flight.verdict
-        if not self._is_mine(flight):
+        if self._is_mine(flight):
+            flight.tell(self._exchange)
+        else:
             if not isinstance(verdict, Keeping | Stored) or not flight.shared:
                 self._keeper.disappointed(self._asked)
                 return self._unshared()

@@ -55,6 +55,8 @@ def check_values(values: Iterable[bytes]) -> None:
 def _checked_name(name: bytes) -> bytes:
     """The name in lower case; those written so are remembered, up to a bound."""
     lower = header_name(name)
-    if lower == name and len(name) <= _LONGEST and len(_names) < _REMEMBERED:
+    if lower == name and len(name) <= _LONGEST:
+        if len(_names) >= _REMEMBERED:  # callers invent names; those of the others are back at once
+            _names.clear()
         _names.add(name)
     return lower

@@ -88,7 +88,10 @@ class UrlTemplate:
         return True
 
     def values(self, segments: Sequence[str], query: bytes) -> dict[str, str]:
-        """What the parameters stand for in the segments of a path that matches; of several in a query, the first."""
+        """What the parameters stand for in the segments of a path that matches; of several in a query, the first.
+
+        One that is in the query no more, for a policy took it away, is left out.
+        """
         names, found = iter(self.names), dict[str, str]()
         for template, segment in zip(self.segments, segments, strict=False):
             if template is None:
@@ -98,8 +101,8 @@ class UrlTemplate:
         if self.rest is not None:
             found[self.rest] = "/".join(segments[len(self.segments) :])
         for name, text, called in self.query:
-            if text is None:
-                found[called] = queries.values(query, name)[0]
+            if text is None and (asked := queries.values(query, name)):
+                found[called] = asked[0]
         return found
 
 

@@ -75,8 +75,9 @@ class Compiled:
         exchange = scope[KEY] = Exchange(scope)
         try:
             await self._choose(exchange)(scope, receive, send)
-        finally:
+        finally:  # as the outermost ring does
             scope.pop(KEY, None)
+            exchange.shared.error = None
 
     def _choose(self, exchange: Exchange) -> ASGIApp:
         """Every policy in front of the backend, or in front of a refusal."""

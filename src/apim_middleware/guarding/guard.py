@@ -189,8 +189,9 @@ class Guarded:
         exchange = scope[KEY] = Exchange(scope)
         try:
             await self._chosen(exchange)(scope, receive, send)
-        finally:
+        finally:  # as the outermost ring does
             scope.pop(KEY, None)
+            exchange.shared.error = None
 
     def _chosen(self, exchange: Exchange) -> ASGIApp:
         scope, shared = exchange.scope, exchange.shared

@@ -94,8 +94,10 @@ class _Logged:
             raise
         finally:
             entry.end()
+            entry.error = None  # as the outermost ring does: its frames hold all there is of the exchange
             if opened:
                 scope.pop(KEY, None)
+                exchange.shared.error = None
 
     def line(self, entry: dict[str, Any]) -> None:
         """Write a line."""

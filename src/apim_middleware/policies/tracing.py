@@ -162,6 +162,9 @@ class _Traced:
         finally:
             self._detach(token)
             watch.end()
+            watch.error = None  # as the outermost ring does: its frames hold all there is of the exchange
+            if KEY in added and (exchange := Exchange.of(scope)) is not None:
+                exchange.shared.error = None
             for key in added:
                 scope.pop(key, None)
 

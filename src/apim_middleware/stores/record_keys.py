@@ -36,18 +36,22 @@ class _Copy:
         self.claims: dict[str, Claim] = {}
 
     def learn(self, record: Record, kind: str) -> None:
-        """One record as it is now. One that holds no subscription counts as none: it lets nobody in."""
+        """One record as it is now, after all that were changed before it."""
         self.version = record.version
-        if record.kind != kind:
-            return
-        self._forget(record.id)
+        if record.kind == kind:
+            self.take(record)
+
+    def take(self, record: Record) -> None:
+        """What a record holds. One that holds no subscription counts as none: it lets nobody in."""
+        self.forget(record.id)
         held = None if record.document is None else _read(record)
         if isinstance(held, Claim):
             self.claims[record.id] = held
         elif held is not None:
             self._keep(held)
 
-    def _forget(self, subscription_id: str) -> None:
+    def forget(self, subscription_id: str) -> None:
+        """There is none of this id."""
         self.claims.pop(subscription_id, None)
         ring = self.rings.pop(subscription_id, None)
         for key in ring.keys if ring else ():
@@ -227,8 +231,7 @@ class RecordKeys:
         check_room(subscription, limit, self._copy.rings.values(), self._clock.now())
         try:
             version = 0 if limit is None else await self._claim(ring, limit)
-            await self._put_new(ring, ring.document(), version)
-            await self._changed()
+            await self._changed(await self._put_new(ring, ring.document(), version))
         except BaseException:
             await self._withdraw(ring)
             raise
@@ -237,7 +240,7 @@ class RecordKeys:
     async def _claim(self, ring: Keyring, limit: int) -> int:
         """Stand in line for a place; the version of the claim, if there is room with all who came before."""
         claim = Claim(ring=ring, at=self._clock.now())
-        version = await self._put_new(ring, claim.document(), 0)
+        version = (await self._put_new(ring, claim.document(), 0)).version
         await self.refresh()
         if self._copy.version < version:  # somebody who asked earlier has read it all anew, or a backup was put back
             raise StoreError("the records are not as they were: begin the subscription again")
@@ -245,14 +248,13 @@ class RecordKeys:
         check_room(ring.subscription, limit, (*self._copy.rings.values(), *before), self._clock.now())
         return version
 
-    async def _put_new(self, ring: Keyring, document: Mapping[str, Any], version: int) -> int:
+    async def _put_new(self, ring: Keyring, document: Mapping[str, Any], version: int) -> Record:
         try:
-            record = await self._records.put(self._kind, ring.subscription.id, document, if_match=version)
+            return await self._records.put(self._kind, ring.subscription.id, document, if_match=version)
         except VersionConflict:
             if version:
                 raise StoreError("the subscription took too long to begin: begin it again") from None
             raise taken(ring.subscription) from None
-        return record.version
 
     async def _withdraw(self, ring: Keyring) -> None:
         """Leave nothing of what could not begin, as far as the records can be asked."""
@@ -327,7 +329,10 @@ class RecordKeys:
     async def remove(self, subscription_id: str) -> None:
         """Forget a subscription and its keys."""
         await self._held(subscription_id)
+        known = self._copy.rings.get(subscription_id)
         await self._records.delete(self._kind, subscription_id)
+        if known is not None and self._copy.rings.get(subscription_id) is known:  # else more was learnt meanwhile
+            self._copy.forget(subscription_id)
         await self._changed()
 
     async def _held(self, subscription_id: str) -> tuple[int, Keyring]:
@@ -355,11 +360,13 @@ class RecordKeys:
             other = self._copy.found.get(key.digest)
             if other is not None and other.subscription.id != ring.subscription.id:
                 raise ValueError("this key belongs to another subscription")
-        await self._records.put(self._kind, ring.subscription.id, ring.document(), if_match=version)
-        await self._changed()
+        record = await self._records.put(self._kind, ring.subscription.id, ring.document(), if_match=version)
+        await self._changed(record)
 
-    async def _changed(self) -> None:
-        """Know at once what was changed here; if that fails, the next who looks up a key asks."""
+    async def _changed(self, record: Record | None = None) -> None:
+        """Know at once what was changed here, and what came before; if that fails, the next who looks up a key asks."""
+        if record is not None and record.version > self._copy.version:  # else this was learnt already, or more
+            self._copy.take(record)
         self._due = float("-inf")
         with contextlib.suppress(StoreError):
             await self.refresh()

@@ -70,7 +70,10 @@ class Answer:
         while not self.parts:
             if self._line is None:
                 error, self._error = self._error, None
-                raise error or StopAsyncIteration
+                try:
+                    raise error or StopAsyncIteration
+                finally:
+                    del error  # else its traceback and this frame hold each other, and the bodies with them
             try:
                 await self.news(self.read)
             except BaseException:

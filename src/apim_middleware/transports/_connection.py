@@ -254,13 +254,13 @@ class Connection(asyncio.Protocol):
         self._answer, self._deadline = None, inf
         if not self._reading:
             self.go_on()
-        if clean and answer.sent and self._keep and not self.closed:
+        if not (clean and answer.sent and self._transport and not self._transport.get_write_buffer_size()):
+            self.abort()  # what is still on its way up might wait for ever, and whatever is behind it
+        elif self._keep and not self.closed:
             self.idle_since = self._loop.time()
             self._keeper.give_back(self)
-        elif clean and answer.sent:
-            self.close()
         else:
-            self.abort()
+            self.close()
         answer.end()
 
     def _fail(self, error: TransportError, cause: Exception | None = None) -> None:

@@ -76,7 +76,9 @@ def _checked(name: bytes) -> bytes:
     if len(name) > _LONGEST_NAME or not is_token(name):
         raise TransportError("a header name of the request cannot be written")
     lower = name.lower()
-    if lower == name and len(_seen_names) < _REMEMBERED:
+    if lower == name:
+        if len(_seen_names) >= _REMEMBERED:  # callers invent names; those of the others are back at once
+            _seen_names.clear()
         _seen_names.add(name)
     return lower
 
