@@ -443,6 +443,15 @@ async def test_limits_of_the_others_go_on_counting_when_an_app_joins() -> None:
     assert (await get(one, "/orders/7")).status == 429
 
 
+async def test_an_app_is_registered_under_a_name_and_a_path() -> None:
+    one = AppOfApps(Gateway, SubApp("orders", "/orders", backend=shop(), **OPEN))
+    changes = await one.register(plain, name="plain", path="/plain", **OPEN)
+    assert [change.kind for change in changes] == ["added"]
+    assert (await get(one, "/plain/x")).body == b"plain"
+    with pytest.raises(ConfigError, match="'/plain' is the path of plain already"):
+        await one.register(shop(), name="other", path="/plain")
+
+
 async def test_apps_that_join_at_the_same_time_are_all_there() -> None:
     one = AppOfApps(Gateway, SubApp("orders", "/orders", backend=shop(), **OPEN))
     async with anyio.create_task_group() as group:

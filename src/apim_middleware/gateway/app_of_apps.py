@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import anyio
 
@@ -16,7 +16,7 @@ from apim_middleware.gateway.reload import Reloadable
 from apim_middleware.gateway.sub_app import SubApp, check_claims, check_operations
 from apim_middleware.model import Api
 from apim_middleware.transports.default import DefaultTransport
-from apim_middleware.types import Message, Receive, Send
+from apim_middleware.types import ASGIApp, Message, Receive, Send
 
 log = logging.getLogger("apim_middleware.gateway")
 
@@ -78,6 +78,17 @@ class AppOfApps(Reloadable):
         """Take one more app in, while it serves. ConfigError when that cannot be; nothing has changed then."""
         async with self._changing:
             return await self._change((*self.apps, app), {app.name})
+
+    async def register(
+        self,
+        app: ASGIApp | str,
+        *,
+        name: str,
+        path: str,
+        **fields: Any,  # noqa: ANN401
+    ) -> tuple[Change, ...]:
+        """Take in an app, or a remote one by its URL: ``join(SubApp(name, path, backend=app, **fields))``."""
+        return await self.join(SubApp(name, path, backend=app, **fields))
 
     async def leave(self, name: str) -> tuple[Change, ...]:
         """Let an app go; its requests under way end, then it is shut down. ConfigError when it cannot be missed."""
