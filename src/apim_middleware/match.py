@@ -45,7 +45,7 @@ class Match:
 
     __slots__ = ("_route", "prefix", "refusal", "segments")
 
-    def __init__(self, route: Route | None, segments: Sequence[str] = (), prefix: str | None = None) -> None:
+    def __init__(self, route: Route, segments: Sequence[str] = (), prefix: str | None = None) -> None:
         """``prefix`` is the API's path as it was sent, where that has a version or a revision in it."""
         self._route = route
         self.segments = segments
@@ -55,12 +55,7 @@ class Match:
     @property
     def route(self) -> Route:
         """What all requests that go this way have in common."""
-        if self._route is None:
-            self._route = self._looked_up()
         return self._route
-
-    def _looked_up(self) -> Route:
-        raise NotImplementedError
 
     def parameters(self, query: bytes) -> dict[str, str]:
         """The decoded texts that the parameters of the operation's template stand for."""

@@ -1,10 +1,7 @@
 """Policies by route: each stands in front of what it was written for, and nothing finds a way around it."""
 
-import gc
 import json
-import weakref
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
 from starlette.staticfiles import StaticFiles
+from tests.letting_go import is_let_go
 
 from apim_middleware import (
     Cache,
@@ -428,10 +426,6 @@ def test_an_order_that_no_request_meets_is_none() -> None:
     assert guard(Starlette(routes=routes), routes=guarded)
 
 
-class Load:
-    """What an exchange holds in memory."""
-
-
 async def test_a_request_that_failed_is_let_go_without_the_collector() -> None:
     """As with rings, whoever opens an exchange parts it from what was raised."""
 
@@ -439,13 +433,4 @@ async def test_a_request_that_failed_is_let_go_without_the_collector() -> None:
         raise RuntimeError
 
     app = guard(Router([Route("/", fail)]), policies=(RateLimit(calls=9, per=60),), env=Env())
-    load = Load()
-    held = weakref.ref(load)
-    gc.disable()
-    try:
-        with suppress(RuntimeError):
-            await call(app, state={"load": load})
-        del load
-        assert held() is None
-    finally:
-        gc.enable()
+    assert await is_let_go(app)

@@ -215,7 +215,6 @@ def with_frontends(folder: Path) -> FastAPI:
     return app
 
 
-@pytest.mark.skipif(not hasattr(FastAPI, "frontend"), reason="this FastAPI has no frontends")
 @pytest.mark.parametrize(("path", "template", "answered"), WITH_FRONTENDS)
 def test_the_resolver_knows_frontends(path: str, template: str, answered: str | None, tmp_path: Path) -> None:
     """They are among no routes of the app: what a guard wrote for them stood in front of nothing."""
@@ -226,7 +225,6 @@ def test_the_resolver_knows_frontends(path: str, template: str, answered: str | 
     assert answer.body.decode() == answered if answered is not None else answer.status == 307
 
 
-@pytest.mark.skipif(not hasattr(FastAPI, "frontend"), reason="this FastAPI has no frontends")
 @pytest.mark.parametrize("selector", ["/app", "/app/*", "/shop", "/shop/inner", "/mounted", "/fenced"])
 def test_frontends_can_be_guarded_by_their_paths(selector: str, tmp_path: Path) -> None:
     guarded = guard(with_frontends(tmp_path), routes={selector: [IPFilter(allow=("192.0.2.1",))]})
@@ -237,7 +235,6 @@ def test_frontends_can_be_guarded_by_their_paths(selector: str, tmp_path: Path) 
     assert anyio.run(partial(call, guarded, "GET", "/elsewhere", headers=html)).status == 200
 
 
-@pytest.mark.skipif(not hasattr(FastAPI, "frontend"), reason="this FastAPI has no frontends")
 def test_a_frontend_that_stands_open_is_found(tmp_path: Path) -> None:
     table = coverage(with_frontends(tmp_path))
     with pytest.raises(ConfigError, match=r"any /mounted/\*, .*any /shop/\*, any /app/\*, any /\*\. Put"):

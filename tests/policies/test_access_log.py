@@ -1,11 +1,8 @@
 """AccessLog: one line for each call, whatever becomes of it, and no secret in any."""
 
-import gc
 import json
 import logging
-import weakref
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
 
@@ -13,6 +10,7 @@ import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.letting_go import is_let_go
 
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError, Refusal
@@ -365,10 +363,6 @@ def test_mistakes_are_told(fields: dict[str, Any], said: str) -> None:
         AccessLog(**fields)
 
 
-class Load:
-    """What an exchange holds in memory."""
-
-
 @pytest.mark.parametrize(
     "app",
     [
@@ -381,13 +375,4 @@ class Load:
 )
 async def test_a_call_that_failed_is_let_go_without_the_collector(app: ASGIApp) -> None:
     """As with rings, whoever opens an exchange parts it from what was raised."""
-    load = Load()
-    held = weakref.ref(load)
-    gc.disable()
-    try:
-        with suppress(RuntimeError):
-            await call(app, state={"load": load})
-        del load
-        assert held() is None
-    finally:
-        gc.enable()
+    assert await is_let_go(app)

@@ -40,17 +40,12 @@ class Gate:
 
         Where strangers are let in, a key that does not open the API is as good as none.
         """
-        shared = exchange.shared
-        principal = shared.principal
+        principal = exchange.shared.principal
         try:
             self._ask(exchange)
         except Refusal as refusal:
             return self._without(refusal, api)
-        subscription = shared.subscription
-        if subscription is not None and (context := api.opened_by(subscription)) is not None:
-            shared.guards += 1
-            return context
-        return self._unopened(exchange, api, principal)
+        return self._with(exchange, api, principal)
 
     async def context_later(self, exchange: Exchange, api: Opening) -> str:
         """The same where the store has to be waited for."""
@@ -59,11 +54,7 @@ class Gate:
             await self._ask(exchange)
         except Refusal as refusal:
             return self._without(refusal, api)
-        subscription = exchange.shared.subscription
-        if subscription is not None and (context := api.opened_by(subscription)) is not None:
-            exchange.shared.guards += 1
-            return context
-        return self._unopened(exchange, api, principal)
+        return self._with(exchange, api, principal)
 
     def _without(self, refusal: Refusal, api: Opening) -> str:
         """Whether a bad key can be left out: not where the store is away, for it might bring stricter policies."""
@@ -71,11 +62,14 @@ class Gate:
             raise refusal
         return api.strangers
 
-    def _unopened(self, exchange: Exchange, api: Opening, principal: Principal | None) -> str:
-        """The context of those without a subscription that opens the API; whoever it was for is forgotten."""
+    def _with(self, exchange: Exchange, api: Opening, principal: Principal | None) -> str:
+        """The context of what came with the request; a subscription that does not open the API is forgotten."""
         shared = exchange.shared
         if shared.subscription is None:
             return api.strangers
+        if (context := api.opened_by(shared.subscription)) is not None:
+            shared.guards += 1
+            return context
         if not api.admits_strangers:
             raise self._invalid()
         shared.subscription = None

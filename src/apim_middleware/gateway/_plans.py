@@ -196,14 +196,16 @@ class Found(Match):
     __slots__ = ("_endpoint", "_product")
 
     def __init__(self, endpoint: Endpoint, product: str, segments: Sequence[str], prefix: str | None) -> None:
-        """See ``Match``."""
-        self._route = self.refusal = None  # as Match does, with a call less for each request
+        """See ``Match``, which does the same with a call more for each request."""
         self.segments = segments
         self.prefix = prefix
+        self.refusal = None
         self._endpoint = endpoint
         self._product = product
 
-    def _looked_up(self) -> Route:
+    @property
+    def route(self) -> Route:
+        """What all requests that go this way have in common."""
         return self._endpoint.known_route(self._product)
 
 

@@ -3,9 +3,8 @@
 import re
 from collections.abc import AsyncIterable, Collection
 from functools import lru_cache
-from operator import itemgetter
 
-from apim_middleware._http.headers import is_token
+from apim_middleware._http.headers import NAME, is_token
 from apim_middleware._http.lines import NO_BREAKS, Checked
 from apim_middleware.errors import TransportError
 from apim_middleware.protocols import UpstreamRequest
@@ -15,7 +14,6 @@ from apim_middleware.types import RawHeaders
 _TARGET = re.compile(rb"[!-~\x80-\xff]+")
 _REPEATABLE = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))  # RFC 9110 §9.2.2
 _ASKS_FOR_TRAILERS = ((b"connection", b"te"), (b"te", b"trailers"))  # RFC 9110 §10.1.4
-_name = itemgetter(0)
 _LONGEST_NAME = 256
 _REMEMBERED = 2048
 _seen_names: set[bytes] = set()
@@ -67,7 +65,7 @@ def _looked_over(request: UpstreamRequest, lines: RawHeaders) -> bytes:
 
 def _names(lines: RawHeaders) -> Collection[bytes]:
     """The names of these lines, in lower case. Raises TransportError for one that is none."""
-    names = list(map(_name, lines))
+    names = list(map(NAME, lines))
     return names if _seen_names.issuperset(names) else [_checked(name) for name in names]
 
 
