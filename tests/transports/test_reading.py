@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from apim_middleware.errors import TransportError, UpstreamBroken
 from apim_middleware.transports._connection import Connection
-from apim_middleware.transports._framing import Chunked, Length, framed
+from apim_middleware.transports._framing import Chunked, Length, length_of
 
 from .hostile import BODIES, EXCESS, HEADS, OK, POISON
 
@@ -287,4 +287,4 @@ def test_a_body_of_known_length_ends_there(length, data, step):
 @pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304)])
 def test_some_responses_have_no_body_whatever_they_say(method, status):
     for line in ((b"content-length", b"5"), (b"transfer-encoding", b"chunked")):
-        assert framed(method, status, [line], dict([line])) == 0
+        assert length_of(method, status, [line], dict([line])) == 0

@@ -51,7 +51,7 @@ def cut(raw: bytes, places) -> list[bytes]:
 
 def shaken(connection):
     """The answer to a handshake on this connection."""
-    answer = connection.begin("GET", None, upgrades=True)
+    answer = connection.begin("GET", None)
     answer.status, answer.headers = 101, []
     return answer
 

@@ -18,6 +18,7 @@ from apim_middleware.proxy._node import Node, Try
 from apim_middleware.proxy._outcomes import kind_of, retry_after
 from apim_middleware.proxy._racing import Race
 from apim_middleware.proxy._statuses import statuses_of
+from apim_middleware.proxy._writing import Writer
 from apim_middleware.proxy.retry import IDEMPOTENT, Budget, Hedge, Retry
 from apim_middleware.types import Message, Scope, Send
 
@@ -92,9 +93,9 @@ class Course:
         self._live.leave()
 
     @property
-    def via(self) -> tuple[bytes, bytes]:
-        """The line a response is given."""
-        return self._live.node.writer.via
+    def writer(self) -> Writer:
+        """Who writes for the member that is asked."""
+        return self._live.node.writer
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """The answer of a member, which may be the second or third that was asked. Raises TransportError."""

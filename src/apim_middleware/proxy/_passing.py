@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from typing import cast
+from functools import partial
 
 import anyio
 
@@ -14,12 +14,12 @@ from apim_middleware.errors import ClientLeft, ConnectFailed, Refusal, Transport
 from apim_middleware.exchange import Exchange
 from apim_middleware.protocols import Transport, UpstreamRequest, UpstreamResponse
 from apim_middleware.proxy._watching import Watch, watched
+from apim_middleware.proxy._writing import Writer
 from apim_middleware.transports._answer import Answer
 from apim_middleware.types import Message, RawHeaders, Receive, Scope, Send
 
 log = logging.getLogger("apim_middleware")
 
-_NO_BODY: Message = {"type": "http.request", "body": b"", "more_body": False}
 _READS = ("GET", "HEAD")
 _BODILESS = (204, 304)
 _NOMINATES_NOTHING = (None, b"keep-alive", b"close")
@@ -36,77 +36,85 @@ async def refuse(refusal: Refusal, scope: Scope, send: Send) -> None:
 class Passing:
     """One exchange: its request on the way up, its response on the way down."""
 
-    __slots__ = ("_direct", "_first", "_index", "_receive", "_request", "_scope", "_send", "_transport", "_via")
+    __slots__ = ("_first", "_index", "_receive", "_request", "_scope", "_send", "_transport", "_writer")
+
+    _first: Message | None
+    """Of the request's body, when there is one: the first message, unless the client waits to be asked for it."""
 
     def __init__(
         self,
         transport: Transport,
+        writer: Writer,
         request: UpstreamRequest,
         index: Mapping[bytes, bytes],
-        via: tuple[bytes, bytes],
         scope: Scope,
         receive: Receive,
         send: Send,
-        *,
-        direct: bool,
     ) -> None:
-        """``direct`` is whether the transport is the proxy's own: nobody can have changed what it has looked at.
-
-        ``request.length`` and ``index`` are what the client said; ``via`` is the line a response is given.
-        """
-        self._index, self._direct = index, direct
-        self._transport, self._request, self._via = transport, request, via
-        self._scope, self._receive, self._send = scope, receive, send
-        self._first: Message | None = None  # of the request's body
+        """``writer`` has written the request, whose ``length`` and ``index`` are what the client said."""
+        self._transport, self._writer = transport, writer
+        self._request, self._index = request, index
+        self._scope = scope
+        self._receive, self._send = receive, send
 
     def run(self) -> Awaitable[None]:
         """Pass the request up and the response down, until both are through or the client has left."""
-        extensions = self._scope.get("extensions")
+        request, scope = self._request, self._scope
+        extensions = scope.get("extensions")
         if extensions and not _BEYOND.isdisjoint(extensions):
             self._use(extensions)
-        if not self._has_no_body():
+        if not self._has_no_body(request):
             return self._run_with_body()
-        self._first = _NO_BODY
-        if self._request.length is not None:
-            self._request.body = b""
+        if request.length is not None:
+            request.body = b""
         return watched(self._receive, self._pass, begun=True)
 
     async def _run_with_body(self) -> None:
-        if not self._is_to_be_asked():
-            self._first = await self._receive()
-            if self._first["type"] == "http.disconnect":
-                return
-        await watched(self._receive, self._pass)
+        self._first = None if self._is_to_be_asked() else await self._receive()
+        if self._first is None or self._first["type"] != "http.disconnect":
+            await watched(self._receive, partial(self._pass, has_body=True))
 
-    async def _pass(self, watch: Watch) -> None:
-        has_body = self._first is not _NO_BODY
+    async def _pass(self, watch: Watch, *, has_body: bool = False) -> None:
+        """Each chunk goes down when it comes; the one that makes the announced length full goes with the end.
+
+        A body that is there already goes down as one.
+        """
+        response = head = None
         try:
             if has_body:
                 self._decide_body(watch)
             response = await self._transport.send(self._request)
-        except ClientLeft:
-            return
-        except (TransportError, Refusal) as error:
-            await self._fail(error)
-            return
-        if has_body:
-            watch.begin()
-        try:
-            await self._pass_down(response, watch)
-            await response.aclose()
-        except BaseException:
-            with anyio.CancelScope(shield=True):
+            if has_body:
+                watch.begin()
+            head, left = self._head(response)
+            await self._send(head)
+            last = response.whole() if type(response) is Answer else None
+            if last is None:
+                last = await self._pass_chunks(response, left)
+            elif left is not None and len(last) != left:
+                raise _other_length(len(last) - left)
+            watch.stop()
+            await self._send({"type": "http.response.body", "body": last, "more_body": False})
+            if type(response) is not Answer:  # one that was read has parted with its connection
                 await response.aclose()
-            raise
+            elif "trailers" in head:
+                await self._pass_trailers(response)
+        except BaseException as error:
+            if response is not None:
+                with anyio.CancelScope(shield=True):
+                    await response.aclose()
+            if head is not None or not isinstance(error, (ClientLeft, TransportError, Refusal)):
+                raise
+            if not isinstance(error, ClientLeft):
+                await self._fail(error)
 
     # The request's body
 
-    def _has_no_body(self) -> bool:
+    def _has_no_body(self, request: UpstreamRequest) -> bool:
         """Whether that is certain at once (RFC 9112 §6.3).
 
         HTTP/2 needs no header to tell of a body, and a layer in front may have made one where a body can be expected.
         """
-        request = self._request
         if request.length is not None or request.method not in _READS:
             return request.length == 0
         return b"transfer-encoding" not in self._index and self._scope.get("http_version") in ("1.1", "1.0")
@@ -163,29 +171,23 @@ class Passing:
             exchange.attributes["apim.upstream.error"] = refusal.code
         await refuse(refusal, self._scope, self._send)
 
-    async def _pass_down(self, response: UpstreamResponse, watch: Watch) -> None:
-        """Each chunk goes down when it comes; the one that makes the announced length full goes with the end.
+    def _head(self, response: UpstreamResponse) -> tuple[Message, int | None]:
+        """The head for the client, and how long the body has to be, where that is known. Raises UpstreamBroken.
 
-        A body that is there already goes down as one.
+        It says so when trailers may follow: only bodies in chunks have any (RFC 9112 §7.1.2).
         """
-        try:
-            headers, left = _relayed(response, looked_at=self._direct, head_only=self._request.method == "HEAD")
-        except UpstreamBroken as error:
-            await self._fail(error)
-            return
-        headers.append(self._via)
-        head: Message = {"type": "http.response.start", "status": response.status, "headers": headers}
-        trails = left is None and self._request.trailers and _announced(response, head)
-        await self._send(head)
-        last = response.whole() if type(response) is Answer else None
-        if last is None:
-            last = await self._pass_chunks(response, left)
-        elif left is not None and len(last) != left:
-            raise _other_length(len(last) - left)
-        watch.stop()
-        await self._send({"type": "http.response.body", "body": last, "more_body": False})
-        if trails:
-            await self._pass_trailers(cast("Answer", response))
+        if self._writer.direct and type(response) is Answer:  # nobody can have changed what our transport has looked at
+            lines, index = response.headers, response.index
+            left = response.length
+        else:
+            lines, index, left = _looked_over(response, head_only=self._request.method == "HEAD")
+        status = response.status
+        headers = _relayed(status, lines, index, self._writer.via)
+        head: Message = {"type": "http.response.start", "status": status, "headers": headers}
+        if left is None and self._request.trailers and type(response) is Answer and b"transfer-encoding" in index:
+            head["trailers"] = True
+            headers += hops.announced(lines)
+        return head, left
 
     async def _pass_chunks(self, response: UpstreamResponse, left: int | None) -> bytes:
         """Pass down what comes, but for what goes with the end: that is given back."""
@@ -205,15 +207,6 @@ class Passing:
         return last
 
 
-def _announced(response: UpstreamResponse, head: Message) -> bool:
-    """Whether trailers may follow this head; then it says so. Only bodies in chunks have any (RFC 9112 §7.1.2)."""
-    if type(response) is not Answer or b"transfer-encoding" not in response.index:
-        return False
-    head["trailers"] = True
-    head["headers"] += hops.announced(response.headers)
-    return True
-
-
 def _other_length(excess: int) -> UpstreamBroken:
     return UpstreamBroken(f"the upstream sent {'more' if excess > 0 else 'less'} than it had announced")
 
@@ -226,36 +219,29 @@ def _failed(error: TransportError) -> Refusal:
     return Refusal(502, "upstream-broken", "The upstream did not give a proper response.")
 
 
-def _relayed(response: UpstreamResponse, *, looked_at: bool, head_only: bool) -> tuple[RawHeaders, int | None]:
-    """The header lines for the client, and how long the body has to be, when that is known.
-
-    ``looked_at`` is whether nobody can have changed what our transport has looked at. Raises UpstreamBroken.
-    """
-    status = response.status
-    if looked_at and type(response) is Answer:
-        lines, index = response.headers, response.index
-    else:
-        lines, index = _looked_over(status, response.headers)
+def _relayed(status: int, lines: RawHeaders, index: dict[bytes, bytes], via: tuple[bytes, bytes]) -> RawHeaders:
+    """The header lines for the client, ``via`` behind them; ``index`` is ``dict(lines)``."""
     if len(index) == len(lines) and index.get(b"connection") in _NOMINATES_NOTHING:  # as nearly always
-        headers = lines.copy()
+        headers = [*lines, via]
         for name in hops.HOP_BY_HOP.intersection(index):
             headers.remove((name, index[name]))
     else:
-        headers = hops.end_to_end(lines, without=hops.nominated(lines))
+        headers = [*hops.end_to_end(lines, without=hops.nominated(lines)), via]
     if status in _BODILESS:  # some servers take the length for a promise they have to keep
-        return without(headers, b"content-length"), 0
-    if head_only:
-        return headers, 0
-    length = index.get(b"content-length")
-    return headers, None if length is None else int(length)
+        return without(headers, b"content-length")
+    return headers
 
 
-def _looked_over(status: int, lines: RawHeaders) -> tuple[RawHeaders, dict[bytes, bytes]]:
-    """The lines of a head that was not looked at, and an index of them. Raises UpstreamBroken."""
+def _looked_over(response: UpstreamResponse, *, head_only: bool) -> tuple[RawHeaders, dict[bytes, bytes], int | None]:
+    """The lines of a head that was not looked at, an index of them, and how long the body has to be, when it is known.
+
+    Raises UpstreamBroken.
+    """
+    status = response.status
     if not 200 <= status <= 599:
         raise UpstreamBroken(f"the upstream answered with status {status}")
     try:
-        lines = checked(lines)
+        lines = checked(response.headers)
     except ValueError as error:
         raise UpstreamBroken(f"the upstream sent {error}") from None
     lengths = get_all(lines, b"content-length")
@@ -263,7 +249,9 @@ def _looked_over(status: int, lines: RawHeaders) -> tuple[RawHeaders, dict[bytes
         raise UpstreamBroken("the length of the response is said twice")
     if lengths and not (lengths[0].isdigit() and len(lengths[0]) <= 19):
         raise UpstreamBroken("the length of the response is no number")
-    return lines, dict(lines)
+    if head_only or status in _BODILESS:
+        return lines, dict(lines), 0
+    return lines, dict(lines), int(lengths[0]) if lengths else None
 
 
 def _wrong_length() -> Refusal:

@@ -41,14 +41,14 @@ async def watched(receive: Receive, exchange: Callable[[Watch], Awaitable[None]]
 
     ``begun`` is whether nobody waits for ``receive`` even now.
     """
-    lookout = _lookout()
-    task = None if lookout is None else asyncio.current_task(lookout.loop)
-    if lookout is None or task is None:
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # the event loop is none of asyncio's
+        task = None
+    if task is None:
         await _watched_beside(receive, exchange, begun)
         return
-    watch = _LateWatch(receive, lookout, task)
-    if begun:
-        watch.begin()
+    watch = _LateWatch(receive, _lookout(task.get_loop()), task, begun)
     try:
         await exchange(watch)
     except BaseException as error:
@@ -57,50 +57,53 @@ async def watched(receive: Receive, exchange: Callable[[Watch], Awaitable[None]]
         if watch.error is not None:
             raise watch.error from None
     finally:
-        watch.stop()
+        if not watch.over:
+            watch.stop()
         if watch.watcher is not None:
             await asyncio.wait([watch.watcher])
+            watch.watcher = None  # which holds it, by the frames of what ended it
 
 
 class _LateWatch:
     """A task that is started late if at all; it cancels the one of the exchange, as ``asyncio.timeout`` does."""
 
     __slots__ = (
-        "_begun", "_cancelled", "_context", "_lookout", "_over", "_receive", "_struck", "_task", "error", "watcher",
+        "_among", "_cancelled", "_context", "_lookout", "_receive", "_struck", "_task", "error", "over", "watcher",
     )  # fmt: skip
 
-    def __init__(self, receive: Receive, lookout: "_Lookout", task: "asyncio.Task[object]") -> None:
-        self._receive, self._lookout, self._task = receive, lookout, task
-        self._cancelled = task.cancelling()
+    error: Exception | None
+    """What ``receive`` raised; there when the exchange was ended."""
+
+    def __init__(self, receive: Receive, lookout: "_Lookout", task: "asyncio.Task[object]", begun: bool) -> None:
+        self._receive, self._lookout = receive, lookout
+        self._task, self._cancelled = task, task.cancelling()
         self._context = contextvars.copy_context()
-        self._begun = self._over = self._struck = False
+        self.over = self._struck = False
         self.watcher: asyncio.Task[None] | None = None
-        self.error: Exception | None = None
+        self._among = lookout.add(self) if begun else None
 
     def begin(self) -> None:
-        if not self._begun:
-            self._begun = True
-            self._lookout.add(self)
+        if self._among is None:
+            self._among = self._lookout.add(self)
 
     def stop(self) -> None:
-        if self._over:
-            return
-        self._over = True
+        self.over = True
         if self.watcher is not None:
             self.watcher.cancel()
-        elif self._begun:
-            self._lookout.remove(self)
+        elif self._among is not None:
+            del self._among[self]
 
     def start(self) -> None:
         """It is worth a task now."""
         self.watcher = self._lookout.loop.create_task(self._look(), context=self._context)
 
     async def _look(self) -> None:
+        self.error = None
         try:
             await _leaving(self._receive)
         except Exception as error:
             self.error = error
-        if not self._over:
+        if not self.over:
             self._struck = True
             self._task.cancel()
 
@@ -163,16 +166,13 @@ class _Lookout:
         self._older: dict[_LateWatch, None] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, watch: _LateWatch) -> None:
-        self._newer[watch] = None
+    def add(self, watch: _LateWatch) -> dict[_LateWatch, None]:
+        """Where the watch is from now on, until it is started."""
+        newer = self._newer
+        newer[watch] = None
         if self._timer is None:
             self._wind()
-
-    def remove(self, watch: _LateWatch) -> None:
-        if watch in self._newer:
-            del self._newer[watch]
-        else:
-            self._older.pop(watch, None)
+        return newer
 
     def _wind(self) -> None:
         self._timer = self.loop.call_later(_MOMENT, self._tick, context=contextvars.Context())
@@ -182,6 +182,7 @@ class _Lookout:
         due, self._older, self._newer = self._older, self._newer, {}
         for watch in due:
             watch.start()
+        due.clear()  # which each of them holds
         if self._older:
             self._wind()
 
@@ -195,12 +196,8 @@ class _Kept(threading.local):
 _kept = _Kept()
 
 
-def _lookout() -> _Lookout | None:
-    """That of the event loop that is running; None when it is none of asyncio's."""
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        return None
+def _lookout(loop: asyncio.AbstractEventLoop) -> _Lookout:
+    """That of the event loop, which is running."""
     kept = _kept.lookout
     if kept is None or kept.loop is not loop:
         kept = _kept.lookout = _Lookout(loop)

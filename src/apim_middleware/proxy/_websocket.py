@@ -19,7 +19,7 @@ from apim_middleware.env import default_env
 from apim_middleware.errors import Refusal, TransportError
 from apim_middleware.exchange import Exchange
 from apim_middleware.protocols import Transport, UpstreamRequest, UpstreamResponse
-from apim_middleware.proxy._passing import _failed, _relayed
+from apim_middleware.proxy._passing import _failed, _looked_over, _relayed
 from apim_middleware.proxy._watching import _first
 from apim_middleware.transports.websockets import WebSockets
 from apim_middleware.types import RawHeaders, Receive, Scope, Send
@@ -167,9 +167,9 @@ class Tunnel:
         """Pass the upstream's own answer down, where the server can give one to a handshake; else 403 says it all."""
         await self._stop_listening()
         try:
-            headers, _ = _relayed(response, looked_at=False, head_only=False)
+            lines, index, _ = _looked_over(response, head_only=False)
             if _DENIAL in (self._scope.get("extensions") or ()):
-                await self._pass_denial(response, [*headers, self._via])
+                await self._pass_denial(response, _relayed(response.status, lines, index, self._via))
             else:
                 await self._send({"type": "websocket.close", "code": 1008, "reason": "handshake-refused"})
         finally:

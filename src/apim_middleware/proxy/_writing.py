@@ -106,7 +106,7 @@ class Writer:
         self._seconds = seconds
         self._forwarded = forwarded
         self._keep_host = keep_host
-        self._direct = direct
+        self.direct = direct
 
     def request(
         self, scope: Scope, index: dict[bytes, bytes] | None = None
@@ -117,6 +117,7 @@ class Writer:
         names are not looked at again. Raises Refusal.
         What ``Connection`` nominates went at the door, with request hygiene.
         """
+        method: str = scope["method"]
         lines: RawHeaders = scope["headers"]
         fresh = index is not None
         try:
@@ -127,18 +128,21 @@ class Writer:
                     index = dict(lines)
             if b"via" in index and hops.passed(lines, self.pseudonym):
                 raise Refusal(508, "loop-detected", "The request came back to a gateway it had passed.")
-            target, headers = self._target(scope, fresh=fresh), self._headers(scope, lines, index)
+            target = self._target(scope, fresh=fresh)
+            headers = self._headers(scope, lines, index)
+            if method == "OPTIONS":
+                headers = hops.one_hop_fewer(headers)
             length = index.get(b"content-length")
             known = None if length is None else int(length)
         except BadTarget as error:
             raise Refusal(400, "bad-target", f"The request target cannot be passed on: {error}.") from None
         except ValueError as error:
             raise Refusal(400, "bad-header", f"The request cannot be passed on: {error}.") from None
-        return UpstreamRequest(scope["method"], self._origin, target, headers, None, known, *self._seconds), index
+        return UpstreamRequest(method, self._origin, target, headers, None, known, *self._seconds), index
 
     def _headers(self, scope: Scope, lines: RawHeaders, index: dict[bytes, bytes]) -> RawHeaders:
         """The header lines for the upstream. Raises ValueError for lines that cannot be sent."""
-        client, method = scope.get("client"), scope["method"]
+        client = scope.get("client")
         own = self._own(
             client[0] if client else None, scope.get("scheme"), index.get(b"host"), scope.get("http_version")
         )
@@ -147,15 +151,11 @@ class Writer:
             whole = {**own, **index, **own}  # the first place is the host's (RFC 9110 §7.2)
             for name in _STAY_BEHIND.intersection(index):
                 del whole[name]
-            if self._direct and method != "OPTIONS":
-                return Checked(whole.items())
-            headers = list(whole.items())
-        else:
-            check_values([value for _, value in lines])
-            first, *others = own.items()
-            told = _STAY_BEHIND.union(own.keys() - {b"via"})
-            headers = [first, *hops.one_cookie([line for line in lines if line[0] not in told]), *others]
-        return hops.one_hop_fewer(headers) if method == "OPTIONS" else headers
+            return Checked(whole.items()) if self.direct else list(whole.items())
+        check_values([value for _, value in lines])
+        first, *others = own.items()
+        told = _STAY_BEHIND.union(own.keys() - {b"via"})
+        return [first, *hops.one_cookie([line for line in lines if line[0] not in told]), *others]
 
     def _written_own(
         self, client: str | None, scheme: str | None, host: bytes | None, version: str | None
@@ -172,8 +172,8 @@ class Writer:
         """Path and query for the upstream, exactly as the policies in front have judged them. Raises BadTarget."""
         query: bytes | None = scope.get("query_string")
         path: bytes | None = scope.get("raw_path")
-        if path is not None and not scope.get("root_path") and (fresh or not query):
-            plain = scope["path"][:1] == "/" if fresh else is_plain(scope["path"], path)
+        if path is not None and not scope.get("root_path"):
+            plain = scope["path"][:1] == "/" if fresh else not query and is_plain(scope["path"], path)
             if plain:  # canonical, as hygiene has left it
                 return b"%b%b?%b" % (self._prefix, path, query) if query else self._prefix + path
         path = _written_path(scope)

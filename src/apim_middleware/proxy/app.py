@@ -139,15 +139,15 @@ class Proxy(Configured):
             if exchange is None or not exchange.clean:  # no policy in front has seen to that
                 scope = {**scope}
                 index, _ = self.env.scrub(scope)
-            request, index = self._writer.request(scope, index)
+            writer = self._writer
+            request, index = writer.request(scope, index)
         except Refusal as refusal:
             await refuse(refusal, scope, send)
             return
         if request.method == "OPTIONS" and hops.ends_here(scope["headers"]):
             await _answer_options(send)
             return
-        via, direct = self._writer.via, self.transport is None
-        await Passing(self._transport, request, index, via, scope, receive, send, direct=direct).run()
+        await Passing(self._transport, writer, request, index, scope, receive, send).run()
 
     async def _serve_by_plan(self, plan: Plan, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -165,8 +165,7 @@ class Proxy(Configured):
             if request.method == "OPTIONS" and hops.ends_here(scope["headers"]):
                 await _answer_options(send)
                 return
-            via, direct, send = course.via, self.transport is None, course.stamping(send)
-            await Passing(course, request, index, via, scope, receive, send, direct=direct).run()
+            await Passing(course, course.writer, request, index, scope, receive, course.stamping(send)).run()
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -204,7 +203,7 @@ class Proxy(Configured):
             return
         with course:
             opens, send = course.opening, course.stamping(send)
-            await Tunnel(opens, request, self.websockets, course.via, scope, receive, send).run()
+            await Tunnel(opens, request, self.websockets, course.writer.via, scope, receive, send).run()
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:

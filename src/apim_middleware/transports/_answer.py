@@ -32,36 +32,42 @@ class Answer:
     """The response: the head is known, the body flows when iterated."""
 
     __slots__ = (
-        "_error", "_line", "_waiter", "begun", "headers", "hints", "index", "interrupted", "method", "parts", "read",
-        "sent", "status", "trailers", "uploader",
+        "_error", "_line", "_waiter", "begun", "headers", "hints", "index", "interrupted", "length", "method", "parts",
+        "read", "sent", "status", "trailers", "uploader",
     )  # fmt: skip
 
+    begun: bool
+    """Whether the head is known, and with it ``status``, ``headers``, ``index`` and ``length``."""
     status: int
     headers: RawHeaders
     index: dict[bytes, bytes]
     """``dict`` of the lines as they came: names are tokens in lower case, no value holds a control character."""
+    length: int | None
+    """How long the body is; None when the head does not say."""
+    parts: list[bytes]
+    """What has come of the body and was not read."""
+    trailers: Sequence[tuple[bytes, bytes]]
+    """What came behind the body; there when the body has come to its end."""
+    hints: list[RawHeaders] | None
+    """The lines of early hints that were not passed on; None when nobody wants them."""
+    sent: bool
+    """Whether the request was sent to its end."""
+    uploader: asyncio.Task[object] | None
+    """The task of the exchange, while it waits for more of the request's body."""
+    interrupted: bool
+    """Whether that waiting was broken off; there once it has begun."""
+    _line: Line | None
+    _waiter: asyncio.Future[None] | None
+    _error: TransportError | None
 
     def __init__(self, line: Line, method: str, read: float | None) -> None:
         """An exchange begins; ``read`` is in seconds, for each wait on the body."""
-        self.method = method
-        self.read = read
-        self.parts: list[bytes] = []
-        """What has come of the body and was not read."""
-        self.trailers: Sequence[tuple[bytes, bytes]] = ()
-        """What came behind the body; there when the body has come to its end."""
-        self.hints: list[RawHeaders] | None = None
-        """The lines of early hints that were not passed on; None when nobody wants them."""
-        self.begun = False
-        """Whether the head is known, and with it ``status``, ``headers`` and ``index``."""
-        self.sent = False
-        """Whether the request was sent to its end."""
-        self.uploader: asyncio.Task[object] | None = None
-        """The task of the exchange, while it waits for more of the request's body."""
-        self.interrupted = False
-        """Whether that waiting was broken off."""
-        self._line: Line | None = line
-        self._waiter: asyncio.Future[None] | None = None
-        self._error: TransportError | None = None
+        self.method, self.read = method, read
+        self.begun = self.sent = False
+        self.parts, self.trailers = [], ()
+        self.hints = self.uploader = None
+        self._line = line
+        self._waiter = self._error = None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -82,14 +88,14 @@ class Answer:
         parts, self.parts = self.parts, []
         if self._line is not None:
             self._line.go_on()
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return b"".join(parts)
 
     def whole(self) -> bytes | None:
         """What there is to read of the body when all of it has come, which is then read; else None."""
         if self._line is not None or self._error is not None:
             return None
         parts, self.parts = self.parts, []
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return b"".join(parts)
 
     async def aclose(self) -> None:
         """Close the connection, unless the exchange is over: then it has gone back already."""
@@ -101,11 +107,14 @@ class Answer:
     # Between the connection and the task of the exchange
 
     def news(self, seconds: float | None) -> "asyncio.Future[None]":
-        """Done when there is something new; the exchange fails with UpstreamTimeout when that takes longer."""
+        """Done when there is something new; the exchange fails with UpstreamTimeout when that takes longer.
+
+        Raises what went wrong before.
+        """
         if self._line is None:
-            raise RuntimeError("nothing more will come")
-        self._waiter = self._line.expect_within(seconds)
-        return self._waiter
+            raise self._error or RuntimeError("nothing more will come")
+        self._waiter = waiter = self._line.expect_within(seconds)
+        return waiter
 
     def check(self) -> None:
         """Raise what went wrong, unless it did so after the head: then it comes after what there is of the body."""

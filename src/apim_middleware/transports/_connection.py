@@ -12,12 +12,14 @@ from typing import Protocol, cast
 
 from apim_middleware.errors import TransportError, UpstreamBroken, UpstreamTimeout
 from apim_middleware.transports._answer import Answer
-from apim_middleware.transports._framing import Body, Length, UntilClose, framed
+from apim_middleware.transports._framing import Body, UntilClose, body_of, length_of
 from apim_middleware.transports._heads import Head, read_head
 from apim_middleware.transports._strictness import MAX_HEAD, check_beginning
 
 _AHEAD = 65536  # bytes of a response body beyond which its upstream has to wait for the reader
+_FRAMING = (b"content-length", b"transfer-encoding")
 _SAYS_NOTHING = frozenset((None, b"0"))
+_END = b"\r\n\r\n"  # of a head
 _TICK = 0.001  # event loops keep time in milliseconds
 
 
@@ -41,9 +43,9 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_ahead", "_answer", "_body", "_deadline", "_head", "_interim", "_keep", "_keeper", "_loop", "_poll",
-        "_reading", "_timer", "_timer_at", "_transport", "_upgrades", "asked", "closed", "gone", "idle_since", "origin",
-        "silent", "writable",
+        "_ahead", "_answer", "_body", "_deadline", "_head", "_keep", "_keeper", "_loop", "_poll", "_reading", "_room",
+        "_timer", "_timer_at", "_transport", "closed", "gone", "idle_since", "kept", "origin", "silent", "upgrades",
+        "writable",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, keeper: Keeper, origin: str) -> None:
@@ -53,10 +55,12 @@ class Connection(asyncio.Protocol):
         """Whether it is of no use any more."""
         self.gone: asyncio.Future[None] = loop.create_future()
         """Done when the socket is closed."""
-        self.asked = 0
-        """How many exchanges it has carried, the one at hand included."""
+        self.kept = False
+        """Whether it was kept after an exchange."""
         self.silent = True
-        """Whether the upstream has said nothing at all in the last of them."""
+        """Whether the upstream has said nothing at all in the last exchange."""
+        self.upgrades = False
+        """Whether exchanges on it ask for another protocol."""
         self.idle_since = 0.0
         """The event loop's time when the last exchange ended."""
         self.writable = True
@@ -66,9 +70,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._poll: select.poll | None = None
         self._answer: Answer | None = None
-        self._upgrades = False
         self._head = b""  # what has come of a head that is not whole
-        self._interim = 0  # bytes of the interim heads of this exchange
+        self._room = MAX_HEAD  # bytes that the heads of this exchange may still have
         self._body: Body = UntilClose()
         self._keep = False
         self._ahead = 0  # bytes of the body that wait for the reader
@@ -82,13 +85,12 @@ class Connection(asyncio.Protocol):
         """Whether nothing has come since the last exchange, not even what the event loop has not told yet."""
         return not (self.closed or (self._poll is not None and self._poll.poll(0)))
 
-    def begin(self, method: str, read: float | None, *, upgrades: bool = False) -> Answer:
-        """Open an exchange; ``upgrades`` is whether it asks for another protocol."""
-        self.asked += 1
-        self.silent, self._upgrades = True, upgrades
-        self._head, self._interim, self._ahead = b"", 0, 0
-        self._answer = Answer(self, method, read)
-        return self._answer
+    def begin(self, method: str, read: float | None) -> Answer:
+        """Open an exchange."""
+        self.silent = True
+        self._head, self._room = b"", MAX_HEAD
+        self._answer = answer = Answer(self, method, read)
+        return answer
 
     def write(self, data: bytes) -> None:
         """Send bytes; look at ``writable`` before sending many more."""
@@ -97,12 +99,9 @@ class Connection(asyncio.Protocol):
 
     def expect_within(self, seconds: float | None) -> "asyncio.Future[None]":
         """What the exchange is to wait for, and for how long at most."""
-        if seconds is not None and seconds != inf:
-            self._deadline = self._loop.time() + seconds
-            if self._deadline < self._timer_at:
-                self._wind(self._deadline)
-        else:
-            self._deadline = inf
+        self._deadline = deadline = inf if seconds is None else self._loop.time() + seconds
+        if deadline < self._timer_at:
+            self._wind(deadline)
         return self._loop.create_future()
 
     def go_on(self) -> None:
@@ -189,7 +188,7 @@ class Connection(asyncio.Protocol):
             if answer.begun:
                 self._take_body(answer, self._body, data)
             else:
-                self._take_head(answer, self._head + data if self._head else data)
+                self._take_head(answer, self._head + data)
         except TransportError as error:
             self._fail(error)
 
@@ -197,37 +196,40 @@ class Connection(asyncio.Protocol):
 
     def _take_head(self, answer: Answer, raw: bytes) -> None:
         """Look for the end of the head; of interim ones only early hints are told (RFC 9110 §15.2)."""
-        searched = max(0, len(self._head) - 4) if self._head else 0
-        while (end := raw.find(b"\r\n\r\n", searched) + 4) > 3:
-            self._interim += end
-            if self._interim > MAX_HEAD:
+        said, end, rest = raw.partition(_END)
+        while end:
+            size = len(said) + len(end)
+            if size > self._room:
                 raise UpstreamBroken("the response head is larger than allowed")
-            head, raw = read_head(raw[:end], upgrades=self._upgrades), raw[end:]
+            head = read_head(said)
             status = head[0]
-            if status >= 200 or (status == 101 and self._upgrades):
-                self._begin_body(answer, head, raw)
+            if status >= 200 or (status == 101 and self.upgrades):
+                self._begin_body(answer, head, rest)
                 return
-            searched = 0
+            if status == 101:
+                raise UpstreamBroken("the upstream changed the protocol without being asked")
             if status == 103:
                 answer.hint(head[1])
-        check_beginning(raw, MAX_HEAD - self._interim)
-        self._head = raw
+            self._room -= size
+            said, end, rest = rest.partition(_END)
+        check_beginning(said, self._room)
+        self._head = said
 
     def _begin_body(self, answer: Answer, head: Head, rest: bytes) -> None:
         status, lines, index, latest, self._keep = head
-        if status == 204 and not _SAYS_NOTHING.issuperset(
-            (index.get(b"content-length"), index.get(b"transfer-encoding"))
-        ):
-            self._keep = False  # it announces what it must not have (RFC 9110 §8.6), and may send it yet
         # what follows a 101 is another protocol, to the end
-        size = UntilClose() if status == 101 else framed(answer.method, status, lines, index, latest=latest)
-        answer.status, answer.headers, answer.index, answer.begun = status, lines, index, True
-        if size == len(rest):  # as most often, it has come with the head
+        length = None if status == 101 else length_of(answer.method, status, lines, index, latest=latest)
+        answer.begun, answer.length = True, length
+        answer.status = status
+        answer.headers, answer.index = lines, index
+        if length == len(rest):  # as most often, it has come with the head
             if rest:
-                answer.parts.append(rest)
+                answer.parts = [rest]
+            elif status == 204 and not _SAYS_NOTHING.issuperset(map(index.get, _FRAMING)):
+                self._keep = False  # it announces what it must not have (RFC 9110 §8.6), and may send it yet
             self._part(answer, clean=True)
             return
-        self._body = Length(size) if isinstance(size, int) else size
+        self._body, self._ahead = UntilClose() if status == 101 else body_of(length, index), 0
         if rest or self._body.over:
             self._take_body(answer, self._body, rest)
         else:
@@ -257,7 +259,7 @@ class Connection(asyncio.Protocol):
         if not (clean and answer.sent and self._transport and not self._transport.get_write_buffer_size()):
             self.abort()  # what is still on its way up might wait for ever, and whatever is behind it
         elif self._keep and not self.closed:
-            self.idle_since = self._loop.time()
+            self.idle_since, self.kept = self._loop.time(), True
             self._keeper.give_back(self)
         else:
             self.close()

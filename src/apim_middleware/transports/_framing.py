@@ -34,10 +34,10 @@ class Body(Protocol):
         ...
 
 
-def framed(
+def length_of(
     method: str, status: int, lines: RawHeaders, index: dict[bytes, bytes], *, latest: bool = True
-) -> int | Body:
-    """The length of the body of a response, or what tells where it ends.
+) -> int | None:
+    """The length of the body of a response; None when it is in chunks or ends with the connection.
 
     ``index`` is ``dict(lines)``, ``latest`` is whether it is of HTTP/1.1: in HTTP/1.0 there are no chunks. Raises
     UpstreamBroken when it can be read in two ways.
@@ -51,9 +51,14 @@ def framed(
         raise UpstreamBroken("the length of the response is not a number")
     if method == "HEAD" or status in _BODILESS:
         return 0
+    return None if length is None else int(length)
+
+
+def body_of(length: int | None, index: dict[bytes, bytes]) -> Body:
+    """The body of a response, on its way; ``length`` is what ``length_of`` has said."""
     if length is not None:
-        return int(length)
-    return UntilClose() if coding is None else Chunked()
+        return Length(length)
+    return Chunked() if b"transfer-encoding" in index else UntilClose()
 
 
 class Length:

@@ -28,7 +28,8 @@ async def open_websocket(pool: Pool, request: UpstreamRequest, rules: WebSockets
     key = base64.b64encode(os.urandom(16))
     head = written(replace(request, headers=[*request.headers, *_opening(key)]))
     connection = await pool.take(request)
-    answer = await ask(connection, request, head, upgrades=True)
+    connection.upgrades = True
+    answer = await ask(connection, request, head)
     if answer.status != 101:
         return answer
     try:

@@ -61,25 +61,20 @@ _status_said = _StatusLines().__getitem__
 _field_said = _FieldLines().__getitem__
 
 
-def read_head(raw: bytes, *, upgrades: bool = False) -> Head:
-    """Read a whole head, from its status line to the empty line. Raises UpstreamBroken.
-
-    ``upgrades`` is whether another protocol was asked for.
-    """
+def read_head(raw: bytes) -> Head:
+    """Read a whole head, from its status line to the end of its last line. Raises UpstreamBroken."""
     first, *fields = raw.split(b"\r\n")
-    del fields[-2:]  # the empty line, and what is behind it
     if len(fields) > MAX_FIELDS:
         raise UpstreamBroken("the response head has more lines than allowed")
     status, latest = _status_said(first)
-    if status == 101 and not upgrades:
-        raise UpstreamBroken("the upstream changed the protocol without being asked")
     lines = list(map(_field_said, fields))
     index = dict(lines)
-    return status, lines, index, latest, latest if b"connection" not in index else _keeps(lines, index, latest)
+    keeps = latest
+    if b"connection" in index and not (latest and index[b"connection"] == b"keep-alive" and len(index) == len(lines)):
+        keeps = _keeps(lines, latest)
+    return status, lines, index, latest, keeps
 
 
-def _keeps(lines: RawHeaders, index: dict[bytes, bytes], latest: bool) -> bool:
-    if index[b"connection"] == b"keep-alive" and len(index) == len(lines):
-        return True
+def _keeps(lines: RawHeaders, latest: bool) -> bool:
     options = list_members(lines, b"connection")
     return b"close" not in options and (latest or b"keep-alive" in options)

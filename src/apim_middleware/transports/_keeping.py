@@ -41,7 +41,7 @@ class Pool:
         """Nothing is open yet."""
         self.loop = loop
         self.closed = False
-        self._limits = limits
+        self._max_connections, self._max_idle, self._max_waiting, self._idle = limits
         self._dialling = dialling
         self._places: dict[str, _Place] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -53,10 +53,10 @@ class Pool:
 
     def free(self, origin: str) -> Connection | None:
         """The free connection used last, for it is the least likely to be closing; None when there is none."""
-        free = self._places[origin].free if origin in self._places else None
-        while free:
-            connection, _ = free.popitem()
-            if self.loop.time() - connection.idle_since < self._limits.idle and connection.reusable():
+        place = self._places.get(origin)
+        while place is not None and place.free:
+            connection, _ = place.free.popitem()
+            if self.loop.time() - connection.idle_since < self._idle and connection.reusable():
                 return connection
             connection.close()
         return None
@@ -65,7 +65,7 @@ class Pool:
         """A new connection, or, where there are as many as there may be, one in turn. Raises ConnectFailed."""
         while True:
             place = self._places.get(request.origin) or self._new_place(request.origin)
-            if place.open < self._limits.max_connections:
+            if place.open < self._max_connections:
                 place.open += 1
                 return await self._dial(request)
             if place.free:  # which this request does not want
@@ -100,7 +100,7 @@ class Pool:
 
     async def _turn(self, place: _Place, seconds: float | None) -> Connection | None:
         """Wait for a connection, or for a place to make one."""
-        if len(place.waiting) >= self._limits.max_waiting:
+        if len(place.waiting) >= self._max_waiting:
             raise ConnectFailed("every connection is in use, and too many requests wait for one")
         turn: asyncio.Future[Connection | None] = self.loop.create_future()
         place.waiting[turn] = None
@@ -144,7 +144,7 @@ class Pool:
         """A connection is free: it goes to the next in the queue, or is kept."""
         place = self._places[connection.origin]
         free = place.free
-        if self.closed or len(free) >= self._limits.max_idle:
+        if self.closed or len(free) >= self._max_idle:
             connection.close()
         elif place.waiting and (turn := self._next(place)) is not None:
             turn.set_result(connection)
@@ -162,14 +162,14 @@ class Pool:
     # Time
 
     def _wind(self, oldest: float) -> None:
-        at = oldest + self._limits.idle
+        at = oldest + self._idle
         if at != inf:
             self._timer = self.loop.call_at(at, self._sweep, context=contextvars.Context())
 
     def _sweep(self) -> None:
         """Close what has been free for too long."""
         self._timer = None
-        deadline = self.loop.time() - self._limits.idle
+        deadline = self.loop.time() - self._idle
         for place in list(self._places.values()):
             while place.free and (oldest := next(iter(place.free))).idle_since <= deadline:
                 oldest.close()

@@ -40,11 +40,10 @@ def written(request: UpstreamRequest) -> bytes:
     """
     lines = request.headers
     whole = b"\r\n".join(map(b": ".join, lines)) if type(lines) is Checked else _looked_over(request, lines)
-    method, framed = _method(request.method), b""
     if request.body is not None or request.trailers:
         asked = _ASKS_FOR_TRAILERS if request.trailers else ()
-        framed = b"".join([b"%b: %b\r\n" % line for line in (*asked, *framing(request))])
-    return b"%b %b HTTP/1.1\r\n%b\r\n%b\r\n" % (method, request.target, whole, framed)
+        whole = b"\r\n".join([whole, *map(b": ".join, (*asked, *framing(request)))])
+    return b"%b %b HTTP/1.1\r\n%b\r\n\r\n" % (_method(request.method), request.target, whole)
 
 
 def _looked_over(request: UpstreamRequest, lines: RawHeaders) -> bytes:

@@ -13,12 +13,12 @@ from apim_middleware.types import RawHeaders
 _AT_ONCE = 65536  # bytes of a body that are written in one go
 
 
-async def ask(connection: Connection, request: UpstreamRequest, head: bytes, *, upgrades: bool = False) -> Answer:
-    """Send a request and wait for the head of the answer, which may be a 101 where the request ``upgrades``.
+async def ask(connection: Connection, request: UpstreamRequest, head: bytes) -> Answer:
+    """Send a request and wait for the head of the answer, which may be a 101 where the connection ``upgrades``.
 
     Raises TransportError, and what the body raises; then the connection is closed.
     """
-    answer = connection.begin(request.method, request.read, upgrades=upgrades)
+    answer = connection.begin(request.method, request.read)
     if request.early_hints is not None:
         answer.hints = []
     try:
@@ -37,7 +37,6 @@ async def ask(connection: Connection, request: UpstreamRequest, head: bytes, *, 
             await _hinted(answer, request.early_hints, inf if seconds is None else seconds)
         while not answer.begun:
             await answer.news(seconds)
-            answer.check()
     except BaseException:
         await answer.aclose()
         raise
@@ -51,7 +50,6 @@ async def _hinted(answer: Answer, pass_on: Callable[[RawHeaders], Awaitable[None
     while True:
         while hints := answer.hints:
             await pass_on(hints.pop(0))
-        answer.check()
         if answer.begun:
             return
         await answer.news(over - loop.time())
@@ -107,7 +105,8 @@ async def _next(answer: Answer, chunks: AsyncIterator[bytes]) -> bytes | None:
 
     The answer breaks the waiting off by cancelling the task, as ``asyncio.timeout`` does.
     """
-    answer.uploader = task = asyncio.current_task()
+    task = asyncio.current_task()
+    answer.uploader, answer.interrupted = task, False
     cancelled = task.cancelling() if task is not None else 0
     try:
         return await anext(chunks, None)

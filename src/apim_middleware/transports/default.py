@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import cached_property
 from typing import Any
@@ -39,10 +40,11 @@ class DefaultTransport:
     @property
     def here(self) -> Transport:
         """The transport for the event loop that is running."""
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return self._httpx
+        if "trio" in sys.modules:  # else it can only be asyncio, and asking is a system call on CPython 3.11
+            try:
+                asyncio.get_running_loop()
+            except RuntimeError:
+                return self._httpx
         return self._http1
 
     @cached_property

@@ -91,7 +91,7 @@ class Http1Transport:
         try:
             return await ask(connection, request, head)
         except UpstreamBroken:
-            if not (connection.asked > 1 and connection.silent and repeatable(request)):
+            if not (connection.kept and connection.silent and repeatable(request)):
                 raise
         return await ask(await pool.take(request), request, head)
 

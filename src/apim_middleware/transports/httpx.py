@@ -26,7 +26,7 @@ import httpx
 from apim_middleware._http.headers import get
 from apim_middleware.errors import ConfigError, ConnectFailed, TransportError, UpstreamBroken, UpstreamTimeout
 from apim_middleware.protocols import UpstreamRequest
-from apim_middleware.transports._framing import Length, framed
+from apim_middleware.transports._framing import body_of, length_of
 from apim_middleware.transports._origins import parsed
 from apim_middleware.transports._requests import framing, repeatable
 from apim_middleware.transports._strictness import MAX_FIELDS, MAX_HEAD, check_breaks, check_lengths, check_text
@@ -564,6 +564,6 @@ def _stream(response: httpcore.Response) -> AsyncIterable[bytes]:
 
 
 def _reach(method: str, answer: _Answer) -> Reach:
-    size = framed(method, answer.status, answer.headers, dict(answer.headers), latest=answer.latest)
-    body = Length(size) if isinstance(size, int) else size
+    index = dict(answer.headers)
+    body = body_of(length_of(method, answer.status, answer.headers, index, latest=answer.latest), index)
     return lambda data: body.take(data, [])
