@@ -144,3 +144,13 @@ def test_a_request_that_was_refused_keeps_what_counted_in_the_window_before() ->
     clock.advance(45)
     assert not counters.hit_now([Hit("a", limit), Hit("a", full)])[1].allowed
     assert counters.peek_now([Hit("a", limit)])[0].remaining == 6
+
+
+@pytest.mark.parametrize(
+    ("limit", "units"), [(Limit(2**60, 10.0, "sliding"), 2**23 - 3), (Limit(6, 2e12, "bucket"), 0)]
+)
+def test_the_short_way_leaves_what_has_become_too_large_for_a_word(limit: Limit, units: int) -> None:
+    one, other = (Caller(FakeClock(), limit) for _ in range(2))
+    for caller in (one, other):
+        caller.counters.assign_now([Hit("a", limit, units)])
+    assert [one.hit("a") for _ in range(5)] == [other.hit_at_length("a") for _ in range(5)]

@@ -8,6 +8,7 @@ from typing import TypeAlias
 from apim_middleware.protocols import Limit
 from apim_middleware.stores.counts.book import GRAIN, Book, Mark
 from apim_middleware.stores.counts.room import Counts, Part, Room
+from apim_middleware.stores.counts.table import fingerprint
 
 _SHORTEST = 1.0
 """Seconds a generation takes at least, for each turn costs something."""
@@ -34,24 +35,25 @@ class Aging(Book[Mark]):
 
     def turn(self, now: float) -> None:
         """Begin a generation, and drop those that have ended."""
-        generations: list[Generation] = [(self.counts, self.until), *self.older]
+        generations: list[Generation] = [(self.withdrawn(), self.until), *self.older]
         self.older = [each for each in generations if each[1] > now]
         for counts, until in generations:
             if until <= now:
-                self.room.discard(counts)
-        self.counts, self.due = self.room.fresh(), now + self.length
+                self.discard(counts)
+        self.counts, self.due = self.fresh(), now + self.length
         self.until = self.due + self.length
+        self.again = self.short_way()
 
     def mark(self, key: str, now: float) -> Mark | None:
         """What was kept of a key, in the generation that runs from now on."""
-        mark: Mark | None = self.counts[hash(key) % self.shards].get(key)
+        mark: Mark | None = self.counts[fingerprint(key) % self.shards].get(key)
         return mark if mark is not None else self.recall(key, now)
 
     def recall(self, key: str, now: float) -> Mark | None:
         """The mark of an older generation, moved to the one that runs."""
-        shard = hash(key) % self.shards
+        shard = fingerprint(key) % self.shards
         for counts, _ in self.older:
-            mark: Mark | None = counts[shard].pop(key, None)
+            mark: Mark | None = counts[shard].pull(key)
             if mark is not None:
                 self.room.leave(shard)
                 self.put(key, mark, now)
@@ -68,4 +70,4 @@ class Aging(Book[Mark]):
 
     def parts(self, shard: int, now: float) -> Iterable[Part]:
         """Everything counted in a shard, newest first."""
-        return [(counts[shard], self.shares(counts[shard].values(), now)) for counts in self.all()]
+        return [(counts[shard], self.shares(counts[shard].marks(), now)) for counts in self.all()]

@@ -2,17 +2,21 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from apim_middleware.protocols import Limit, Tally
-from apim_middleware.stores.counts.room import NOTHING, Counts, Part, Room
+from apim_middleware.stores.counts.room import Counts, Part, Room, Shard
+from apim_middleware.stores.counts.table import Table, fingerprint
 
 Mark = TypeVar("Mark", int, bytes)
 """What is kept of one key: values, so that one can be put back, and none of them the garbage collector's business."""
 
 GRAIN = 1e-6
 """Seconds by which units come back early: waiting for exactly the time given is enough in spite of rounded floats."""
+
+Again: TypeAlias = Callable[[str], tuple[int, int] | None]
+"""Counts one more unit of a key, if that can be done the short way."""
 
 new = tuple.__new__
 """Makes a named tuple in half the time that its class takes."""
@@ -21,26 +25,39 @@ new = tuple.__new__
 class Book(ABC, Generic[Mark]):
     """What was counted under one limit. Hits of a book that is ``due`` must wait for its ``turn``."""
 
-    __slots__ = ("clock", "counts", "due", "quota", "room", "shards", "window")
+    __slots__ = ("again", "clock", "counts", "due", "found", "quota", "room", "shards", "window")
+
+    SHARD: ClassVar[type[Shard]] = Table
+    """Where the entries of a shard are kept."""
+
+    EMPTY: ClassVar[Shard] = Table(slots=1)
+    """Stands for every shard that has no entry yet; never written to."""
 
     due: float
+
+    again: Again
+    """The short way to count, up to the next turn."""
+
+    found: Mark | None
+    """The mark that the latest ``take`` has found: what is put back when the hit was not to be."""
 
     def __init__(self, limit: Limit, room: Room) -> None:
         """Open the book, with nothing in it; its turn comes next."""
         self.quota, self.window = limit.quota, limit.window
         self.room, self.shards, self.clock = room, room.shards, room.clock
-        self.counts: Counts = room.fresh()
+        self.counts = self.fresh()
 
     @abstractmethod
     def turn(self, now: float) -> None:
         """Begin the window that runs now."""
 
     @abstractmethod
-    def again(self, key: str) -> tuple[int, int] | None:
-        """Count one more unit of a key that was counted before and has more left, as nearly every hit is.
+    def short_way(self) -> Again:
+        """A function to count with up to the next turn: what it needs is its own, and quicker at hand than a method's.
 
-        Gives the units left and the whole seconds until all are there again, a window of them at most; None for any
-        other hit, which is not counted and left to ``take``.
+        It counts one more unit of a key that was counted before and has more left, as nearly every hit is. It gives the
+        units left and the whole seconds until all are there again, a window of them at most; None for any other hit,
+        which is not counted and left to ``take``.
         """
 
     @abstractmethod
@@ -71,8 +88,21 @@ class Book(ABC, Generic[Mark]):
         """Count nothing any more, for whoever still has this book, and keep nothing."""
         self.due = -math.inf
         for counts in self.all():
-            self.room.discard(counts)
-            counts.clear()
+            self.discard(counts)
+
+    def discard(self, counts: Counts) -> None:
+        """Drop entries, out of the reach of whoever still has a short way there."""
+        self.room.discard(shard for shard in counts if shard is not self.EMPTY)
+        counts[:] = self.fresh()
+
+    def withdrawn(self) -> Counts:
+        """What was counted until this turn, out of the reach of whoever still has a short way there."""
+        counts, self.counts[:] = [*self.counts], self.fresh()
+        return counts
+
+    def fresh(self) -> Counts:
+        """Every shard, with nothing in it."""
+        return [self.EMPTY] * self.shards
 
     def all(self) -> Iterable[Counts]:
         """Everything counted, newest first."""
@@ -80,41 +110,41 @@ class Book(ABC, Generic[Mark]):
 
     def held(self, shard: int) -> int:
         """How much room a shard takes, in entries."""
-        return sum(len(counts[shard]) for counts in self.all())
+        return sum(counts[shard].held for counts in self.all())
 
     def mark(self, key: str, now: float) -> Mark | None:
         """What a hit may change, as it is."""
-        return self.counts[hash(key) % self.shards].get(key)
+        mark: Mark | None = self.counts[fingerprint(key) % self.shards].get(key)
+        return mark
 
     def put(self, key: str, mark: Mark, now: float) -> None:
         """Keep a mark."""
-        counts = self.counts[hash(key) % self.shards]
-        if key not in counts:
-            counts = self.admit(key, now)
-        counts[key] = mark
+        entries = self.counts[fingerprint(key) % self.shards]
+        if entries.get(key) is None:
+            entries = self.admit(key, now)
+        entries.put(key, mark)
 
     def put_back(self, key: str, mark: Mark | None) -> None:
         """Undo a hit that was not to be: keep what was kept before it."""
-        counts = self.counts[hash(key) % self.shards]
+        entries = self.counts[fingerprint(key) % self.shards]
         if mark is None:
-            self._drop(counts, key)
-        elif key in counts:  # else it had to make room meanwhile
-            counts[key] = mark
+            self._drop(entries, key)
+        elif entries.get(key) is not None:  # else it had to make room meanwhile
+            entries.put(key, mark)
 
     def forget(self, key: str) -> None:
         """Uncount everything."""
         for counts in self.all():
-            self._drop(counts[hash(key) % self.shards], key)
+            self._drop(counts[fingerprint(key) % self.shards], key)
 
-    def admit(self, key: str, now: float) -> dict[str, Any]:
-        """The dict in which there is room for this new key."""
-        shard = hash(key) % self.shards
+    def admit(self, key: str, now: float) -> Any:  # noqa: ANN401 - a shard of the kind this book has
+        """The shard in which there is room for this new key."""
+        shard = fingerprint(key) % self.shards
         self.room.admit(shard, now)
-        counts = self.counts[shard]
-        if counts is NOTHING:
-            counts = self.counts[shard] = {}
-        return counts
+        if self.counts[shard] is self.EMPTY:
+            self.counts[shard] = self.SHARD()
+        return self.counts[shard]
 
-    def _drop(self, counts: dict[str, Any], key: str) -> None:
-        if counts.pop(key, None) is not None:
-            self.room.leave(hash(key) % self.shards)
+    def _drop(self, entries: Shard, key: str) -> None:
+        if entries.pull(key) is not None:
+            self.room.leave(fingerprint(key) % self.shards)

@@ -6,8 +6,9 @@ from math import ceil, floor
 
 from apim_middleware.protocols import Limit, Tally
 from apim_middleware.stores.calendars import period_of
-from apim_middleware.stores.counts.book import GRAIN, Book, new
+from apim_middleware.stores.counts.book import GRAIN, Again, Book, new
 from apim_middleware.stores.counts.room import Part, Room
+from apim_middleware.stores.counts.table import FREE, LARGEST, fingerprint
 
 
 class Fixed(Book[int]):
@@ -23,8 +24,8 @@ class Fixed(Book[int]):
 
     def turn(self, now: float) -> None:
         """Begin the window that runs now."""
-        self.room.discard(self.counts)
-        self.counts = self.room.fresh()
+        self.discard(self.counts)
+        self.counts = self.fresh()
         wall = self.room.wall()
         begin, end = self.around(wall)
         # Run on to the next boundary when this one is upon us, and when the clock went back: windows never come twice.
@@ -32,35 +33,52 @@ class Fixed(Book[int]):
             begin, end = self.around(end + GRAIN)
         self.since, self.begin, self.end = now, begin, now + end - wall
         self.due = self.end - GRAIN
+        self.again = self.short_way()
 
     def around(self, wall: float) -> tuple[float, float]:
         """When the window begins and ends that is the clock's at this time."""
         number = floor((wall - self.start) / self.window)
         return self.start + number * self.window, self.start + (number + 1) * self.window
 
-    def again(self, key: str) -> tuple[int, int] | None:
-        """Count one more unit of a key that was counted before and has more left."""
-        now = self.clock()
-        if now >= self.due:
-            return None
-        counts = self.counts[hash(key) % self.shards]
-        used = counts.get(key)
-        if used is None or used >= self.quota - 1:
-            return None
-        counts[key] = used = used + 1
-        left = self.end - now
-        return self.quota - used, ceil(left if left < self.longest else self.longest)
+    def short_way(self) -> Again:
+        """Add one to what a key has used."""
+        clock, due, end, longest, quota = self.clock, self.due, self.end, self.longest, self.quota
+        counts, shards, most = self.counts, self.shards, min(quota - 1, LARGEST)
+
+        def again(key: str) -> tuple[int, int] | None:
+            now = clock()
+            if now >= due:
+                return None
+            whose = fingerprint(key)
+            table = counts[whose % shards]
+            at = whose & len(table) - 2
+            while table[at] != whose:
+                if table[at] == FREE:
+                    return None
+                at = at + 2 & len(table) - 2
+            used = table[at + 1]
+            if not 0 <= used < most:
+                return None
+            table[at + 1] = used = used + 1
+            left = end - now
+            return quota - used, ceil(left if left < longest else longest)
+
+        return again
 
     def take(self, key: str, cost: int, now: float) -> Tally:
         """Count the hit if there is room for it."""
-        counts = self.counts[hash(key) % self.shards]
-        used = counts.get(key, 0) + cost
+        whose = fingerprint(key)
+        table = self.counts[whose % self.shards]
+        at = table.find(whose)
+        self.found = found = table.read(at) if at else None
+        used = (found or 0) + cost
         remaining = self.quota - used
         if remaining < 0 or not cost:
             return self._tally(used - cost, cost, now, allowed=remaining >= 0)
-        if used == cost:
-            counts = self.admit(key, now)
-        counts[key] = used
+        if at:
+            table.write(at, used)
+        else:
+            self.admit(key, now).put(key, used)
         if remaining < cost:
             return self._tally(used, cost, now, allowed=True)
         return new(Tally, (True, remaining, self.end - now, 0.0, now))
@@ -88,8 +106,8 @@ class Fixed(Book[int]):
 
     def parts(self, shard: int, now: float) -> Iterable[Part]:
         """Everything counted in a shard."""
-        counts, quota = self.counts[shard], self.quota
-        return ((counts, [used / quota for used in counts.values()]),)
+        table, quota = self.counts[shard], self.quota
+        return ((table, [used / quota for used in table.marks()]),)
 
     def _tally(self, used: int, cost: int, now: float, *, allowed: bool) -> Tally:
         left = self.end - now
@@ -121,10 +139,12 @@ class Lifetime(Fixed):
     def turn(self, now: float) -> None:
         """Begin for good."""
         self.since, self.end, self.due = -math.inf, math.inf, math.inf
+        self.again = self.short_way()
 
-    def again(self, key: str) -> None:
-        """Nothing: there is no time to tell."""
+    def short_way(self) -> Again:
+        """None: there is no time to tell."""
+        return lambda key: None
 
     def parts(self, shard: int, now: float) -> Iterable[Part]:
         """Everything counted in a shard, as if all of the quota had been used, and then what was."""
-        return ((counts, [1.0 + share for share in shares]) for counts, shares in super().parts(shard, now))
+        return ((table, [1.0 + share for share in shares]) for table, shares in super().parts(shard, now))

@@ -7,14 +7,15 @@ that no longer counts; units are what the totals since then add up to. Totals ma
 import math
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import ceil
 from struct import Struct
 
 from apim_middleware.protocols import Limit, Tally
 from apim_middleware.stores.counts.aging import Aging
-from apim_middleware.stores.counts.book import GRAIN, new
+from apim_middleware.stores.counts.book import GRAIN, Again, new
 from apim_middleware.stores.counts.room import Room
+from apim_middleware.stores.counts.table import fingerprint
 
 _RECORD, _MOMENT, _TOTAL = Struct("=dQ"), Struct("=d"), Struct("=Q")
 _SIZE = _RECORD.size
@@ -28,6 +29,9 @@ moment, so that there are never more than three times as many."""
 
 _ENTRY = 256
 """Bytes of a log that take as much room as one entry."""
+
+_SHED = 32
+"""How many logs are freed at a time."""
 
 EMPTY = _RECORD.pack(-math.inf, 0)
 
@@ -83,22 +87,60 @@ def _moments(log: bytes) -> "memoryview[float]":
     return memoryview(log).cast("d")[2::2]
 
 
+class Logs(dict[str, bytes]):
+    """Logs, each under a key."""
+
+    __slots__ = ()
+
+    put = dict.__setitem__
+
+    @property
+    def held(self) -> int:
+        """How many there are."""
+        return len(self)
+
+    def pull(self, key: str) -> bytes | None:
+        """The log of a key, taken out."""
+        return self.pop(key, None)
+
+    def marks(self) -> list[bytes]:
+        """Every log, that of the newest key first."""
+        return list(reversed(self.values()))
+
+    def drop(self, places: Sequence[int]) -> None:
+        """Take out the logs at these places of ``marks``."""
+        newest = list(reversed(self))
+        for place in places:
+            del self[newest[place]]
+
+    def shed(self) -> bool:
+        """Free some: with the last of a million go all pages of memory they were on, which takes its time too."""
+        for _ in range(min(len(self), _SHED)):
+            self.popitem()
+        return not self
+
+
 class Log(Aging[bytes]):
     """Keeps a log for each key."""
 
     __slots__ = ("nearest", "seconds")
+
+    SHARD, EMPTY = Logs, Logs()
 
     def __init__(self, limit: Limit, room: Room) -> None:
         """Open the book."""
         super().__init__(limit, room, limit.window)
         self.nearest, self.seconds = limit.window / _EXACT, ceil(limit.window)
 
-    def again(self, key: str) -> tuple[int, int] | None:
-        """Count one more unit of a key that was counted before and has more left."""
+    def short_way(self) -> Again:
+        """Write one unit more into a log, which may need more room."""
+        return self._again
+
+    def _again(self, key: str) -> tuple[int, int] | None:
         now = self.clock()
         if now >= self.due:
             return None
-        log: bytes | None = self.counts[hash(key) % self.shards].get(key)
+        log: bytes | None = self.counts[fingerprint(key) % self.shards].get(key)
         if log is None:
             return None
         log = still_counting(log, now - self.window + GRAIN)
@@ -110,7 +152,8 @@ class Log(Aging[bytes]):
 
     def take(self, key: str, cost: int, now: float) -> Tally:
         """Count the hit if there is room for it."""
-        log = self._log(key, now)
+        self.found = self.mark(key, now)
+        log = still_counting(self.found or EMPTY, now - self.window + GRAIN)
         remaining = self.quota - units_of(log) - cost
         if remaining < 0 or not cost:
             return self._tally(log, cost, now, allowed=remaining >= 0)
@@ -138,11 +181,11 @@ class Log(Aging[bytes]):
         """Keep a log; a long one takes the room of several entries."""
         super().put(key, mark, now)
         if not len(mark) % _ENTRY:
-            self.room.admit(hash(key) % self.shards, now)
+            self.room.admit(fingerprint(key) % self.shards, now)
 
     def held(self, shard: int) -> int:
         """How much room a shard takes, in entries."""
-        return sum(1 + len(log) // _ENTRY for counts in self.all() for log in counts[shard].values())
+        return sum(1 + len(log) // _ENTRY for counts in self.all() for log in counts[shard].marks())
 
     def shares(self, marks: Iterable[bytes], now: float) -> list[float]:
         """The share of the quota that each log holds, as far as it was looked at."""

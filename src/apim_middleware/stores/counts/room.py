@@ -1,14 +1,14 @@
 """The room that entries take, and who makes room when there is none.
 
-A key's hash picks one of about two thousand shards; in each book, the entries of a shard are one dict. No dict ever
-holds much more than five hundred entries, so growing one and making room in one are short, and are done by the hit that
-meets the need. What is over is dropped whole, and freed bit by bit.
+A key's fingerprint picks one of about two thousand shards; in each book, the entries of a shard stand together. None
+ever holds much more than five hundred, so giving one more slots and making room in one are short, and are done by the
+hit that meets the need. What is over is dropped whole, and freed bit by bit.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from apim_middleware.protocols import Limit
 
@@ -18,21 +18,48 @@ if TYPE_CHECKING:
 _SHARD = 500
 """About how many entries a shard holds: few enough that touching each of them is no stall."""
 
-_SWEPT = 32
-"""How many old entries are freed for each that is new. With the last of a million go all pages of memory they were on,
-and giving those back to the system takes its time too."""
-
 _BOOK = 200
 """How many entries take about the room of an empty book."""
 
-Counts: TypeAlias = list[dict[str, Any]]
-"""What was counted under each key, a dict for each shard."""
 
-Part: TypeAlias = tuple[dict[str, Any], list[float]]
-"""Entries, and the share of its quota that each has used, in their order; 1 or more goes last."""
+class Shard(Protocol):
+    """Entries of one book whose keys have something in common."""
 
-NOTHING: dict[str, Any] = {}
-"""Stands for the dict of every shard that has no entry yet; never written to."""
+    @property
+    def held(self) -> int:
+        """How many there are."""
+        ...
+
+    def get(self, key: str, /) -> Any:  # noqa: ANN401 - what it is, the book knows
+        """The mark of a key; None when there is none."""
+        ...
+
+    def put(self, key: str, mark: Any, /) -> None:  # noqa: ANN401
+        """Keep a mark in the place of the one before."""
+        ...
+
+    def pull(self, key: str, /) -> Any:  # noqa: ANN401
+        """The mark of a key, taken out; None when there is none."""
+        ...
+
+    def marks(self) -> list[Any]:
+        """Every mark, that of the newest key first."""
+        ...
+
+    def drop(self, places: Sequence[int], /) -> None:
+        """Take out the marks at these places of ``marks``."""
+        ...
+
+    def shed(self) -> bool:
+        """Free some of what nobody wants any more, and say whether that was all."""
+        ...
+
+
+Counts: TypeAlias = list[Any]
+"""What was counted under each key, shard by shard; of which kind they are, the book knows."""
+
+Part: TypeAlias = tuple[Shard, list[float]]
+"""Entries, and the share of its quota that each has used, in the order of ``marks``; 1 or more goes last."""
 
 
 class Room:
@@ -51,19 +78,15 @@ class Room:
         self._most_books = max(self._size, max_keys // _BOOK)
         # Entries in each shard, or more: those whose window is over are counted until somebody wants their room.
         self._admitted = [0] * self.shards
-        self._waste: Counts = []
+        self._waste: list[Shard] = []
 
     def __len__(self) -> int:
         """How many entries are kept, those included that are over and in nobody's way."""
-        return sum(map(len, chain.from_iterable(chain.from_iterable(book.all() for book in self.books.values()))))
+        return sum(map(_entries, self.books.values()))
 
-    def fresh(self) -> Counts:
-        """A dict for each shard."""
-        return [NOTHING] * self.shards
-
-    def discard(self, counts: Counts) -> None:
+    def discard(self, shards: Iterable[Shard]) -> None:
         """Drop entries: little by little, for freeing a million at once would be a stall."""
-        self._waste.extend(filter(None, counts))
+        self._waste.extend(shards)
 
     def admit(self, shard: int, now: float) -> None:
         """Say that an entry is added to a shard; it takes the room of others if there is none."""
@@ -81,7 +104,7 @@ class Room:
         """Put in a book. Limits are configured, so there are few; beyond the bound, the one opened first is lost."""
         if len(self.books) >= self._most_books:
             first = next(iter(self.books))
-            self.evicted += sum(map(len, chain.from_iterable(self.books[first].all())))
+            self.evicted += _entries(self.books[first])
             self.books.pop(first).close()
         self.books[limit] = book
 
@@ -90,10 +113,7 @@ class Room:
         return sum(book.held(shard) for book in self.books.values())
 
     def _sweep(self) -> None:
-        last = self._waste[-1]
-        for _ in range(min(len(last), _SWEPT)):
-            last.popitem()
-        if not last:
+        if self._waste[-1].shed():
             self._waste.pop()
 
     def _make_room(self, shard: int, now: float) -> None:
@@ -105,21 +125,22 @@ class Room:
         self._admitted[shard] = held
 
     def _evict(self, shard: int, now: float) -> None:
-        """Drop the eighth that used least of its quota, but nobody's who used it all while others are there.
-
-        Lists of floats and of keys that exist anyway: a thousand new objects could set off the garbage collector.
-        """
+        """Drop the eighth that used least of its quota, but nobody's who used it all while others are there."""
         parts = [part for book in reversed(self.books.values()) for part in book.parts(shard, now)]
         shares = sorted(chain.from_iterable(each for _, each in parts))
         number = min(max(len(shares) // 8, 1), bisect_left(shares, 1.0) or len(shares))
         least = shares[number - 1]
         ties = number - bisect_left(shares, least)
-        for counts, each in parts:
+        for entries, each in parts:
             doomed = []
-            for key, share in zip(reversed(counts), reversed(each), strict=True):
+            for place, share in enumerate(each):
                 if share < least or (share == least and ties):
                     ties -= share == least
-                    doomed.append(key)
-            for key in doomed:
-                del counts[key]
+                    doomed.append(place)
+            entries.drop(doomed)
         self.evicted += max(number - bisect_right(shares, 0.0), 0)
+
+
+def _entries(book: "Book[Any]") -> int:
+    """How many entries a book keeps."""
+    return sum(shard.held for shard in chain.from_iterable(book.all()))

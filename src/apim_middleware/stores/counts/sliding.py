@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from math import ceil, floor
 
 from apim_middleware.protocols import Limit, Tally
-from apim_middleware.stores.counts.book import GRAIN, Book, new
+from apim_middleware.stores.counts.book import GRAIN, Again, Book, new
 from apim_middleware.stores.counts.room import Counts, Part, Room
+from apim_middleware.stores.counts.table import FREE, LARGEST, Table, fingerprint
 from apim_middleware.stores.fading import MOMENTS, UNITS, corrected, mark_of, moment_of, still_counting
 
 _BEFORE, _UNITS_BEFORE = 104, 104 + UNITS
@@ -40,62 +41,104 @@ def _corrected(mark: int, units: int) -> int:
     return corrected(mark, min(units, _MOST - (mark >> UNITS)))
 
 
+class Pairs(Table):
+    """Two marks for each key, as one number: that of the window that runs, and above it that of the window before.
+
+    Each has a word of its own; a slot has one more, for the number of its words is a power of two.
+    """
+
+    __slots__ = ()
+
+    WIDTH = 4
+
+    def read(self, at: int) -> int:
+        """The mark that stands there."""
+        mark, before = self[at], self[at + 1]
+        return before << _BEFORE | mark if mark >= 0 else self.wide_at(at)
+
+    def write(self, at: int, mark: int) -> None:
+        """Keep a mark in the place of the one that stands there."""
+        this, before = mark & _THIS, mark >> _BEFORE
+        if this <= LARGEST and before <= LARGEST:
+            self[at], self[at + 1] = this, before
+        else:
+            self.widen(at, mark)
+
+
 class Sliding(Book[int]):
-    """Keeps two marks for each key as one number, so that one look finds both: of this window and of the one before.
+    """Keeps two marks for each key, so that one look finds both: of this window and of the one before.
 
     A key that is asked for in a new window moves there. What nobody asks for is dropped with its window, as it is.
     """
 
     __slots__ = ("before", "began", "end", "scale", "seconds")
 
+    SHARD, EMPTY = Pairs, Pairs(slots=1)
+
     def __init__(self, limit: Limit, room: Room) -> None:
         """Open the book."""
         super().__init__(limit, room)
         self.quota = min(limit.quota, _MOST)
-        self.before: Counts = room.fresh()
+        self.before: Counts = self.fresh()
         self.scale, self.seconds = MOMENTS / limit.window, ceil(limit.window)
         self.end = self.due = -math.inf
 
     def turn(self, now: float) -> None:
         """Begin the window that runs now: the next one, or one of its own when that is over too."""
-        self.room.discard(self.before)
+        self.discard(self.before)
         if now < self.due + self.window:
-            self.before, self.end = self.counts, self.end + self.window
+            self.before, self.end = self.withdrawn(), self.end + self.window
         else:
-            self.room.discard(self.counts)
-            self.before, self.end = self.room.fresh(), now + self.window
-        self.counts, self.due = self.room.fresh(), self.end - GRAIN
+            self.discard(self.counts)
+            self.before, self.end = self.fresh(), now + self.window
+        self.counts, self.due = self.fresh(), self.end - GRAIN
         self.began = self.due - self.window
+        self.again = self.short_way()
 
-    def again(self, key: str) -> tuple[int, int] | None:
-        """Count one more unit of a key that was counted before and has more left."""
-        now = self.clock()
-        if now >= self.due:
-            return None
-        moment = int((now - self.began) * self.scale)
-        counts = self.counts[hash(key) % self.shards]
-        mark = counts.get(key)
-        if mark is None or moment < mark & MOMENTS:  # which is later than any while nothing was used
-            return None
-        mark = (mark & _ALL_BUT_LAST) + _ONE + moment
-        remaining = self.quota - (mark >> UNITS)
-        if remaining < 1:  # none is left, or the mark of the window before is there too
-            remaining = self.quota - (mark >> UNITS & _COUNT) - still_counting(mark >> _BEFORE, moment + 1)
+    def short_way(self) -> Again:
+        """Use one unit more in the window that runs."""
+        clock, due, began, scale, seconds = self.clock, self.due, self.began, self.scale, self.seconds
+        counts, shards, quota = self.counts, self.shards, self.quota
+
+        def again(key: str) -> tuple[int, int] | None:
+            now = clock()
+            if now >= due:
+                return None
+            whose = fingerprint(key)
+            table = counts[whose % shards]
+            at = whose & len(table) - 4
+            while table[at] != whose:
+                if table[at] == FREE:
+                    return None
+                at = at + 4 & len(table) - 4
+            mark = table[at + 1]
+            moment = floor((now - began) * scale)
+            last = mark & MOMENTS  # which is later than any while nothing was used
+            if mark < 0 or moment < last:
+                return None
+            mark += _ONE + moment - last
+            remaining = quota - (mark >> UNITS)
+            if before := table[at + 2]:
+                remaining -= still_counting(before, moment + 1)
             if remaining < 1:
                 return None
-        counts[key] = mark
-        return remaining, self.seconds
+            try:
+                table[at + 1] = mark
+            except OverflowError:  # `take` keeps it elsewhere
+                return None
+            return remaining, seconds
+
+        return again
 
     def take(self, key: str, cost: int, now: float) -> Tally:
         """Count the hit if there is room for it."""
         moment = floor((now - self.began) * self.scale)  # _moment, written out
         if moment < 0:
             moment = 0
-        shard = hash(key) % self.shards
-        counts = self.counts[shard]
-        marks = counts.get(key)
-        if marks is None:
-            marks, counts = self.recall(key, now), self.counts[shard]
+        whose = fingerprint(key)
+        table = self.counts[whose % self.shards]
+        at = table.find(whose)
+        self.found = marks = table.read(at) if at else self.recall(key, now)
         remaining = self.quota - cost
         if marks is not None:
             remaining -= marks >> UNITS & _COUNT
@@ -104,8 +147,12 @@ class Sliding(Book[int]):
         if remaining < 0 or not cost:
             return self._tally(marks or UNUSED, cost, now, allowed=remaining >= 0)
         if marks is None:
-            counts = self.admit(key, now)
-        counts[key] = marks = _used(marks or UNUSED, cost, moment)
+            self.admit(key, now)
+        marks = _used(marks or UNUSED, cost, moment)
+        if at:
+            table.write(at, marks)
+        else:
+            self.counts[whose % self.shards].put(key, marks)
         if remaining < cost:
             return self._tally(marks, cost, now, allowed=True)
         return new(Tally, (True, remaining, self.window, 0.0, now))
@@ -139,13 +186,13 @@ class Sliding(Book[int]):
 
     def mark(self, key: str, now: float) -> int | None:
         """What was kept of a key, in the window that runs from now on."""
-        marks: int | None = self.counts[hash(key) % self.shards].get(key)
+        marks: int | None = self.counts[fingerprint(key) % self.shards].get(key)
         return marks if marks is not None else self.recall(key, now)
 
     def recall(self, key: str, now: float) -> int | None:
         """What a key used in the window before, moved to the one that runs."""
-        shard = hash(key) % self.shards
-        found = self.before[shard].pop(key, None)
+        shard = fingerprint(key) % self.shards
+        found = self.before[shard].pull(key)
         if found is None:
             return None
         self.room.leave(shard)
@@ -165,10 +212,10 @@ class Sliding(Book[int]):
 
     def parts(self, shard: int, now: float) -> Iterable[Part]:
         """Everything counted in a shard, newest first."""
-        counts, before, quota = self.counts[shard], self.before[shard], self.quota
+        table, before, quota = self.counts[shard], self.before[shard], self.quota
         fading = max((self.due - now) / self.window, 0.0)
-        used = [((each >> UNITS & _COUNT) + (each >> _UNITS_BEFORE) * fading) / quota for each in counts.values()]
-        return (counts, used), (before, [(each >> UNITS & _COUNT) * fading / quota for each in before.values()])
+        used = [((each >> UNITS & _COUNT) + (each >> _UNITS_BEFORE) * fading) / quota for each in table.marks()]
+        return (table, used), (before, [(each >> UNITS & _COUNT) * fading / quota for each in before.marks()])
 
     def _moment(self, now: float) -> int:
         moment = floor((now - self.began) * self.scale)
