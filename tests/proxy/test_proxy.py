@@ -16,6 +16,8 @@ from apim_middleware.proxy import Proxy
 from apim_middleware.testing import Answer, http_scope
 from apim_middleware.transports.httpx import HttpxTransport
 
+from .scripted import Said, Scripted
+
 pytestmark = pytest.mark.anyio
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -541,6 +543,23 @@ HOSTILE = {
 async def test_a_head_that_cannot_be_passed_on_is_a_bad_gateway(said):
     async with Gateway(saying(said)) as gateway:
         assert problem(await gateway.ask()) == (502, "upstream-broken")
+
+
+async def test_a_client_is_told_of_a_bad_head_before_the_response_is_closed():
+    order = []
+
+    class Closing(Said):
+        async def aclose(self):
+            order.append("closed")
+            raise OSError("it does not close")
+
+    async def hear(chunk):
+        order.append("told")
+
+    scripted = Scripted(a=Closing(200, [(b"content-length", b"no")]))
+    with pytest.raises(OSError, match="does not close"):
+        await ask(Proxy("http://a", transport=scripted), hear=hear)
+    assert order == ["told", "closed"]
 
 
 BROKEN = {

@@ -100,13 +100,15 @@ class Passing:
             elif "trailers" in head:
                 await self._pass_trailers(response)
         except BaseException as error:
-            if response is not None:
-                with anyio.CancelScope(shield=True):
-                    await response.aclose()
-            if head is not None or not isinstance(error, (ClientLeft, TransportError, Refusal)):
-                raise
-            if not isinstance(error, ClientLeft):
-                await self._fail(error)
+            try:
+                if head is not None or not isinstance(error, (ClientLeft, TransportError, Refusal)):
+                    raise
+                if not isinstance(error, ClientLeft):
+                    await self._fail(error)
+            finally:
+                if response is not None:
+                    with anyio.CancelScope(shield=True):
+                        await response.aclose()
 
     # The request's body
 

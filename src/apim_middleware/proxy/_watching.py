@@ -91,7 +91,7 @@ class _LateWatch:
         if self.watcher is not None:
             self.watcher.cancel()
         elif self._among is not None:
-            del self._among[self]
+            self._among.pop(self, None)
 
     def start(self) -> None:
         """It is worth a task now."""
