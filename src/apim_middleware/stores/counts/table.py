@@ -63,12 +63,15 @@ class Table(_Words):
     At most two thirds of the slots are ever taken, so there is always a free one to end at.
     """
 
-    __slots__ = ("held", "order", "wide")
+    __slots__ = ("held", "last", "order", "wide", "width")
 
     WIDTH: ClassVar[int] = 2
 
     held: int
     """How many keys have a mark."""
+
+    last: int
+    """Where the last slot is."""
 
     def __new__(cls, slots: int = _FEWEST) -> Self:
         """Make one with so many slots, all of them free."""
@@ -76,18 +79,19 @@ class Table(_Words):
 
     def __init__(self, slots: int = _FEWEST) -> None:
         """Begin with nothing in it."""
-        self.held = 0
+        self.held, self.width = 0, self.WIDTH  # found sooner than that of the class
+        self.last = len(self) - self.width
         self.order = bytearray()  # the place of each mark, in the order in which the keys came
         self.wide: dict[int, int] | None = None
 
     def find(self, whose: int) -> int:
         """Where the mark of a fingerprint stands; 0 when it has none."""
-        last = len(self) - self.WIDTH
+        last = self.last
         at = whose & last
         while (found := self[at]) != whose:
             if found == FREE:
                 return 0
-            at = at + self.WIDTH & last
+            at = at + self.width & last
         return at + 1 if self[at + 1] != NOTHING else 0
 
     def read(self, at: int) -> int:
@@ -157,12 +161,12 @@ class Table(_Words):
 
     def _add(self, whose: int) -> int:
         """Where the mark of a fingerprint is to stand that has none."""
-        if 3 * self.WIDTH * len(self.order) >= 2 * _PLACE * len(self):
+        if 3 * self.width * len(self.order) >= 2 * _PLACE * len(self):
             self._arrange()
-        last = len(self) - self.WIDTH
+        last = self.last
         at = whose & last
         while (found := self[at]) != FREE and found != whose:
-            at = at + self.WIDTH & last
+            at = at + self.width & last
         self[at] = whose
         self.order += (at + 1).to_bytes(_PLACE, sys.byteorder)
         self.held += 1
@@ -170,7 +174,7 @@ class Table(_Words):
 
     def _arrange(self) -> None:
         """Make more slots, or do away with those whose marks were taken out."""
-        width, kept = self.WIDTH, self._newest()
+        width, kept = self.width, self._newest()
         kept.reverse()
         slots = _FEWEST
         while slots < 2 * (len(kept) + 1):
@@ -183,7 +187,7 @@ class Table(_Words):
                 at = at + width & last
             words[at : at + width] = self[place - 1 : place - 1 + width]
             order.append(at + 1)
-        self[:], self.order = words, bytearray(order)
+        self[:], self.order, self.last = words, bytearray(order), last
 
 
 def _free(words: int) -> bytes:
