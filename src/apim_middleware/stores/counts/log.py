@@ -143,7 +143,7 @@ class Log(Aging[bytes]):
         log: bytes | None = self.counts[fingerprint(key) % self.shards].get(key)
         if log is None:
             return None
-        log = still_counting(log, now - self.window + GRAIN)
+        log = self._still_counting(log, now)
         remaining = self.quota - units_of(log) - 1
         if remaining < 1:
             return None
@@ -153,7 +153,7 @@ class Log(Aging[bytes]):
     def take(self, key: str, cost: int, now: float) -> Tally:
         """Count the hit if there is room for it."""
         self.found = self.mark(key, now)
-        log = still_counting(self.found or EMPTY, now - self.window + GRAIN)
+        log = self._still_counting(self.found, now)
         remaining = self.quota - units_of(log) - cost
         if remaining < 0 or not cost:
             return self._tally(log, cost, now, allowed=remaining >= 0)
@@ -192,7 +192,10 @@ class Log(Aging[bytes]):
         return [units_of(log) / self.quota for log in marks]
 
     def _log(self, key: str, now: float) -> bytes:
-        return still_counting(self.mark(key, now) or EMPTY, now - self.window + GRAIN)
+        return self._still_counting(self.mark(key, now), now)
+
+    def _still_counting(self, log: bytes | None, now: float) -> bytes:
+        return still_counting(log or EMPTY, now - self.window + GRAIN)
 
     def _keep(self, key: str, log: bytes, now: float) -> None:
         if len(log) > _SIZE:

@@ -63,15 +63,12 @@ class Table(_Words):
     At most two thirds of the slots are ever taken, so there is always a free one to end at.
     """
 
-    __slots__ = ("held", "last", "order", "wide", "width")
+    __slots__ = ("held", "order", "wide")
 
     WIDTH: ClassVar[int] = 2
 
     held: int
     """How many keys have a mark."""
-
-    last: int
-    """Where the last slot is."""
 
     def __new__(cls, slots: int = _FEWEST) -> Self:
         """Make one with so many slots, all of them free."""
@@ -79,19 +76,18 @@ class Table(_Words):
 
     def __init__(self, slots: int = _FEWEST) -> None:
         """Begin with nothing in it."""
-        self.held, self.width = 0, self.WIDTH  # found sooner than that of the class
-        self.last = len(self) - self.width
+        self.held = 0
         self.order = bytearray()  # the place of each mark, in the order in which the keys came
         self.wide: dict[int, int] | None = None
 
     def find(self, whose: int) -> int:
         """Where the mark of a fingerprint stands; 0 when it has none."""
-        last = self.last
+        last = len(self) - self.WIDTH
         at = whose & last
         while (found := self[at]) != whose:
             if found == FREE:
                 return 0
-            at = at + self.width & last
+            at = at + self.WIDTH & last
         return at + 1 if self[at + 1] != NOTHING else 0
 
     def read(self, at: int) -> int:
@@ -161,12 +157,12 @@ class Table(_Words):
 
     def _add(self, whose: int) -> int:
         """Where the mark of a fingerprint is to stand that has none."""
-        if 3 * self.width * len(self.order) >= 2 * _PLACE * len(self):
+        if 3 * self.WIDTH * len(self.order) >= 2 * _PLACE * len(self):
             self._arrange()
-        last = self.last
+        last = len(self) - self.WIDTH
         at = whose & last
         while (found := self[at]) != FREE and found != whose:
-            at = at + self.width & last
+            at = at + self.WIDTH & last
         self[at] = whose
         self.order += (at + 1).to_bytes(_PLACE, sys.byteorder)
         self.held += 1
@@ -174,7 +170,7 @@ class Table(_Words):
 
     def _arrange(self) -> None:
         """Make more slots, or do away with those whose marks were taken out."""
-        width, kept = self.width, self._newest()
+        width, kept = self.WIDTH, self._newest()
         kept.reverse()
         slots = _FEWEST
         while slots < 2 * (len(kept) + 1):
@@ -187,7 +183,7 @@ class Table(_Words):
                 at = at + width & last
             words[at : at + width] = self[place - 1 : place - 1 + width]
             order.append(at + 1)
-        self[:], self.order, self.last = words, bytearray(order), last
+        self[:], self.order = words, bytearray(order)
 
 
 def _free(words: int) -> bytes:
