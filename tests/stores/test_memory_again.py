@@ -97,6 +97,16 @@ def test_a_key_that_counted_in_the_window_before_goes_the_short_way_too() -> Non
     assert caller.shortly == 98
 
 
+def test_a_crowded_log_goes_the_short_way_as_it_goes_the_long_one() -> None:
+    clock, limit = FakeClock(), Limit(5_000, 10.0, "log")
+    one, other = Caller(clock, limit), Caller(clock, limit)
+    for _ in range(4_000):
+        assert one.hit("a") == other.hit_at_length("a")
+        clock.advance(0.004)
+    assert one.shortly > 3_500
+    assert_books_are_right(one.counters)
+
+
 @ALL
 def test_a_key_that_is_new_has_no_short_way(limit: Limit) -> None:
     counters = MemoryCounters(FakeClock())

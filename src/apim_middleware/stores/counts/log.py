@@ -17,8 +17,9 @@ from apim_middleware.stores.counts.book import GRAIN, Again, new
 from apim_middleware.stores.counts.room import Room
 from apim_middleware.stores.counts.table import fingerprint
 
-_RECORD, _MOMENT, _TOTAL = Struct("=dQ"), Struct("=d"), Struct("=Q")
-_SIZE = _RECORD.size
+_RECORD = Struct("=dQ")
+_SIZE, _record, _record_at = _RECORD.size, _RECORD.pack, _RECORD.unpack_from
+_moment_at, _total_at = Struct("=d").unpack_from, Struct("=Q").unpack_from
 _TOTALS = 2**64 - 1
 _MOST = 2**62
 """Units a log can hold, whatever it is told."""
@@ -27,36 +28,41 @@ _EXACT = 1_000
 """So many records are kept exactly. From there on, hits that are nearer than this part of a window share the later
 moment, so that there are never more than three times as many."""
 
+_CROWDED = _SIZE * _EXACT
+"""Bytes of the longest log in which hits share nothing yet."""
+
 _ENTRY = 256
 """Bytes of a log that take as much room as one entry."""
 
 _SHED = 32
 """How many logs are freed at a time."""
 
-EMPTY = _RECORD.pack(-math.inf, 0)
+EMPTY = _record(-math.inf, 0)
 
 
 def still_counting(log: bytes, until: float) -> bytes:
     """The log without the records of moments up to ``until``."""
-    if len(log) == _SIZE or _MOMENT.unpack_from(log, _SIZE)[0] > until:
+    if len(log) == _SIZE or _moment_at(log, _SIZE)[0] > until:
         return log
+    if len(log) == 2 * _SIZE or _moment_at(log, 2 * _SIZE)[0] > until:
+        return log[_SIZE:]
     return log[_SIZE * bisect_right(_moments(log), until) :]
 
 
 def units_of(log: bytes) -> int:
     """How many units a log holds."""
-    last: int = _TOTAL.unpack_from(log, len(log) - 8)[0]
-    return last - _TOTAL.unpack_from(log, 8)[0] & _TOTALS  # type: ignore[no-any-return]
+    last: int = _total_at(log, len(log) - 8)[0]
+    return last - _total_at(log, 8)[0] & _TOTALS  # type: ignore[no-any-return]
 
 
 def with_units(log: bytes, units: int, now: float, nearest: float) -> bytes:
     """The log with units used now; they join the last record if that is of the same moment, or one in a crowd."""
-    last, total = _RECORD.unpack_from(log, len(log) - _SIZE)
+    last, total = _record_at(log, len(log) - _SIZE)
     moment = max(now, last)
-    crowd = len(log) > _SIZE * _EXACT and moment - _MOMENT.unpack_from(log, len(log) - 2 * _SIZE)[0] < nearest
+    crowd = len(log) > _CROWDED and moment - _moment_at(log, len(log) - 2 * _SIZE)[0] < nearest
     if crowd or (moment == last and len(log) > _SIZE):
         log = log[:-_SIZE]
-    return log + _RECORD.pack(moment, total + units & _TOTALS)
+    return log + _record(moment, total + units & _TOTALS)
 
 
 def corrected(log: bytes, units: int, counted: float) -> bytes:
@@ -76,10 +82,10 @@ def corrected(log: bytes, units: int, counted: float) -> bytes:
 
 def back_at(log: bytes, units: int) -> float:
     """The moment of the record with which so many units have come back, counted from the oldest."""
-    begin = _TOTAL.unpack_from(log, 8)[0]
+    begin = _total_at(log, 8)[0]
     totals = memoryview(log).cast("Q")[3::2]
     position = bisect_left(totals, units, key=lambda total: total - begin & _TOTALS)
-    moment: float = _MOMENT.unpack_from(log, _SIZE * (position + 1))[0]
+    moment: float = _moment_at(log, _SIZE * (position + 1))[0]
     return moment
 
 
@@ -133,22 +139,34 @@ class Log(Aging[bytes]):
         self.nearest, self.seconds = limit.window / _EXACT, ceil(limit.window)
 
     def short_way(self) -> Again:
-        """Write one unit more into a log, which may need more room."""
-        return self._again
+        """Write one unit more into a log that need not have more room."""
+        clock, due, counts, shards, quota = self.clock, self.due, self.counts, self.shards, self.quota
+        window, nearest, seconds = self.window - GRAIN, self.nearest, self.seconds
 
-    def _again(self, key: str) -> tuple[int, int] | None:
-        now = self.clock()
-        if now >= self.due:
-            return None
-        log: bytes | None = self.counts[fingerprint(key) % self.shards].get(key)
-        if log is None:
-            return None
-        log = self._still_counting(log, now)
-        remaining = self.quota - units_of(log) - 1
-        if remaining < 1:
-            return None
-        self.put(key, with_units(log, 1, now, self.nearest), now)
-        return remaining, self.seconds
+        def again(key: str) -> tuple[int, int] | None:
+            now = clock()
+            if now >= due:
+                return None
+            logs = counts[fingerprint(key) % shards]
+            log = logs.get(key)
+            if log is None:
+                return None
+            log = still_counting(log, now - window)
+            size = len(log)
+            last, total = _record_at(log, size - _SIZE)
+            remaining = quota - 1 - (total - _total_at(log, 8)[0] & _TOTALS)
+            if remaining < 1:
+                return None
+            if now > last and size <= _CROWDED:
+                log += _record(now, total + 1 & _TOTALS)
+            else:
+                log = with_units(log, 1, now, nearest)
+            if not len(log) % _ENTRY:
+                return None
+            logs[key] = log
+            return remaining, seconds
+
+        return again
 
     def take(self, key: str, cost: int, now: float) -> Tally:
         """Count the hit if there is room for it."""
@@ -206,7 +224,7 @@ class Log(Aging[bytes]):
     def _tally(self, log: bytes, cost: int, now: float, *, allowed: bool) -> Tally:
         used = units_of(log)
         left = self.quota - used
-        reset = self._until(_MOMENT.unpack_from(log, len(log) - _SIZE)[0], now) if used else 0.0
+        reset = self._until(_moment_at(log, len(log) - _SIZE)[0], now) if used else 0.0
         wait = 0.0 if cost <= left else math.inf
         if left < cost <= self.quota:
             wait = self._until(back_at(log, cost - left), now)
