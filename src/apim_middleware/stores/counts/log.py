@@ -139,15 +139,16 @@ class Log(Aging[bytes]):
         self.nearest, self.seconds = limit.window / _EXACT, ceil(limit.window)
 
     def short_way(self) -> Again:
-        """Write one unit more into a log that need not have more room."""
+        """Write one unit more into a log."""
         clock, due, counts, shards, quota = self.clock, self.due, self.counts, self.shards, self.quota
-        window, nearest, seconds = self.window - GRAIN, self.nearest, self.seconds
+        window, nearest, seconds, admit = self.window - GRAIN, self.nearest, self.seconds, self.room.admit
 
         def again(key: str) -> tuple[int, int] | None:
             now = clock()
             if now >= due:
                 return None
-            logs = counts[fingerprint(key) % shards]
+            shard = fingerprint(key) % shards
+            logs = counts[shard]
             log = logs.get(key)
             if log is None:
                 return None
@@ -161,9 +162,9 @@ class Log(Aging[bytes]):
                 log += _record(now, total + 1 & _TOTALS)
             else:
                 log = with_units(log, 1, now, nearest)
-            if not len(log) % _ENTRY:
-                return None
             logs[key] = log
+            if not len(log) % _ENTRY:
+                admit(shard, now)
             return remaining, seconds
 
         return again
