@@ -123,7 +123,7 @@ def right(name, found):
 def test_hostile_requests_have_their_right_outcome(front, upstream):
     """Each is sent with another behind it, and a third that is to be answered."""
     with ThreadPoolExecutor(16) as pool:
-        heard = list(pool.map(lambda attack: front.talk(attack + AFTER, seconds=1), REQUESTS.values()))
+        heard = list(pool.map(lambda attack: front.talk(attack + AFTER, seconds=4), REQUESTS.values()))
     outcomes = {name: answers(said) for name, said in zip(REQUESTS, heard, strict=True)}
     assert {name: found for name, found in outcomes.items() if not right(name, found)} == {}
     assert upstream.unclear == []
