@@ -120,7 +120,7 @@ async def test_a_ready_client_without_patience_of_its_own_has_ours(tmp_path: Pat
     """And the connection on which an answer is missing is used no more."""
     with redis_server(tmp_path) as server:
         async with redis.asyncio.Redis.from_url(server.url, socket_timeout=None) as client:
-            counters = RedisCounters(client, connect=0.1, timeout=0.1)
+            counters = RedisCounters(client, connect=1.0, timeout=0.5)
             await counters.hit(HIT)
             server.freeze()
             with pytest.raises(StoreError, match="in time"):

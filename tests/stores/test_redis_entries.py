@@ -232,7 +232,7 @@ async def test_a_server_that_was_killed_is_an_error_until_it_is_back(server: Red
 
 @pytest.mark.anyio
 async def test_a_server_that_stands_still_is_an_error_in_time(server: RedisServer) -> None:
-    entries = RedisEntries(server.url, timeout=0.1)
+    entries = RedisEntries(server.url, timeout=0.4)
     await entries.set(b"key", b"value", 60)
     server.freeze()
     await every_call_fails(entries)

@@ -133,7 +133,7 @@ async def test_a_server_that_stands_still_is_an_error_in_time_for_everybody(serv
 
 @pytest.mark.anyio
 async def test_a_late_answer_is_taken_for_nobody_elses(server: RedisServer) -> None:
-    counters = RedisCounters(server.url, timeout=0.1)
+    counters = RedisCounters(server.url, timeout=0.5)
     other = Limit(1_000, 3_600.0, "fixed", "there")
     await counters.hit(HIT)
     server.freeze()
