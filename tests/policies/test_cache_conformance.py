@@ -94,6 +94,7 @@ def after(seconds: float, gets: str, says: Says, **more: Any) -> list[Step]:
 FRESH = cc("max-age=60")
 ETAG = cc("max-age=60", etag='"one"')
 CHANGED = cc("max-age=60", last_modified=date(-1000))
+ANEW = {"cache-control": "no-cache"}
 SAME = Says({"cache-control": "max-age=60", "etag": '"one"'}, status=304, body=b"")
 
 STORING = {
@@ -109,6 +110,22 @@ STORING = {
     ],
     "§3 a status that is final": kept(Says({"cache-control": "max-age=60"}, 404), status=404),
     "§3 a status that is not known": unkept(Says({"cache-control": "max-age=60"}, 299)),
+    **{
+        f"§3 a redirection that says for how long, {status}": kept(
+            Says({"cache-control": "max-age=60", "location": "/b"}, status), status=status, has={"location": "/b"}
+        )
+        for status in (302, 303, 307)
+    },
+    "§3 a redirection that does not": unkept(Says({"location": "/there", "etag": '"one"'}, 302), status=302),
+    "§3 a redirection that is to be confirmed": unkept(
+        Says({"location": "/there", "etag": '"one"', "cache-control": "no-cache"}, 302), status=302
+    ),
+    **{
+        f"§3 an error that may lie in what no key covers, as a choice of ours, {status}": unkept(
+            Says({"cache-control": "max-age=60"}, status), status=status
+        )
+        for status in (400, 401, 403, 413, 429, 431, 500, 503)
+    },
     "§3 no-store": unkept(cc("no-store, max-age=60")),
     "§3 no-store in any case and order": unkept(cc("max-age=60, NO-STORE")),
     "§3 no-store among unknown ones": unkept(cc('max-age=60, a="no-cache", no-store')),
@@ -345,6 +362,58 @@ STALE = {
     ],
 }
 
+BY_HEAD = {
+    "§4.3.5 HEAD that names the same makes it fresh": [
+        Step("new", says=ETAG), Step("new", says=cc("max-age=60", etag='"one"', x_new="1"), after=61, method="HEAD"),
+        Step("kept", after=59, body=b"answer 1", has={"x-new": "1", "etag": '"one"'}),
+    ],
+    "§4.3.5 HEAD that names the same date and length": [
+        Step("new", says=CHANGED),
+        Step("new", says=cc("max-age=60", last_modified=date(-1000), content_length="8"), after=61, method="HEAD"),
+        Step("kept", body=b"answer 1"),
+    ],
+    "§4.3.5 HEAD that names another tag": [
+        Step("new", says=ETAG), Step("new", ANEW, cc("max-age=60", etag='"two"'), method="HEAD"),
+        Step("valid", says=SAME, app_gets={"if-none-match": '"one"'}), Step("kept", body=b"answer 1"),
+    ],
+    "§4.3.5 HEAD that names another date": [
+        Step("new", says=CHANGED), Step("new", ANEW, cc("max-age=60", last_modified=date(0)), method="HEAD"),
+        Step("valid", says=Says({}, 304, b"")),
+    ],
+    "§4.3.5 HEAD of another length": [
+        Step("new", says=ETAG), Step("new", ANEW, cc("max-age=60", etag='"one"', content_length="9"), method="HEAD"),
+        Step("valid", says=SAME),
+    ],
+    "§4.3.5 HEAD that names nothing confirms nothing": [
+        Step("new", says=ETAG), Step("new", says=FRESH, after=61, method="HEAD"), Step("valid", says=SAME),
+    ],
+    "§4.3.5 HEAD that names nothing contradicts nothing": [
+        Step("new", says=ETAG), Step("new", ANEW, FRESH, method="HEAD"), Step("kept", lacks=("x-new",)),
+    ],
+    "§4.3.5 HEAD that is well where an error is kept": [
+        Step("new", says=Says({"cache-control": "max-age=60"}, 404), status=404),
+        Step("new", ANEW, FRESH, method="HEAD"), Step("new", status=200),
+    ],
+    "§4.3.5 HEAD that fails": [
+        Step("new", says=ETAG), Step("new", ANEW, Says({"etag": '"two"'}, 404), method="HEAD"), Step("kept"),
+    ],
+    "§4.3.5 HEAD that says it may not be kept any more": [
+        Step("new", says=ETAG), Step("new", ANEW, cc("no-store", etag='"one"'), method="HEAD"),
+        Step("valid", says=SAME),
+    ],
+    "§4.3.5 HEAD of a variant": [
+        Step("new", {"foo": "1"}, cc("max-age=60", vary="Foo", etag='"one"')),
+        Step("new", {"foo": "2"}, cc("max-age=60", vary="Foo", etag='"two"')),
+        Step("new", {"foo": "1", **ANEW}, cc("max-age=60", vary="Foo", etag='"three"'), method="HEAD"),
+        Step("kept", {"foo": "2"}), Step("valid", {"foo": "1"}, SAME),
+    ],
+    "§4.3.5 HEAD of somebody, whose fields are not for all": [
+        Step("new", says=ETAG),
+        Step("new", {"authorization": "a"}, cc("max-age=60", etag='"one"', x_new="1"), after=61, method="HEAD"),
+        Step("valid", says=SAME, lacks=("x-new",)),
+    ],
+}  # fmt: skip
+
 CHANGES = {
     **{
         f"§4.4 {method}": [Step("new", says=FRESH), Step("new", says=Says(), method=method), Step("new", says=FRESH)]
@@ -423,7 +492,7 @@ RANGES = {
     "§3.3 a whole answer to a range is not kept either": [Step("new", {"range": "bytes=0-1"}, TEN), Step("new")],
 }  # fmt: skip
 
-TABLE = {**STORING, **KEYS, **FRESHNESS, **ASKING, **VALIDATION, **STALE, **CHANGES, **RANGES}
+TABLE = {**STORING, **KEYS, **FRESHNESS, **ASKING, **VALIDATION, **BY_HEAD, **STALE, **CHANGES, **RANGES}
 
 
 class App:

@@ -284,6 +284,20 @@ async def test_statuses_can_be_named_that_are_kept(guarded: Guarded) -> None:
     assert status(await call(app)).startswith("apim;hit")
 
 
+async def test_a_status_that_was_named_is_kept_for_as_long_as_it_says(guarded: Guarded) -> None:
+    app = guarded(App((b"cache-control", b"max-age=60"), status=503), Cache(statuses=(200, 503)))
+    await call(app)
+    assert status(await call(app)) == "apim;hit;ttl=60"
+
+
+async def test_a_status_that_was_named_and_says_nothing_is_fresh_for_no_time_of_its_own(guarded: Guarded) -> None:
+    app = guarded(
+        App((b"last-modified", b"Fri, 15 Jan 2027 07:43:20 GMT"), status=302), Cache(heuristic=0.1, statuses=(302,))
+    )
+    await call(app)
+    assert status(await call(app)) == "apim;fwd=uri-miss;detail=no-freshness"
+
+
 async def test_what_requests_say_can_be_ignored(guarded: Guarded) -> None:
     app = guarded(App((b"cache-control", b"max-age=60")), Cache(ignore_request_directives=True))
     for value in (b"no-store", b"no-cache", b"max-age=0", b"only-if-cached"):

@@ -4,6 +4,8 @@ import asyncio
 import copy
 import json
 import ssl
+import time
+from email.utils import parsedate_to_datetime
 from functools import partial
 
 import anyio
@@ -391,13 +393,24 @@ async def test_an_upstream_that_takes_no_body_times_out():
 
 
 async def test_status_lines_and_body_come_down():
-    response = b"HTTP/1.1 418 Teapot\r\nX-B: 1\r\nSet-Cookie: a\r\nset-cookie: b\r\nContent-Length: 3\r\n\r\ntea"
+    date = b"Sun, 06 Nov 1994 08:49:37 GMT"
+    response = (
+        b"HTTP/1.1 418 Teapot\r\nX-B: 1\r\nSet-Cookie: a\r\nset-cookie: b\r\nDate: %b\r\nContent-Length: 3\r\n\r\ntea"
+    ) % date
     async with Gateway(saying(response)) as gateway:
         answer = await gateway.ask()
         assert (answer.status, answer.body, answer.complete) == (418, b"tea", True)
-        names = [(b"x-b", b"1"), (b"set-cookie", b"a"), (b"set-cookie", b"b"), (b"content-length", b"3")]
-        assert answer.headers[:-1] == names
+        cookies = [(b"set-cookie", b"a"), (b"set-cookie", b"b")]
+        assert answer.headers[:-1] == [(b"x-b", b"1"), *cookies, (b"date", date), (b"content-length", b"3")]
         assert answer.headers[-1] == (b"via", b"1.1 " + gateway.app._writer.pseudonym)
+
+
+async def test_a_response_that_does_not_say_when_it_was_made_is_of_now():
+    async with Gateway(saying(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")) as gateway:
+        began = int(time.time())
+        (date,) = (await gateway.ask()).all(b"date")
+        assert date.endswith(b" GMT")
+        assert began <= parsedate_to_datetime(date.decode()).timestamp() <= time.time()
 
 
 async def test_fields_of_one_hop_do_not_come_down():
@@ -408,7 +421,7 @@ async def test_fields_of_one_hop_do_not_come_down():
     )
     async with Gateway(saying(response)) as gateway:
         answer = await gateway.ask()
-        assert [name for name, _ in answer.headers] == [b"x-end", b"via"]
+        assert [name for name, _ in answer.headers] == [b"x-end", b"via", b"date"]
         assert answer.body == b"ok"
 
 
@@ -428,7 +441,7 @@ async def test_a_response_without_a_body_has_none(method, response, headers):
 
     async with Gateway(speak) as gateway:
         answer = await gateway.ask(method)
-        assert answer.headers[:-1] == headers
+        assert [line for line in answer.headers if line[0] not in (b"via", b"date")] == headers
         assert (answer.body, answer.complete) == (b"", True)
 
 

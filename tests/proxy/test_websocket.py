@@ -149,7 +149,7 @@ async def test_a_refusal_passes_with_status_headers_and_body_but_not_what_is_for
     assert messages[0]["type"] == "websocket.http.response.start"
     assert messages[0]["status"] == 401
     names = [name for name, _ in messages[0]["headers"]]
-    assert names == [b"www-authenticate", b"content-length", b"via"]
+    assert names == [b"www-authenticate", b"content-length", b"via", b"date"]
     assert b"".join(each["body"] for each in messages[1:]) == b"no" or messages[1]["body"] == b"no"
 
 

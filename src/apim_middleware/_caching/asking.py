@@ -26,13 +26,23 @@ It is what ``Asked`` is made of, once more is to be done than to let the request
 
 
 class Passing:
-    """A request the cache has no further part in: why it goes on, what there is to tell, what its success changes."""
+    """A request the cache has no further part in: why it goes on, what there is to tell, what its success changes.
 
-    __slots__ = ("changes", "detail", "fwd")
+    That to a HEAD request tells of what is kept for ``shown``, the same request.
+    """
 
-    def __init__(self, fwd: str, *, detail: str | None = None, changes: Resource | None = None) -> None:
+    __slots__ = ("changes", "detail", "fwd", "shown")
+
+    def __init__(
+        self,
+        fwd: str,
+        *,
+        detail: str | None = None,
+        changes: Resource | None = None,
+        shown: "Asked | None" = None,
+    ) -> None:
         """Remember it."""
-        self.fwd, self.detail, self.changes = fwd, detail, changes
+        self.fwd, self.detail, self.changes, self.shown = fwd, detail, changes, shown
 
 
 class Asked:

@@ -18,7 +18,7 @@ from apim_middleware._http.keeping import selection
 from apim_middleware._loops import running_loop, start
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, StoreError
-from apim_middleware.exchange import Exchange
+from apim_middleware.exchange import Exchange, ResponseHead
 from apim_middleware.protocols import Entries
 from apim_middleware.stores.tags import MOST_TAGS
 from apim_middleware.types import ASGIApp, Tap
@@ -182,7 +182,19 @@ class RemoteKeeper(Keeper):
             return tap
         for resource in self._passed(asked, head):
             await self._pages.forget(resource)
+        if asked.shown is not None and head.status == 200:
+            await self._after_head(exchange, asked.shown, head)
         return None
+
+    async def _after_head(self, exchange: Exchange, shown: Asked, head: ResponseHead) -> None:
+        """Look at what is kept by now, which the answer to HEAD tells of."""
+        try:
+            shown.generation, shown.page = await self._pages.find(*shown.key)
+        except StoreError:
+            return
+        stored = self._shown_by_head(exchange, shown, shown.page, head)
+        if stored is not None:
+            await self.keep_stored(shown, stored)
 
     async def on_sent(self, exchange: Exchange) -> None:
         """Keep what passed whole."""

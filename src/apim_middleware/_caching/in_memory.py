@@ -94,6 +94,11 @@ class MemoryKeeper(Keeper):
             return tap
         for resource in self._passed(asked, head):
             self._shelf.drop((resource, ()))  # what has owners is told by its version: nobody can find it all
+        if asked.shown is not None:
+            page = self._shelf.find(asked.shown.key, self._time())
+            stored = self._shown_by_head(exchange, asked.shown, page, head)
+            if stored is not None:
+                self._put(asked.shown, stored)
         return None
 
     def on_end(self, exchange: Exchange) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from apim_middleware._caching.detached import Detached
 
 _IDENTIFIED, _GUARDED = "identified-behind", "guarded-behind"
-_FOR_ONE = CREDENTIALS | {_IDENTIFIED, _GUARDED}
+FOR_ONE = CREDENTIALS | {_IDENTIFIED, _GUARDED}
 """Reasons that lie in who asked, and not in what was answered."""
 
 _AFTERLIFE = 60.0  # seconds a stale response stays to be known as stale, not as unknown
@@ -132,29 +132,34 @@ class Judging(ABC):
 
     async def freshen(self, flight: "Detached", exchange: Exchange, stored: Stored, head: ResponseHead) -> None:
         """The app says that a stored response still holds: from now on it has the fields of that answer (§4.3.4)."""
-        asked, headers = flight.asked, freshened(stored.headers, head.headers)
-        verdict = self._verdict(exchange, asked, stored.status, headers)
+        asked = flight.asked
+        fresh = self.freshened(exchange, asked, stored, head.headers)
+        if isinstance(fresh, Stored):
+            if not self._versions.changed(asked.key[0], since=asked.changes):
+                await self.keep_stored(asked, fresh)
+            flight.answer(fresh)
+        elif fresh in FOR_ONE:  # the fields may be for that caller, what they confirm is for all
+            flight.answer(stored, fresh)
+        else:
+            await self.forget(asked)
+            flight.answer(self._confirmed_once(stored, head.headers), fresh, shared=False)
+
+    def freshened(self, exchange: Exchange, asked: Asked, stored: Stored, said: RawHeaders) -> Stored | str:
+        """A stored response with the fields of an answer that confirms it, or why it may not be kept with them."""
+        verdict = self._verdict(exchange, asked, stored.status, freshened(stored.headers, said))
         if isinstance(verdict, str):
-            if verdict in _FOR_ONE:  # the fields may be for that caller, what they confirm is for all
-                flight.answer(stored, verdict)
-            else:
-                await self.forget(asked)
-                flight.answer(self._confirmed_once(stored, headers), verdict, shared=False)
-            return
+            return verdict
         after = max(_AFTERLIFE, self._keep_stale)
         version = None if stored.version is None else self._versions.of(asked.key[0])
         verdict = verdict._replace(tags=verdict.tags or stored.tags)
-        fresh = stored_as(
+        return stored_as(
             verdict, stored.status, verdict.headers, stored.body,
             born=self._time() - verdict.age, received=self.now(), after=after, key=asked.key, version=version,
         )  # fmt: skip
-        if not self._versions.changed(asked.key[0], since=asked.changes):
-            await self.keep_stored(asked, fresh)
-        flight.answer(fresh)
 
-    def _confirmed_once(self, stored: Stored, headers: RawHeaders) -> Stored:
+    def _confirmed_once(self, stored: Stored, said: RawHeaders) -> Stored:
         """A stored response with the fields of a confirmation, for whose request that was, and not to be kept."""
-        head = ResponseHead(stored.status, kept_fields(headers, parse_directives([])))
+        head = ResponseHead(stored.status, kept_fields(freshened(stored.headers, said), parse_directives([])))
         self.strip(head)
         now = self._time()
         return Stored(

@@ -9,13 +9,14 @@ from apim_middleware._caching.asking import TELLING, Asked, Key, Noted, Passing,
 from apim_middleware._caching.detached import Detached
 from apim_middleware._caching.flights import Led
 from apim_middleware._caching.flying import Flying
+from apim_middleware._caching.judging import FOR_ONE
 from apim_middleware._caching.pages import Page, Stored, Variants
 from apim_middleware._caching.purging import CacheFigures, Purgeable
 from apim_middleware._caching.rules import Caching
 from apim_middleware._caching.waiting import Waiting
 from apim_middleware._http.cache_control import ANYTHING, Wishes, wishes
 from apim_middleware._http.cache_status import answered, passed_on
-from apim_middleware._http.cache_validation import has_validator
+from apim_middleware._http.cache_validation import has_validator, shows
 from apim_middleware._http.client_certificate import is_shown
 from apim_middleware._http.credentials import CREDENTIALS
 from apim_middleware._http.freshness import unfit
@@ -247,7 +248,7 @@ class Keeper(Flying, Purgeable):
         """Let the request go on, remembered if its response may be kept, or wait for one like it."""
         self._misses += 1
         if asked.wished is not ANYTHING:
-            going = self._going_past(exchange, asked.wished, fwd)
+            going = self._going_past(exchange, asked, fwd)
             if going is not None:
                 self._send_on(exchange, going)
                 return None
@@ -274,15 +275,15 @@ class Keeper(Flying, Purgeable):
             asked.flight_key = None
         return waiting
 
-    def _going_past(self, exchange: Exchange, wished: Wishes, fwd: str) -> Passing | None:
+    def _going_past(self, exchange: Exchange, asked: Asked, fwd: str) -> Passing | None:
         """How the request goes on when its response is not to be kept, whatever it is."""
-        if wished.only_if_cached:
+        if asked.wished.only_if_cached:
             raise not_in_cache()
         if exchange.scope["method"] == "HEAD":
-            return Passing(fwd)
+            return Passing(fwd, shown=asked)
         if exchange.header(b"range") is not None:
             return Passing("bypass" if fwd == "uri-miss" else fwd)
-        return Passing(fwd, detail="request-no-store") if wished.no_store else None
+        return Passing(fwd, detail="request-no-store") if asked.wished.no_store else None
 
     # on the way out
 
@@ -296,6 +297,32 @@ class Keeper(Flying, Purgeable):
         self.strip(head)
         head.append(b"cache-status", passed_on(self._name, asked.fwd, asked.detail))
         return changed
+
+    def _shown_by_head(self, exchange: Exchange, asked: Asked, page: Page | None, head: ResponseHead) -> Stored | None:
+        """What the answer to HEAD makes of the stored response that could have been chosen (RFC 9111 §4.3.5).
+
+        None when it leaves it as it is. What it contradicts is stale from now on; what it does not name by a validator
+        is no fresher than before.
+        """
+        stored = None if page is None else page.choose(asked.headers)
+        if stored is None or head.status != 200 or not self.open_to(asked, stored):
+            return None
+        if self._is_outdated(asked, stored):
+            return None
+        fresh: Stored | str | None = None
+        if stored.status != 200 or not shows(head.headers, stored.headers, len(stored.body)):
+            fresh = "another"
+        elif has_validator(head.headers):
+            fresh = self.freshened(exchange, asked, stored, head.headers)
+        if isinstance(fresh, str) and fresh not in FOR_ONE:
+            stored.fresh = min(stored.fresh, self._time())
+            return stored
+        return fresh if isinstance(fresh, Stored) else None
+
+    def _is_outdated(self, asked: Asked, stored: Stored) -> bool:
+        """Whether the resource has changed since the request was made, or since the stored response was."""
+        ended = stored.version is not None and not stored.version.current
+        return ended or self._versions.changed(asked.key[0], since=asked.changes)
 
     def _record(self, exchange: Exchange, asked: Asked, head: ResponseHead) -> Tap | None:
         """Copy the body of the response if it is to be kept, and say in the head why not if it is not."""

@@ -40,7 +40,7 @@ class Caching(Configured):
     """Whether the order of parameters means nothing; the app gets them sorted."""
 
     statuses: tuple[int, ...] = (200,)
-    """The statuses ``ttl`` is for; they may be kept even if they are not cacheable by definition."""
+    """The statuses ``ttl`` is for; they may be kept, too, for as long as they say, whichever they are."""
 
     fixed_ttl: float | None = None
     """Seconds every response is fresh that may be kept at all, whatever it says of the time itself."""

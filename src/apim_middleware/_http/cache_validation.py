@@ -39,6 +39,20 @@ def is_of(said: RawHeaders, stored: Sequence[tuple[bytes, bytes]]) -> bool:
     return changed is None or changed == get(kept, b"last-modified")
 
 
+def shows(said: RawHeaders, stored: Sequence[tuple[bytes, bytes]], size: int) -> bool:
+    """Whether the answer to HEAD with these fields speaks of the stored response with a body of so many bytes (§4.3.5).
+
+    It does if nothing that it says of validators and length is different.
+    """
+    kept, lengths = list(stored), get_all(said, b"content-length")
+    tags, changes = get_all(said, b"etag"), get_all(said, b"last-modified")
+    return (
+        all(tag.removeprefix(b"W/") == (get(kept, b"etag") or b"").removeprefix(b"W/") for tag in tags)
+        and all(changed == get(kept, b"last-modified") for changed in changes)
+        and all(length == b"%d" % size for length in lengths)
+    )
+
+
 def freshened(stored: Sequence[tuple[bytes, bytes]], said: RawHeaders) -> RawHeaders:
     """The fields of a stored response after a 304 with other ones: each that it names is replaced (§3.2).
 

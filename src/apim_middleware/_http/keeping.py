@@ -18,6 +18,9 @@ from apim_middleware.types import RawHeaders
 STATUSES = frozenset({200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 451, 501})
 """Statuses that may be kept: those that are cacheable by definition (RFC 9110 §15.1), without 206."""
 
+REDIRECTIONS = frozenset({302, 303, 307})
+"""Statuses that may be kept when the response says how long: no other, for errors may lie in what no key covers."""
+
 _NOBODY: frozenset[Credential] = frozenset()
 _MOST_SELECTING_FIELDS = 16
 
@@ -48,7 +51,7 @@ class Terms(NamedTuple):
     """How long a response is fresh that does not say."""
 
     statuses: frozenset[int] = _DEFAULT_STATUSES
-    """The statuses that is for; they may be kept."""
+    """The statuses that is for; they may be kept, be it by that time or by what they say."""
 
     fixed_ttl: float | None = None
     """How long every response is fresh that may be kept, whatever it says."""
@@ -104,7 +107,7 @@ def judge(
     ``carried`` are the credentials the request came with, ``received`` the time of day, and ``delay`` how long the
     response took, both in seconds.
     """
-    if status not in STATUSES and (status not in terms.statuses or terms.ttl is None is terms.fixed_ttl):
+    if status not in STATUSES and status not in terms.statuses and status not in REDIRECTIONS:
         return "status"
     fields = dict(headers)
     lines = [] if TO_CACHES.isdisjoint(fields) else [line for line in headers if line[0] in TO_CACHES]
@@ -136,6 +139,8 @@ def judge(
 
 def _lifetime(status: int, headers: RawHeaders, said: "_Said", terms: Terms, received: float) -> float | None:
     """How long the response is fresh, by what it says or by the terms; None when neither tells."""
+    if said.lifetime is None and status in REDIRECTIONS and status not in terms.statuses:
+        return None
     if said.always:
         return 0.0
     if terms.fixed_ttl is not None:
@@ -144,7 +149,8 @@ def _lifetime(status: int, headers: RawHeaders, said: "_Said", terms: Terms, rec
         return said.lifetime
     if terms.ttl is not None and status in terms.statuses:
         return terms.ttl
-    return heuristic_lifetime(headers, received, terms.heuristic) if terms.heuristic else None
+    guessed = terms.heuristic and status in STATUSES
+    return heuristic_lifetime(headers, received, terms.heuristic) if guessed else None
 
 
 def _grace(said: "_Said", terms: Terms) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from email.utils import formatdate
 from functools import partial
 
 import anyio
@@ -222,13 +223,18 @@ def _failed(error: TransportError) -> Refusal:
 
 
 def _relayed(status: int, lines: RawHeaders, index: dict[bytes, bytes], via: tuple[bytes, bytes]) -> RawHeaders:
-    """The header lines for the client, ``via`` behind them; ``index`` is ``dict(lines)``."""
+    """The header lines for the client, ``via`` behind them; ``index`` is ``dict(lines)``.
+
+    A response that does not say when it was made is of now (RFC 9110 §6.6.1).
+    """
     if len(index) == len(lines) and index.get(b"connection") in _NOMINATES_NOTHING:  # as nearly always
         headers = [*lines, via]
         for name in hops.HOP_BY_HOP.intersection(index):
             headers.remove((name, index[name]))
     else:
         headers = [*hops.end_to_end(lines, without=hops.nominated(lines)), via]
+    if b"date" not in index:
+        headers.append((b"date", formatdate(usegmt=True).encode()))
     if status in _BODILESS:  # some servers take the length for a promise they have to keep
         return without(headers, b"content-length")
     return headers

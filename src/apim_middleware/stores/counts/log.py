@@ -141,7 +141,7 @@ class Log(Aging[bytes]):
     def short_way(self) -> Again:
         """Write one unit more into a log."""
         clock, due, counts, shards, quota = self.clock, self.due, self.counts, self.shards, self.quota
-        window, nearest, seconds, admit = self.window - GRAIN, self.nearest, self.seconds, self.room.admit
+        window, nearest, seconds, admit = self.window, self.nearest, self.seconds, self.room.admit
 
         def again(key: str) -> tuple[int, int] | None:
             now = clock()
@@ -152,7 +152,7 @@ class Log(Aging[bytes]):
             log = logs.get(key)
             if log is None:
                 return None
-            log = still_counting(log, now - window)
+            log = still_counting(log, now - window + GRAIN)
             size = len(log)
             last, total = _record_at(log, size - _SIZE)
             remaining = quota - 1 - (total - _total_at(log, 8)[0] & _TOTALS)
