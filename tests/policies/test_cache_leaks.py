@@ -56,15 +56,17 @@ class App:
         ]
         self.sets_cookie = case.sets_cookie
         self.broken = False
+        self.tag: bytes | None = None  # for all; else each user has one
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         names = {headers[name] for name in CARRIERS.values() if name in headers}
         user = min(names) if names else b"nobody"
-        lines = [*self.headers, (b"x-user", user), (b"etag", b'"%b"' % user)]
+        tag = b'"%b"' % (self.tag or user)
+        lines = [*self.headers, (b"x-user", user), (b"etag", tag)]
         if self.sets_cookie:
             lines.append((b"set-cookie", b"session=" + user))
-        status = 503 if self.broken else 304 if headers.get(b"if-none-match") == b'"%b"' % user else 200
+        status = 503 if self.broken else 304 if headers.get(b"if-none-match") == tag else 200
         await anyio.lowlevel.checkpoint()
         await send({"type": "http.response.start", "status": status, "headers": lines})
         await send({"type": "http.response.body", "body": user if status == 200 else b""})
@@ -105,6 +107,20 @@ def apps(backend: str, entries: bool) -> Iterator[tuple[Case, App, ASGIApp, Fake
         app, clock = App(case), FakeClock()
         env = Env(clock=clock, entries=Elsewhere() if entries else None)
         yield case, app, Stack(Cache(ttl=60), env=env, place="here")(app), clock
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_what_is_told_to_head_stays_with_whom_it_is_told(anyio_backend_name: str, elsewhere: bool) -> None:
+    """With one tag for all, so that each answer to HEAD names what is kept; fresh, and stale."""
+    for case, app, cached, clock in apps(anyio_backend_name, elsewhere):
+        app.tag = b"all"
+        alice, bob = request(b"alice", case.alice), request(b"bob", case.bob)
+        for seconds in (0, 61):
+            check(case, b"alice", await call(cached, headers=alice))
+            clock.advance(seconds)
+            check(case, b"bob", await call(cached, "HEAD", headers=[*bob, (b"cache-control", b"no-cache")]))
+            check(case, b"alice", await call(cached, headers=alice))
+            check(case, b"bob", await call(cached, headers=bob))
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
