@@ -42,6 +42,9 @@ HOMES = {
 SERVERS = ("uvicorn", "granian", "hypercorn", "fastapi", "httpx2")
 """What no module of the package imports but the command that serves."""
 
+READERS = ("serving.httptools",)
+"""Modules that a server itself loads."""
+
 UPWARD_TYPES = {("env", "policy")}
 """Upward imports for the type checker alone, where two sides of one protocol name each other."""
 
@@ -148,7 +151,8 @@ def fault_of(each: Import, modules: Mapping[str, str]) -> str | None:
     """What is wrong with one import, if anything is."""
     if each.relative:
         return "relative"
-    if top_of(each.target) in SERVERS and part_of(f"{PACKAGE}.{each.module}") != "cli":
+    serves = part_of(f"{PACKAGE}.{each.module}") == "cli" or each.module in READERS
+    if top_of(each.target) in SERVERS and not serves:
         return "a server or framework"
     if top_of(each.target) != PACKAGE:
         return None

@@ -35,6 +35,16 @@ def test_an_ordinary_request_passes_untouched() -> None:
     assert aside == []
 
 
+def test_what_a_server_adds_to_its_headers_afterwards_is_not_in_the_request() -> None:
+    """As uvicorn adds trailers, when the policies are through with the headers."""
+    headers = [HOST, (b"accept", b"*/*"), (b"transfer-encoding", b"chunked")]
+    scope = http_scope("POST", headers=headers)
+    scope["headers"] = headers
+    Hygiene().compiled()(scope)
+    headers.append((b"authorization", b"late"))
+    assert scope["headers"] == headers[:-1]
+
+
 @pytest.mark.parametrize("name", [b"host", b"authorization", b"content-type", b"transfer-encoding", b"range"])
 @pytest.mark.parametrize("values", [(b"1", b"1"), (b"good", b"bad"), (b"bad", b"good")])
 def test_what_must_stand_alone_is_refused_twice(name: bytes, values: tuple[bytes, bytes]) -> None:

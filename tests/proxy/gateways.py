@@ -33,7 +33,8 @@ def one_at_a_time(origin: str) -> ASGIApp:
     return Stack(LimitConcurrency(at_once=1))(Proxy(origin))
 
 
-SERVERS = ("httptools", "h11", "granian")
+READER = "apim_middleware.serving.httptools:HttpToolsProtocol"
+SERVERS = (READER, "httptools", "h11", "granian")
 GATEWAYS = {"witnessed": witnessed, "one_at_a_time": one_at_a_time}
 _GRANIAN = (sys.executable, "-m", "granian", "--interface", "asgi", "--no-log", "--loop", "asyncio", "--http", "1")
 

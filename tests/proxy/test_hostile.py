@@ -92,6 +92,7 @@ LENIENT = {
     "a chunk extension with a NUL": "/attack 0",
     "an endless chunk extension": "/attack 0",
     "trailers that frame": "/attack 0",  # dropped
+    "endless trailers": "/attack 0",  # dropped
     "HTTP/1.2": "/attack 0",  # RFC 9110 §2.5
     "HTTP/3.0": "/attack 0",
     "an upgrade": "/attack 0",  # nobody need take it (§7.8)

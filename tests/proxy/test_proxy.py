@@ -296,11 +296,26 @@ async def test_an_empty_body_stays_an_empty_body():
         assert gateway.lines(b"content-length") == [b"0"]
 
 
+async def test_a_body_that_the_server_lost_with_an_upgrade_is_none_that_is_empty():
+    offered = [CHUNKED, (b"connection", b"upgrade"), (b"upgrade", b"h2c")]
+    async with Gateway() as gateway:
+        answer = await gateway.ask("POST", headers=offered)
+        assert problem(answer) == (400, "bad-framing")
+        assert answer.header(b"connection") == b"close"
+
+
+async def test_a_body_may_come_with_an_upgrade_that_is_offered():
+    offered = [CHUNKED, (b"connection", b"upgrade"), (b"upgrade", b"h2c")]
+    async with Gateway(reading(b"ok")) as gateway:
+        assert (await gateway.ask("POST", headers=offered, body=[b"ok"])).status == 200
+
+
 @pytest.mark.parametrize("body", [[b"short"], [b"rather longer", b"than told"]])
 async def test_a_body_that_is_not_as_long_as_told_never_arrives_whole(body):
     async with Gateway(reading(b"never")) as gateway:
         answer = await gateway.ask("POST", headers=[(b"content-length", b"15")], body=body)
         assert problem(answer) == (400, "bad-framing")
+        assert answer.header(b"connection") == b"close"  # what is left of it must not be the next request
 
 
 @pytest.mark.parametrize("framing", [CHUNKED, (b"content-length", b"100")])

@@ -118,7 +118,7 @@ class Scrub:
         path = scope["path"]
         if scope.get("query_string") or len(path) > self._longest_plain or not is_plain(path, scope.get("raw_path")):
             self._target(scope)
-        headers = scope["headers"]
+        headers = scope["headers"] = [*scope["headers"]]  # a server may go on with its own: trailers are not for here
         index, lines = dict(headers), len(headers)
         aside: RawHeaders = []
         if len(index) == lines and self._names.issuperset(index):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -109,11 +110,17 @@ def _with_uvicorn(
         port=port,
         workers=workers,
         reload=restart,
+        http=_reader(),
         proxy_headers=False,  # TrustedProxies decides whom to believe
         server_header=False,
         date_header=False,
         **tls,
     )
+
+
+def _reader() -> str:
+    """How uvicorn reads requests: the fast way, if it is there."""
+    return "apim_middleware.serving.httptools:HttpToolsProtocol" if find_spec("httptools") else "h11"
 
 
 def _with_granian(

@@ -138,6 +138,8 @@ class Passing:
         body = first.get("body", b"")
         if length is not None and len(body) != length:
             raise _wrong_length()
+        if not body and b"transfer-encoding" in self._index and b"upgrade" in self._index:
+            raise _wrong_length()  # some servers lose it when an upgrade is offered
         if body or length is not None or b"transfer-encoding" in self._index:
             request.body = body
         watch.begin()
@@ -263,7 +265,9 @@ def _looked_over(response: UpstreamResponse, *, head_only: bool) -> tuple[RawHea
 
 
 def _wrong_length() -> Refusal:
-    return Refusal(400, "bad-framing", "The request body is not as long as announced.")
+    """Where the next request on this connection begins, only the server may know: there is to be none."""
+    detail = "The request body is not as long as announced."
+    return Refusal(400, "bad-framing", detail, headers={"connection": "close"})
 
 
 class _Body:
