@@ -128,6 +128,11 @@ async def later(exchange: Exchange) -> str:
     return "a"
 
 
+class Later:
+    async def __call__(self, exchange: Exchange) -> str:
+        return "a"
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -135,6 +140,22 @@ async def later(exchange: Exchange) -> str:
         lambda: by.either(by.client, later),  # type: ignore[arg-type]
         lambda: by.route(),
         lambda: by.route(login="/login"),  # type: ignore[arg-type]
+        lambda: by.both(by.client, Later()),  # type: ignore[arg-type]
+        lambda: by.either(by.header, by.client),  # type: ignore[arg-type]
+        lambda: by.route(login=conditions.path),
+        lambda: by.header(5),  # type: ignore[arg-type]
+        lambda: by.header(""),
+        lambda: by.header("X Tenant"),
+        lambda: by.header("X-Ten\u00e4nt\u20ac"),
+        lambda: by.cookie(5),  # type: ignore[arg-type]
+        lambda: by.cookie(""),
+        lambda: by.cookie("a=b"),
+        lambda: by.cookie("a;b"),
+        lambda: by.cookie(" a"),
+        lambda: by.cookie("\u20ac"),
+        lambda: by.claim(""),
+        lambda: by.claim(5),  # type: ignore[arg-type]
+        lambda: by.attribute(""),
     ],
 )
 def test_what_is_no_key_is_a_mistake(make: Any) -> None:
@@ -156,3 +177,15 @@ def test_what_is_no_key_is_a_mistake(make: Any) -> None:
 def test_a_username_is_the_one_that_was_tried(value: bytes | None, name: str | None) -> None:
     headers = [] if value is None else [(b"authorization", value)]
     assert by.username(Exchange(http_scope(headers=headers))) == name
+
+
+@pytest.mark.parametrize("make", [by.header, by.cookie, by.claim, by.attribute])
+def test_a_key_written_twice_is_one_key(make: Any) -> None:
+    """Found by an audit: two cookies of one name were two keys, so that policies written alike were not equal."""
+    assert make("a") == make("a") != make("b")
+
+
+@pytest.mark.parametrize("name", ["session", "my cookie", "a,b", "\u00e9", '"a"'])
+def test_every_name_that_can_come_is_that_of_a_cookie(name: str) -> None:
+    found = exchange(headers=[(b"cookie", b"x=1; " + name.encode("latin-1") + b"=2")])
+    assert by.cookie(name)(found) == "2"

@@ -252,6 +252,15 @@ def test_success_is_told_by_the_status_and_failure_also_by_the_end(
     assert (conditions.succeeded(exchange), conditions.failed(exchange)) == (succeeded, failed)
 
 
+@pytest.mark.parametrize(("status", "failed"), [(200, True), (101, False)])
+def test_a_response_whose_end_was_never_sent_has_failed_but_a_websocket_may_end_like_that(
+    status: int, failed: bool
+) -> None:
+    exchange = answered(status)
+    exchange.completed = False
+    assert (conditions.succeeded(exchange), conditions.failed(exchange)) == (True, failed)
+
+
 @pytest.mark.parametrize("wanted", [(), (99,), (600,), ("6xx",), ("40x",), ("",), (None,), (True,)])
 def test_what_is_no_status_is_a_mistake(wanted: tuple[Any, ...]) -> None:
     with pytest.raises(ConfigError, match="names no statuses"):
@@ -262,6 +271,7 @@ def answered(status: int | None, error: BaseException | None = None) -> Exchange
     exchange = Exchange(http_scope())
     if status is not None:
         exchange.response = ResponseHead(status, ())
+        exchange.completed = error is None
     if error is not None:
         exchange.error = error
     return exchange

@@ -6,7 +6,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal, Self, Union
 
 from apim_middleware.errors import ConfigError
@@ -23,6 +23,8 @@ class Configured:
             _check_names(cls, named, given)
             hints = _hints(cls)
             for name, value in given.items():
+                if is_factory(value):
+                    raise ConfigError(cls.__name__, name, *uncalled(value))
                 if not matches(value, hints[name]):
                     wanted = describe(hints[name])
                     problem = f"{shown(value, secret=not named[name].repr)} is not {wanted}"
@@ -84,6 +86,31 @@ def shown(value: object, *, secret: bool = False) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def check(owner: str, field: str, value: object, wanted: Any, *, cure: str = "", secret: bool = False) -> None:  # noqa: ANN401
+    """Raise a ConfigError for what does not fit an annotation, on behalf of a class that is not ``Configured``."""
+    if not matches(value, wanted):
+        words = describe(wanted)
+        raise ConfigError(owner, field, f"{shown(value, secret=secret)} is not {words}", cure or f"Give {words}")
+
+
+def awaits(function: object) -> bool:
+    """Whether what a function gives must be awaited, as far as can be seen without calling it."""
+    while isinstance(function, partial):
+        function = function.func
+    return any(map(inspect.iscoroutinefunction, (function, getattr(type(function), "__call__", None))))  # noqa: B004
+
+
+def is_factory(value: object) -> bool:
+    """Whether this makes keys or conditions, such as ``by.header``, and is none itself."""
+    return isinstance(value, types.FunctionType) and getattr(value, "is_factory", False)
+
+
+def uncalled(factory: object) -> tuple[str, str]:
+    """What is wrong with a factory that was given in the place of what it makes, and the cure."""
+    name = f"{getattr(factory, '__module__', '').rpartition('.')[2]}.{getattr(factory, '__name__', '')}"
+    return f"{name} was not called", f"Call it: {name}(...)"
+
+
 def matches(value: object, wanted: Any) -> bool:  # noqa: ANN401 - an annotation can be anything
     """Whether a value fits an annotation, as far as can be told without calling or consuming it."""
     origin, args = typing.get_origin(wanted), typing.get_args(wanted)
@@ -108,8 +135,18 @@ def matches(value: object, wanted: Any) -> bool:  # noqa: ANN401 - an annotation
     if not isinstance(wanted, type):
         return True
     if getattr(wanted, "_is_protocol", False):
-        return all(hasattr(value, name) for name in vars(wanted) if not name.startswith("_"))
+        return all(_offers(value, name, each) for name, each in vars(wanted).items() if not name.startswith("_"))
     return isinstance(value, wanted)
+
+
+def _offers(value: object, name: str, wanted: object) -> bool:
+    """Whether a value has what a protocol asks for; a class has methods, but they are those of its instances."""
+    if not hasattr(value, name):
+        return False
+    if not callable(wanted):
+        return True
+    unbound = isinstance(value, type) and inspect.isfunction(inspect.getattr_static(value, name, None))
+    return callable(getattr(value, name)) and not unbound
 
 
 def _tuple_matches(value: tuple[object, ...], args: tuple[Any, ...]) -> bool:

@@ -4,15 +4,16 @@ A key is a function of the exchange that gives text, or None when the exchange h
 ``needs`` names what must be established further out, so that an order that cannot work fails while building.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache, wraps
-from inspect import iscoroutinefunction
 from typing import ParamSpec, TypeAlias, TypeVar
 
-from apim_middleware._config import shown
+from apim_middleware._config import awaits, is_factory, shown, uncalled
 from apim_middleware._http import cookies
 from apim_middleware._http.addresses import address_text, parse_address
 from apim_middleware._http.basic import BadCredentials, read
+from apim_middleware._http.headers import header_name
 from apim_middleware.errors import ConfigError
 from apim_middleware.exchange import Exchange
 
@@ -20,6 +21,11 @@ Key: TypeAlias = Callable[[Exchange], str | None]
 
 P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., object])
+
+_COOKIE_NAME = re.compile(r"(?![ \t])[ \t!-:<>-~\x80-\xff]+(?<![ \t])").fullmatch
+"""The names that can come: people write more than the tokens of RFC 6265 §4.1.1."""
+
+_EXAMPLES = {"header": "x-tenant", "cookie": "session", "claim": "sub", "attribute": "app.tenant"}
 
 
 def made_once(make: Callable[P, F]) -> Callable[P, F]:
@@ -33,6 +39,7 @@ def made_once(make: Callable[P, F]) -> Callable[P, F]:
         except TypeError:  # something that cannot be looked up is a mistake, of which ``make`` knows more
             return make(*args, **given)
 
+    made.is_factory = True  # type: ignore[attr-defined]  # so that one that was not called is told from what it makes
     return made
 
 
@@ -123,7 +130,11 @@ product.needs = frozenset({"subscription"})  # type: ignore[attr-defined]
 @made_once
 def header(name: str) -> Key:
     """The first value of a request header."""
-    raw = name.lower().encode("latin-1")
+    _check_name("header", name)
+    try:
+        raw = header_name(name)
+    except ValueError:
+        raise _no_name("header", name) from None
 
     def key(exchange: Exchange) -> str | None:
         value = exchange.header(raw)
@@ -133,8 +144,12 @@ def header(name: str) -> Key:
     return key
 
 
+@made_once
 def cookie(name: str) -> Key:
     """The value of a cookie; the first, where several have the name."""
+    _check_name("cookie", name)
+    if not _COOKIE_NAME(name):
+        raise _no_name("cookie", name)
     raw = name.encode("latin-1")
 
     def key(exchange: Exchange) -> str | None:
@@ -148,6 +163,7 @@ def cookie(name: str) -> Key:
 @made_once
 def claim(name: str) -> Key:
     """A claim of the authenticated caller's token, as text."""
+    _check_name("claim", name)
 
     def key(exchange: Exchange) -> str | None:
         caller = exchange.principal
@@ -162,6 +178,7 @@ def claim(name: str) -> Key:
 @made_once
 def attribute(name: str) -> Key:
     """What a policy further out noted under this name in ``exchange.attributes``, as text."""
+    _check_name("attribute", name)
 
     def key(exchange: Exchange) -> str | None:
         value = exchange.attributes.get(name)
@@ -224,9 +241,21 @@ def either(first: Key, second: Key, *more: Key) -> Key:
     return _combined(key, "either", map(name_of, keys), keys)
 
 
+def _check_name(factory: str, name: object) -> None:
+    if not isinstance(name, str) or not name:
+        raise _no_name(factory, name)
+
+
+def _no_name(factory: str, name: object) -> ConfigError:
+    problem = f"{shown(name)} is the name of no {factory}"
+    return ConfigError(f"by.{factory}", "", problem, f'Write by.{factory}("{_EXAMPLES[factory]}")')
+
+
 def _check(name: str, given: Iterable[object], *, least: int) -> None:
     found = list(given)
-    if len(found) < least or not all(callable(each) and not iscoroutinefunction(each) for each in found):
+    for each in filter(is_factory, found):
+        raise ConfigError(f"by.{name}", "", *uncalled(each))
+    if len(found) < least or not all(callable(each) and not awaits(each) for each in found):
         cure = "Give functions of the exchange that need no await"
         raise ConfigError(f"by.{name}", "", f"{shown(found)} is no choice of keys", cure)
 

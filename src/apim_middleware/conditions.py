@@ -104,9 +104,14 @@ def succeeded(exchange: Exchange) -> bool:
 
 
 def failed(exchange: Exchange) -> bool:
-    """Whether the status is 400 or more, no response came, or it broke off: the app raised, or the client left."""
+    """Whether the status is 400 or more, no response came, or it broke off: the app raised, or the client left.
+
+    A WebSocket that was accepted breaks off only by an error: either side may close it.
+    """
     head = exchange.response
-    return head is None or head.status >= 400 or exchange.error is not None
+    if head is None or head.status >= 400 or exchange.error is not None:
+        return True
+    return not exchange.completed and head.status != 101
 
 
 def authentication_failed(exchange: Exchange) -> bool:

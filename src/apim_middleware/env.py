@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
+from apim_middleware._config import check
 from apim_middleware._http.hygiene import Hygiene
 from apim_middleware._lifespan import Ending
 from apim_middleware.errors import ConfigError
@@ -55,8 +56,15 @@ class Env:
         hygiene: Hygiene | None = None,
         place: str = "",
     ) -> None:
-        """Use what is given; what is not is made when the first policy asks for it."""
-        self.clock: Clock = clock or SystemClock()
+        """Use what is given; what is not is made when the first policy asks for it. ConfigError for what cannot be."""
+        _check_given("clock", clock, Clock)
+        _check_given("counters", counters, Counters)
+        _check_given("entries", entries, Entries)
+        _check_given("permits", permits, Permits)
+        _check_given("transport", transport, Transport)
+        check("Env", "hygiene", hygiene, Hygiene | None)
+        check("Env", "place", place, str, cure='Write Env(place="orders")')
+        self.clock: Clock = SystemClock() if clock is None else clock
         self.scrub = (hygiene or Hygiene()).compiled()
         self.place = place
         self._given: dict[str, Any] = {
@@ -160,6 +168,7 @@ class Env:
         """
         occurrence = self._met.count(policy) + 1 if self.place else 1
         if self.place:
+            self._check_counts(policy)
             self._met.append(policy)
         spot = self.place or id(policy)
         for seat in tuple(self._bound.get(spot, ())):
@@ -172,6 +181,13 @@ class Env:
             self._remember(spot, occurrence, policy, hooks)
         return hooks
 
+    def _check_counts(self, policy: "Policy") -> None:
+        """Refuse a policy that would count together with another one here, in whatever stack within a stack."""
+        for other in self._met:
+            if type(other) is type(policy) and other != policy and not other.counts.isdisjoint(policy.counts):
+                problem = f"would count together with another {type(policy).__name__} at the place {self.place!r}"
+                raise ConfigError(type(policy).__name__, "name", problem, "Give one of them another name")
+
     def _remember(self, spot: str | int, occurrence: int, policy: "Policy", hooks: object) -> None:
         """Find these hooks again for as long as a stack keeps them."""
         bound = self._bound
@@ -183,6 +199,16 @@ class Env:
 
         seat = _Seat(occurrence, policy, _reference(policy, hooks, forget))
         bound.setdefault(spot, []).append(seat)
+
+
+def _check_given(field: str, given: object, protocol: type) -> None:
+    """Refuse what has not the methods, such as the URL of a store or its class: it would fail with each request."""
+    if isinstance(given, type):
+        cure = f"Write Env({field}={given.__name__}(...))"
+    else:
+        methods = ", ".join(each for each in vars(protocol) if not each.startswith("_"))
+        cure = f"Give an object with the methods of {protocol.__name__}: {methods}"
+    check("Env", field, given, protocol | None, cure=cure, secret=isinstance(given, str | bytes))
 
 
 def _reference(policy: "Policy", hooks: object, forget: Callable[[weakref.ref[Any]], None]) -> weakref.ref[Any]:

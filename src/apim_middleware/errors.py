@@ -74,7 +74,11 @@ class ClientLeft(ApimError, OSError):
 
 
 class StoreError(ApimError):
-    """A store could not answer; the cause is the driver's own error."""
+    """A store could not answer; the cause is the driver's own error. It may have done what it was asked, though."""
+
+
+class NotDone(StoreError):
+    """A store could not answer, and has certainly not done what it was to be asked."""
 
 
 class VersionConflict(ApimError):

@@ -102,8 +102,8 @@ class Counters(Protocol):
 
     Waiting for exactly ``retry_after`` is enough, and waiting for less is not, but for the last microseconds.
     Keys are ASCII of bounded length; a counter nobody hits is forgotten when nothing of it counts any more.
-    A store that cannot keep every limit also has a plain ``check(limit)`` that raises ConfigError: policies ask while
-    they are built.
+    A store that cannot keep every limit also has a plain ``check(limit)`` that raises ConfigError, and one that cannot
+    correct every limit a plain ``corrects(limit)``: policies ask while they are built.
     """
 
     async def hit(self, hits: Sequence[Hit]) -> list[Tally]:

@@ -7,7 +7,7 @@ from typing import Any
 import anyio.lowlevel
 
 from apim_middleware._http.fields import parse_list
-from apim_middleware.errors import StoreError
+from apim_middleware.errors import NotDone
 from apim_middleware.exchange import Exchange
 from apim_middleware.policy import Policy
 from apim_middleware.protocols import Change, Hit, Tally
@@ -15,7 +15,7 @@ from apim_middleware.stores.memory import MemoryCounters
 from apim_middleware.testing import Answer, FakeClock, call
 from apim_middleware.types import ASGIApp, Receive, Scope, Send
 
-AWAY = StoreError("the counters are away")
+AWAY = NotDone("the counters are away")
 
 
 class SlowCounters:

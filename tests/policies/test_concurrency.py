@@ -16,7 +16,7 @@ from tests.servers import serving
 
 from apim_middleware import by
 from apim_middleware.env import Env
-from apim_middleware.errors import ConfigError, Refusal
+from apim_middleware.errors import ConfigError, Refusal, StoreError
 from apim_middleware.exchange import Exchange
 from apim_middleware.policies.concurrency import LimitConcurrency
 from apim_middleware.policy import Policy, Stack
@@ -244,6 +244,52 @@ async def test_a_limit_that_is_tried_out_lets_all_in_and_says_who_it_would_refus
     assert sorted(map(str, noted)) == ["None", "concurrency", "concurrency"]
     assert len(caplog.records) == 1
     assert await inside(permits) == 0
+
+
+def broken(exchange: Exchange) -> str:
+    raise ValueError("no such key")
+
+
+@pytest.mark.parametrize(
+    ("key", "noted", "logged"),
+    [(by.header("x"), "caller-unknown", "would refuse requests of which"), (broken, None, "only tried out, failed")],
+)
+async def test_a_limit_that_is_tried_out_refuses_nobody_though_it_has_no_key(
+    env: Env, permits: MemoryPermits, key: Any, noted: str | None, logged: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[Any] = []
+
+    class Watching(Policy):
+        def on_end(self, exchange: Exchange) -> None:
+            seen.append(exchange.attributes.get("apim.concurrency.shadow"))
+
+    guarded = Stack(Watching(), LimitConcurrency(at_once=1, by=key, shadow=True), env=env)(Working("nowhere"))
+    assert (await call(guarded)).status == 200
+    assert seen == [noted]
+    assert logged in caplog.text
+    assert await inside(permits) == 0
+
+
+@pytest.mark.parametrize("shadow", [False, True])
+async def test_a_store_that_is_broken_is_felt_unless_the_limit_is_tried_out(shadow: bool) -> None:
+    store = SlowPermits()
+    store.failure = RuntimeError("broken")
+    guarded = Stack(LimitConcurrency(at_once=1, shadow=shadow), env=Env(place="here", permits=store))(
+        Working("nowhere")
+    )
+    assert (await call(guarded)).status == (200 if shadow else 500)
+
+
+@pytest.mark.parametrize("outcome", ["refuse", "allow", "local"])
+async def test_a_limit_that_is_tried_out_refuses_nobody_while_its_store_is_down(outcome: Any) -> None:
+    store, app = SlowPermits(), Working()
+    store.failure = StoreError("gone")
+    policy = LimitConcurrency(at_once=1, shadow=True, when_store_fails=outcome)
+    async with callers(Stack(policy, env=Env(place="here", permits=store))(app)) as many:
+        await many.ask("a")
+        await many.ask("b")
+        assert app.at_work == 2
+        app.go_on.set()
 
 
 # Neighbours

@@ -403,6 +403,12 @@ def test_two_that_would_count_together_are_a_mistake(clock: FakeClock) -> None:
         Stack(LimitGuesses(failures=3), LimitGuesses(failures=3, when_unknown="together"), place="here")(Counting())
 
 
+def test_a_store_that_corrects_nothing_cannot_count_failures(slow: SlowCounters) -> None:
+    slow.corrects = lambda limit: False  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match=r"LimitGuesses\.failed: .*needs corrections"):
+        Stack(LimitGuesses(), env=Env(counters=slow), place="here")(Counting())
+
+
 def test_in_a_store_others_see_it_needs_a_place_with_a_name(slow: SlowCounters) -> None:
     with pytest.raises(ConfigError, match="place"):
         Stack(LimitGuesses(), env=Env(counters=slow))(Counting())

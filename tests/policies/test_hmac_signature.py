@@ -11,6 +11,7 @@ from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError, StoreError
 from apim_middleware.policies.hmac_signature import HMACSignature
 from apim_middleware.policy import Stack
+from apim_middleware.stores.memory import MemoryCounters
 from apim_middleware.testing import Answer, FakeClock, call, connect
 from apim_middleware.types import Receive, Scope, Send
 
@@ -194,12 +195,12 @@ async def test_once_means_once() -> None:
 
 
 async def test_nobody_comes_in_while_it_cannot_be_known_whether_it_is_the_first_time() -> None:
-    class Down:
+    class Down(MemoryCounters):
         async def hit(self, hits: Any) -> Any:
             raise StoreError("down")
 
     house = House()
-    env: Any = Env(clock=house.clock, counters=Down(), place="here")  # type: ignore[arg-type]
+    env: Any = Env(clock=house.clock, counters=Down(), place="here")
     house.app = Stack(HMACSignature(secrets=(SECRET,), once=True, **STRIPE), env=env)(house.inner)
     header = ("stripe-signature", f"t={NOW},v1={mac(f'{NOW}.'.encode() + BODY)}")
     assert code(await house.post(header)) == (503, "replay-store-unavailable")

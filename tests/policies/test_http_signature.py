@@ -21,6 +21,7 @@ from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError, StoreError
 from apim_middleware.exchange import Exchange
 from apim_middleware.policies.http_signature import HTTPSignature
+from apim_middleware.stores.memory import MemoryCounters
 from apim_middleware.testing import Answer, FakeClock, call, connect, http_scope, websocket_scope
 from apim_middleware.types import RawHeaders, Receive, Scope, Send
 
@@ -383,11 +384,11 @@ async def test_nobody_comes_in_while_the_keys_cannot_be_read() -> None:
 
 
 async def test_nobody_comes_in_while_nonces_cannot_be_kept() -> None:
-    class Down:
+    class Down(MemoryCounters):
         async def hit(self, hits: Any) -> Any:
             raise StoreError("down")
 
-    env: Any = Env(clock=FakeClock(NOW), counters=Down(), place="here")  # type: ignore[arg-type]
+    env: Any = Env(clock=FakeClock(NOW), counters=Down(), place="here")
     house = House()
     house.app = Stack(HTTPSignature(keys=(ADA,), once=True), env=env)(house.inner)
     assert code(await house.ask(said(more=';nonce="n"'))) == (503, "replay-store-unavailable")

@@ -6,6 +6,7 @@ import logging
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -848,5 +849,49 @@ def test_add_middleware_takes_it() -> None:
 
 
 def test_a_function_that_makes_keys_is_no_key() -> None:
-    with pytest.raises(ConfigError, match="not a function of 1 argument"):
+    with pytest.raises(ConfigError, match=r"by\.route was not called"):
         RateLimit(calls=1, per=60, by=by.route)
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "name"),
+    [("by", by.header, "by.header"), ("by", by.cookie, "by.cookie"),
+     ("count_when", conditions.status, "conditions.status"),
+     ("tier", by.claim, "by.claim"), ("used", by.attribute, "by.attribute"), ("cost", by.attribute, "by.attribute")],
+)  # fmt: skip
+def test_a_factory_that_was_not_called_is_a_mistake(field: str, given: Any, name: str) -> None:
+    """Found by an audit: such a policy was made, and answered every request with 500."""
+    with pytest.raises(ConfigError, match=rf"RateLimit\.{field}: {name} was not called. Call it: {name}\(\.\.\.\)"):
+        RateLimit(**{"calls": 1, "per": 60, field: given})
+
+
+class _Later:
+    async def __call__(self, exchange: Exchange) -> Any:
+        return "gold"
+
+
+@pytest.mark.parametrize("field", ["by", "cost", "used", "count_when", "tier"])
+@pytest.mark.parametrize("given", [_Later(), partial(_Later()), _Later().__call__])
+def test_what_must_be_awaited_is_a_mistake(field: str, given: Any) -> None:
+    """Found by an audit: a promise was taken for a key, or counted as true."""
+    tiers = {"tiers": {"gold": 2}} if field == "tier" else {}
+    with pytest.raises(ConfigError, match=rf"RateLimit\.{field}: .* is async"):
+        RateLimit(**{"calls": 1, "per": 60, field: given, **tiers})
+
+
+def test_a_lifetime_has_no_zone() -> None:
+    with pytest.raises(ConfigError, match=r"Quota\.zone: 'Europe/Berlin' means nothing"):
+        Quota(calls=1, period="lifetime", zone="Europe/Berlin")
+
+
+@pytest.mark.parametrize("key", [b"ada", 5, ("ada",)])
+@pytest.mark.parametrize("fields", [{}, {"cost": lambda exchange: 1}])
+async def test_a_key_that_is_no_text_fails_in_memory_as_it_does_at_a_store(
+    env: Env, slow: SlowCounters, clock: FakeClock, app: Counting, key: Any, fields: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    for each in (env, Env(place="here", clock=clock, counters=slow)):
+        policy = RateLimit(calls=9, per=60, by=lambda exchange: key, **fields)
+        assert await statuses(Stack(policy, env=each)(app), 2) == [500, 500]
+        assert f"by gave {type(key).__name__}, which is no text" in caplog.text
+    assert app.asked == 0

@@ -1,19 +1,25 @@
 """Limits on a real Redis: settled, away, and back."""
 
+import contextlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 from tests.servers import RedisServer, redis_server
 
 from apim_middleware import conditions
-from apim_middleware._limits.standings import Standings
+from apim_middleware._limits.standings import Standing, Standings
 from apim_middleware.env import Env
+from apim_middleware.errors import StoreError
 from apim_middleware.policies.limits import Limits, RateLimit
 from apim_middleware.policy import Stack
 from apim_middleware.stores.redis import RedisCounters
 from apim_middleware.testing import FakeClock, call
+from apim_middleware.types import Receive, Scope, Send
 
 from .counting import Counting, left
 
@@ -60,6 +66,44 @@ async def test_what_is_known_at_the_end_is_settled_there(env: Env) -> None:
         await Standings(env).settled()
     assert found == [[2, 99, 9], [2, 59, 8], [2, 19, 7]]
     assert (await call(guarded)).status == 429
+
+
+async def test_units_are_given_back_once_though_the_server_stood_still_meanwhile(
+    env: Env, server: RedisServer, clock: FakeClock
+) -> None:
+    """It makes the correction when it goes on, long after nobody waits for its answer."""
+    status, held = {b"a": 401, b"b": 200}, anyio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["query_string"] == b"b":
+            await held.wait()
+        await Counting(status=status[scope["query_string"]])(scope, receive, send)
+
+    policy = RateLimit(calls=10, per=3_600, window="fixed", name="guesses", count_when=conditions.status(401))
+    guarded = Stack(policy, env=env, place="stands still")(app)
+    for _ in range(5):
+        await call(guarded, query=b"a")
+    async with anyio.create_task_group() as group:
+        for _ in range(5):
+            group.start_soon(partial(call, guarded, query=b"b"))
+        while (await standing(env, policy)).used < 10:
+            await anyio.lowlevel.checkpoint()
+        server.freeze()
+        held.set()
+    try:
+        with contextlib.suppress(StoreError):  # if some were not among the first that were tried
+            await Standings(env).settled()
+    finally:
+        server.thaw()
+    clock.advance(20)
+    await Standings(env).settled()
+    assert (await standing(env, policy)).used == 5
+
+
+async def standing(env: Env, policy: RateLimit) -> Standing:
+    """Where the caller of the tests stands."""
+    [found] = await Standings(env).read(policy, "203.0.113.7")
+    return found
 
 
 async def test_what_was_counted_here_is_told_to_it_when_it_is_back(

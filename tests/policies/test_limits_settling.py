@@ -14,7 +14,7 @@ from starlette.routing import Mount, Route
 
 from apim_middleware import by, conditions
 from apim_middleware.env import Env
-from apim_middleware.errors import Refusal
+from apim_middleware.errors import Refusal, StoreError
 from apim_middleware.exchange import Exchange
 from apim_middleware.policies.limits import Limits, Quota, RateLimit
 from apim_middleware.policy import Policy, Stack
@@ -385,12 +385,13 @@ async def test_what_ends_together_is_settled_together(slow: SlowCounters, clock:
 class Failing:
     """An app during whose first answer the store goes away."""
 
-    def __init__(self, slow: SlowCounters) -> None:
+    def __init__(self, slow: SlowCounters, failure: Exception = AWAY) -> None:
         self.slow: SlowCounters | None = slow
+        self.failure = failure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.slow is not None:
-            self.slow.failure, self.slow = AWAY, None
+            self.slow.failure, self.slow = self.failure, None
         await Counting()(scope, receive, send)
 
 
@@ -403,6 +404,20 @@ async def test_corrections_wait_for_a_store_that_is_away(slow: SlowCounters, clo
     clock.advance(1)
     assert left(await ended(guarded)) == [80]  # the second held its own, and found the store there again
     assert [change.units for change in slow.changes] == [-9, -9]
+
+
+@pytest.mark.parametrize(("used", "made"), [(1, [-9]), (30, [20, 20])])
+async def test_of_corrections_that_may_have_been_made_only_those_that_count_more_are_made_again(
+    slow: SlowCounters, clock: FakeClock, caplog: pytest.LogCaptureFixture, used: int, made: list[int]
+) -> None:
+    policy = RateLimit(calls=100, per=60, window="fixed", cost=10, used=lambda exchange: used)
+    guarded = Stack(policy, env=Env(place="here", clock=clock, counters=slow))(Failing(slow, StoreError("silence")))
+    await ended(guarded)
+    slow.failure = None
+    clock.advance(1)
+    await ended(guarded)
+    assert [change.units for change in slow.changes] == made  # that of the second, and that of the first if at all
+    assert ("1 corrections that give units back" in caplog.text) is (used == 1)
 
 
 @pytest.fixture(params=["asyncio", "trio"])

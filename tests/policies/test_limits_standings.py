@@ -2,6 +2,7 @@
 
 import gc
 import math
+from typing import Any
 
 import pytest
 
@@ -118,6 +119,14 @@ async def test_what_stands_nowhere_is_a_mistake(env: Env, app: Counting) -> None
     del guarded
     gc.collect()
     assert Standings(env).places() == []
+
+
+@pytest.mark.parametrize("used", [-1, 1.5, "3", True, None])
+async def test_what_is_no_number_of_units_is_used_by_nobody(env: Env, app: Counting, used: Any) -> None:
+    guarded = Stack(POLICY, env=env)(app)
+    await call(guarded, **ADA)
+    with pytest.raises(ValueError, match="nobody can have used"):
+        await Standings(env).set(POLICY, "ada", used)
 
 
 async def test_a_store_that_is_away_says_so(clock: FakeClock, slow: SlowCounters, app: Counting) -> None:

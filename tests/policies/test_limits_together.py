@@ -3,6 +3,8 @@
 import json
 import logging
 import pickle
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -16,8 +18,10 @@ from apim_middleware._limits.overrides import Overrides
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
 from apim_middleware.exchange import Exchange
+from apim_middleware.policies.branch import When
 from apim_middleware.policies.limits import Limits, Quota, RateLimit
 from apim_middleware.policy import Policy, Stack
+from apim_middleware.stores.redis import RedisCounters
 from apim_middleware.testing import FakeClock, call, connect
 
 from .counting import AWAY, Counting, SlowCounters, Watch, left, quiet, sent, statuses, told
@@ -307,8 +311,12 @@ def test_overrides_are_bounded_and_checked() -> None:
         with pytest.raises(ConfigError, match=r"Overrides\.rate"):
             overrides.set("a", wrong)  # type: ignore[arg-type]
     assert (len(overrides), overrides.rates("a")) == (2, ((2, None),))
-    with pytest.raises(ConfigError, match="max_keys"):
-        Overrides(max_keys=0)
+    for key in (5, None, b"a"):
+        with pytest.raises(ConfigError, match=r"Overrides\.key"):
+            overrides.set(key, 1)  # type: ignore[arg-type]
+    for room in (0, "x", 1.5):
+        with pytest.raises(ConfigError, match=r"Overrides\.max_keys"):
+            Overrides(max_keys=room)  # type: ignore[arg-type]
 
 
 async def test_rates_that_come_and_go_are_not_kept_for_ever(env: Env, app: Counting) -> None:
@@ -420,6 +428,38 @@ async def test_policies_that_a_store_could_not_tell_apart_are_refused(
         Stack(*layers, place="here")(app)
 
 
+def _key_of(attribute: str) -> by.Key:
+    def key(exchange: Exchange) -> str:
+        return attribute
+
+    return key
+
+
+@pytest.mark.parametrize("wrap", [lambda inner: Stack(inner), lambda inner: Stack(Stack(inner))])
+async def test_policies_within_that_a_store_could_not_tell_apart_are_refused(wrap: Any, app: Counting) -> None:
+    """Found by an audit: one request used two units of one counter; side by side it had been refused always."""
+    outer, inner = (RateLimit(calls=2, per=60, by=_key_of(name)) for name in ("a", "b"))
+    with pytest.raises(ConfigError, match="Give one of them another name"):
+        Stack(outer, wrap(inner), place="here")(app)
+    Stack(outer, Stack(inner, place="there"), place="here")(app)
+    Stack(outer, wrap(replace(inner, name="inner")), place="here")(app)
+    Stack(outer, When(conditions.path("/"), inner), place="here")(app)
+    Stack(outer, wrap(outer), place="here")(app)  # equal ones are told apart by their order
+
+
 async def test_members_that_a_store_could_not_tell_apart_are_refused() -> None:
     with pytest.raises(ConfigError, match="Give one of them another name"):
         Limits(RateLimit(calls=2, per=60), RateLimit(rate="2/minute"))
+
+
+@pytest.mark.parametrize(("shards", "refused"), [(1, False), (16, True)])
+def test_limits_under_different_keys_need_one_place_for_them(app: Counting, shards: int, refused: bool) -> None:
+    env = Env(counters=RedisCounters("redis://127.0.0.1:1", shards=shards), place="here")
+    limits = Limits(RateLimit(calls=1, per=1), RateLimit(calls=9, per=1, by=by.everyone, name="all"))
+    with pytest.raises(ConfigError, match=r"RateLimit\.by: .* shards=1") if refused else nullcontext():
+        Stack(limits, env=env)(app)
+
+
+def test_limits_under_one_key_are_in_one_place(app: Counting) -> None:
+    env = Env(counters=RedisCounters("redis://127.0.0.1:1", shards=16), place="here")
+    Stack(Limits(RateLimit(calls=1, per=1), RateLimit(calls=9, per=60, name="minute")), env=env)(app)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import anyio
@@ -356,7 +357,10 @@ def test_an_overloaded_server_answers_many_and_turns_the_others_away_quickly() -
     [
         ({"min_limit": 0}, "min_limit"),
         ({"min_limit": 50, "max_limit": 40}, "min_limit"),
-        ({"max_limit": 2_000_000}, "min_limit"),
+        ({"max_limit": 2_000_000}, "max_limit"),
+        ({"max_limit": 1}, "max_limit"),
+        ({"min_limit": 2_000_000}, "min_limit"),
+        ({"initial_limit": 20, "max_limit": 10}, "initial_limit"),
         ({"initial_limit": 1}, "initial_limit"),
         ({"initial_limit": 2_000}, "initial_limit"),
         ({"tolerance": 0.9}, "tolerance"),
@@ -374,6 +378,24 @@ def test_mistakes_are_found_while_building(fields: dict[str, Any], field: str) -
     with pytest.raises(ConfigError) as failure:
         LoadShed(**fields)
     assert failure.value.field == field
+
+
+@pytest.mark.parametrize(("fields", "first"), [({"max_limit": 10}, 10), ({"min_limit": 50}, 50), ({}, 20)])
+def test_an_initial_limit_that_was_not_told_is_within_the_others(fields: dict[str, int], first: int) -> None:
+    """Found by an audit: max_limit=10 alone was refused for an initial limit nobody had given."""
+    shedder = LoadShed(**fields).bind(Env(clock=FakeClock()))  # type: ignore[arg-type]
+    assert int(shedder.limit.learnt.limit) == first
+
+
+class Later:
+    async def __call__(self, exchange: Exchange) -> Any:
+        return "default"
+
+
+@pytest.mark.parametrize("priority", [Later(), partial(Later()), Later().__call__])
+def test_a_priority_whose_call_awaits_is_a_mistake(priority: Any) -> None:
+    with pytest.raises(ConfigError, match="is async"):
+        LoadShed(priority=priority)
 
 
 def test_a_priority_that_awaits_is_a_mistake() -> None:

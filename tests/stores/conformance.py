@@ -6,12 +6,15 @@ that goes by a wall clock and a steady one subclasses ``ClockJumps`` too. ``Perm
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import anyio
 import pytest
 
+from apim_middleware import Env, RateLimit, Stack, Standings
 from apim_middleware.protocols import Change, Counters, Hit, Limit, Permits, Tally
-from apim_middleware.testing import FakeClock
+from apim_middleware.testing import FakeClock, call
+from apim_middleware.types import Receive, Scope, Send
 
 FIXED = Limit(10, 60.0, "fixed", "here/fixed")
 SLIDING = Limit(10, 60.0, "sliding", "here/sliding")
@@ -27,6 +30,11 @@ def each_of(*limits: Limit) -> pytest.MarkDecorator:
 
 ALL = each_of(FIXED, SLIDING, LOG, BUCKET, CALENDAR)
 HOSTILE = ["", " ", "a|b", "a\x00b", "a\nb", "{a}", "é", "e\u0301", "\U0001f600", "k" * 4096, "%s", "a:b", "a/b"]
+
+
+async def answering(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"1" * 1_000})
 
 
 async def hit(counters: Counters, key: str, limit: Limit, cost: int = 1) -> Tally:
@@ -137,6 +145,12 @@ class CountersConformance:
         clock.advance(tally.reset)
         assert (await counters.peek([Hit("a", limit, 10)]))[0][:4] == (True, 10, 0.0, 0.0)
         assert (await hit(counters, "a", limit, 10)).allowed
+
+    @ALL
+    @pytest.mark.anyio
+    async def test_a_whole_number_of_seconds_is_not_one_second_more(self, counters: Counters, limit: Limit) -> None:
+        for tally in (await hit(counters, "a", limit, 10), await hit(counters, "a", limit, 10)):
+            assert (math.ceil(tally.reset), math.ceil(tally.retry_after)) == (limit.window, limit.window)
 
     @pytest.mark.anyio
     async def test_the_reset_of_what_is_fading_is_known_too(self, clock: FakeClock, counters: Counters) -> None:
@@ -463,6 +477,151 @@ class CountersConformance:
         clock.advance(40)
         assert await remaining(counters, "a", limit) == 7
 
+    @each_of(FIXED, SLIDING, LOG, BUCKET, CALENDAR, LIFETIME)
+    @pytest.mark.anyio
+    async def test_more_can_be_counted_where_nothing_was(self, counters: Counters, limit: Limit) -> None:
+        [looked] = await counters.peek([Hit("a", limit, 0)])
+        await counters.settle([Change("a", limit, 4, looked.counted)])
+        assert await remaining(counters, "a", limit) == 6
+        assert [(await hit(counters, "a", limit, cost)).allowed for cost in (7, 6)] == [False, True]
+
+    @pytest.mark.parametrize("later", [0.0, 0.25, 0.6, 1.01, 1.5, 1.99, 2.01, 3.0])
+    @pytest.mark.parametrize("units", [1, 4, 25])
+    @each_of(FIXED, SLIDING, LOG, CALENDAR, LIFETIME)
+    @pytest.mark.anyio
+    async def test_what_is_counted_later_counts_as_used_at_its_moment(
+        self, clock: FakeClock, counters: Counters, limit: Limit, units: int, later: float
+    ) -> None:
+        """It is told what it would be told had the units been used then."""
+        window = min(limit.window, 3600.0)
+        used, late = (limit._replace(quota=30, place=f"here/{place}") for place in ("used", "late"))
+        await counters.hit([Hit("b", used), Hit("b", late)])  # so that windows begin here
+        clock.advance(0.4 * window)
+        [looked] = await counters.peek([Hit("a", late, 0)])
+        await hit(counters, "a", used, units)
+        clock.advance(later * window)
+        await counters.settle([Change("a", late, units, looked.counted)])
+        for step in (0.0, 0.2, 0.5):
+            clock.advance(step * window)
+            told, expected = await counters.peek([Hit("a", late, 20), Hit("a", used, 20)])
+            assert told[:2] == expected[:2]
+            assert told[2:4] == (pytest.approx(expected.reset, abs=1e-3), pytest.approx(expected.retry_after, abs=1e-3))
+
+    @each_of(FIXED, SLIDING, LOG, BUCKET, CALENDAR, LIFETIME)
+    @pytest.mark.anyio
+    async def test_what_was_never_counted_cannot_be_given_back(
+        self, clock: FakeClock, counters: Counters, limit: Limit
+    ) -> None:
+        [looked] = await counters.peek([Hit("a", limit, 0)])
+        for seconds in (0.0, 5.0, 60.0):
+            clock.advance(seconds)
+            await counters.settle([Change("a", limit, -4, looked.counted)])
+            assert await remaining(counters, "a", limit) == 10
+        assert [(await hit(counters, "a", limit, cost)).allowed for cost in (10, 1)] == [True, False]
+
+    @each_of(FIXED, SLIDING, LOG, BUCKET, CALENDAR, LIFETIME)
+    @pytest.mark.anyio
+    async def test_a_moment_to_come_is_now(self, clock: FakeClock, counters: Counters, limit: Limit) -> None:
+        """As of a counter that was counted by another clock, before that of the store was set back."""
+        window = min(limit.window, 3600.0)
+        clock.advance(0.4 * window)
+        tally = await hit(counters, "a", limit, 5)
+        for units, left in ((2, 3), (-3, 6), (4, 2)):
+            await counters.settle([Change("a", limit, units, tally.counted + 10 * window)])
+            assert await remaining(counters, "a", limit) == left
+        await counters.settle([Change("b", limit, 8, tally.counted + 10 * window)])
+        told = await counters.peek([Hit("a", limit, 10), Hit("b", limit, 10)])
+        assert [each.remaining for each in told] == [2, 2]
+        assert all(each.reset <= window + 1e-3 or limit is LIFETIME for each in told)
+
+    @pytest.mark.anyio
+    async def test_what_more_was_used_later_in_a_sliding_window_is_no_sooner_over(
+        self, clock: FakeClock, counters: Counters
+    ) -> None:
+        """A response that uses nine units at its end, 50 seconds after the request took one."""
+        await hit(counters, "a", SLIDING)
+        clock.advance(50)
+        [looked] = await counters.peek([Hit("a", SLIDING, 0)])
+        await counters.settle([Change("a", SLIDING, 9, looked.counted)])
+        assert (await counters.peek([Hit("a", SLIDING, 10)]))[0].retry_after == pytest.approx(60, abs=1e-3)
+        clock.advance(35)
+        assert await remaining(counters, "a", SLIDING) == 5
+
+    @pytest.mark.anyio
+    async def test_of_a_sliding_window_that_is_over_what_is_counted_later_can_still_count(
+        self, clock: FakeClock, counters: Counters
+    ) -> None:
+        await hit(counters, "b", SLIDING)  # so that windows begin here
+        clock.advance(10)
+        await hit(counters, "a", SLIDING, 3)
+        clock.advance(40)
+        [looked] = await counters.peek([Hit("a", SLIDING, 0)])
+        clock.advance(25)
+        assert await remaining(counters, "a", SLIDING) == 10
+        await counters.settle([Change("a", SLIDING, 4, looked.counted)])
+        for seconds, left in ((0, 6), (34.99, 6), (0.01, 10)):
+            clock.advance(seconds)
+            assert await remaining(counters, "a", SLIDING) == left
+
+    @pytest.mark.anyio
+    async def test_a_log_corrects_no_other_moment(self, clock: FakeClock, counters: Counters) -> None:
+        [looked] = await counters.peek([Hit("a", LOG, 0)])
+        for cost in (1, 2):
+            clock.advance(20)
+            tally = await hit(counters, "a", LOG, cost)
+        await counters.settle([Change("a", LOG, -2, looked.counted)])
+        assert await remaining(counters, "a", LOG) == 7
+        await counters.settle([Change("a", LOG, 4, looked.counted)])
+        for seconds, left in ((0.0, 3), (19.999, 3), (0.001, 7), (20, 8), (20, 10)):
+            clock.advance(seconds)
+            assert await remaining(counters, "a", LOG) == left
+        assert tally.allowed
+
+    @pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]])
+    @pytest.mark.anyio
+    async def test_moments_of_a_log_may_be_told_in_any_order(
+        self, clock: FakeClock, counters: Counters, order: list[int]
+    ) -> None:
+        looked = []
+        for _ in range(4):
+            clock.advance(10)
+            looked += await counters.peek([Hit("a", LOG, 0)])
+        for position in order:
+            await counters.settle([Change("a", LOG, position + 1, looked[position].counted)])
+        await hit(counters, "b", LOG)
+        clock.advance(20)
+        for left in (0, 1, 3, 6, 10):
+            assert await remaining(counters, "a", LOG) == left
+            clock.advance(10)
+
+    @pytest.mark.anyio
+    async def test_a_bucket_that_holds_more_takes_units_back_for_longer(
+        self, clock: FakeClock, counters: Counters
+    ) -> None:
+        """Until it would be full again anyway: requests may take longer than the window, and count nothing."""
+        limit = Limit(2, 1.0, "bucket", "here/bucket", burst=10)
+        told = [await hit(counters, "a", limit) for _ in range(10)]
+        clock.advance(1.01)
+        await counters.settle([Change("a", limit, -1, each.counted) for each in told])
+        assert await remaining(counters, "a", limit) == 10
+        tally = await hit(counters, "a", limit, 10)
+        clock.advance(4.9)
+        await hit(counters, "a", limit, 5)
+        await counters.settle([Change("a", limit, -2, tally.counted)])
+        assert await remaining(counters, "a", limit) == 6
+        clock.advance(0.2)
+        await counters.settle([Change("a", limit, -2, tally.counted)])
+        assert await remaining(counters, "a", limit) == 7
+
+    @pytest.mark.anyio
+    async def test_a_bucket_that_holds_less_is_full_again_earlier(self, clock: FakeClock, counters: Counters) -> None:
+        limit = BUCKET._replace(burst=2)
+        tally = await hit(counters, "a", limit, 2)
+        clock.advance(12.1)
+        await hit(counters, "a", limit)
+        await counters.settle([Change("a", limit, -1, tally.counted), Change("a", limit, -1, tally.counted)])
+        assert await remaining(counters, "a", limit) == 1
+
     @ALL
     @pytest.mark.anyio
     async def test_a_correction_touches_its_own_counter_only(self, counters: Counters, limit: Limit) -> None:
@@ -505,6 +664,41 @@ class CountersConformance:
         assert not (await hit(counters, "a", limit, 4)).allowed
         clock.advance(0.001)
         assert (await hit(counters, "a", limit, 4)).allowed
+
+    # What policies make of it
+
+    @pytest.mark.parametrize("window", ["fixed", "sliding", "log", "bucket"])
+    @pytest.mark.anyio
+    async def test_who_is_counted_afterwards_is_refused_in_the_end(
+        self, clock: FakeClock, counters: Counters, window: Any
+    ) -> None:
+        env = Env(counters=counters, clock=clock, place="here")
+        limit = RateLimit(calls=3, per=600, window=window, increment="afterwards")
+        guarded, told = Stack(limit, env=env)(answering), []
+        for _ in range(5):
+            told.append((await call(guarded)).status)
+            await Standings(env).settled()
+        assert told == [200, 200, 200, 429, 429]
+
+    @pytest.mark.parametrize("seconds", [10, 50, 70, 130])
+    @pytest.mark.parametrize("window", ["fixed", "sliding", "log", "bucket"])
+    @pytest.mark.anyio
+    async def test_bytes_of_a_response_count_however_long_it_takes(
+        self, clock: FakeClock, counters: Counters, window: Any, seconds: float
+    ) -> None:
+        """What it held while under way may be over."""
+
+        async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+            clock.advance(seconds)
+            await answering(scope, receive, send)
+
+        env = Env(counters=counters, clock=clock, place="here")
+        limit = RateLimit(calls=10_000, per=60, window=window, units="response-bytes")
+        limited = Stack(limit, env=env)(slow)
+        assert (await call(limited)).status == 200
+        await Standings(env).settled()
+        [standing] = await Standings(env).read(limit, "203.0.113.7")
+        assert 999 <= standing.used <= 1_000
 
     # Several limits, several keys
 

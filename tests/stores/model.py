@@ -7,7 +7,7 @@ The model keeps every use for ever and adds them up anew. A store's test module 
 import asyncio
 import math
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import ClassVar, TypeVar
 
@@ -54,9 +54,13 @@ class Model:
     def free(self, key: str) -> tuple[int, int]:
         """Units left: at least, and at most, for times are rounded."""
         self.turn(key)
-        edge = EDGE * self.limit.window + GRAIN if self.limit.window < math.inf else 0.0
-        used = [self.used(key, late) for late in (-edge, 0.0, edge)]
+        used = [self.used(key, late) for late in self.edges]
         return self.most - max(used), self.most - min(used)
+
+    @property
+    def edges(self) -> tuple[float, float, float]:
+        edge = EDGE * self.limit.window + GRAIN if self.limit.window < math.inf else 0.0
+        return -edge, 0.0, edge
 
     def count(self, key: str, units: int) -> Use:
         use = Use(key, units, self.clock.monotonic(), self.number)
@@ -67,6 +71,21 @@ class Model:
     def settle(self, use: Use, units: int) -> None:
         self.turn(use.key)
         use.units += units
+
+    def seen(self, key: str) -> Use:
+        """A moment at which the store was asked for a key."""
+        self.turn(key)
+        return Use(key, 0, self.clock.monotonic(), self.number)
+
+    def holds(self, use: Use) -> bool:
+        """Whether units could be given back of a moment."""
+        return self.sum(use.key, use.window) > 0
+
+    def add(self, use: Use) -> bool:
+        """Count units of a moment that is over; whether they are one use of their own."""
+        self.uses.append(use)
+        self.uses.sort(key=lambda each: each.time)
+        return True
 
     def forget(self, key: str) -> None:
         self.turn(key)
@@ -130,6 +149,17 @@ class Sliding(Model):
         units, first, last = sum(use.units for use in before), before[0].time, before[-1].time
         return units if moment < first else units - 1 - int((units - 1) * (moment - first) / (last - first))
 
+    def add(self, use: Use) -> bool:
+        """The first moment of a window stays; what is over goes."""
+        window = [each for each in self.uses if (each.key, each.window) == (use.key, use.window)]
+        if use.window == self.number - 1:
+            fading = {self.fading(use.key, self.clock.monotonic() + late - self.limit.window) for late in self.edges}
+            assume(0 not in fading or len(fading) == 1)
+            if fading == {0}:
+                self.uses, window = [each for each in self.uses if each not in window], []
+        use.time = max([use.time, *(each.time for each in window[:1])])
+        return super().add(use)
+
     def settle(self, use: Use, units: int) -> None:
         super().settle(use, units)
         if not self.sum(use.key, use.window):  # nothing is kept of it, not even when it was
@@ -140,6 +170,11 @@ class Log(Model):
     def used(self, key: str, late: float) -> int:
         since = self.clock.monotonic() + late - self.limit.window
         return sum(use.units for use in self.uses if use.key == key and use.time > since)
+
+    def holds(self, use: Use) -> bool:
+        """In a crowd moments are not told apart."""
+        near = self.limit.window / 1_000
+        return any(each.key == use.key and -GRAIN <= each.time - use.time <= near for each in self.uses)
 
 
 class Bucket(Model):
@@ -161,9 +196,22 @@ class Bucket(Model):
         return math.ceil(self.level(key, self.clock.monotonic() + late))
 
     def settle(self, use: Use, units: int) -> None:
-        if use.time > self.clock.monotonic() - self.limit.window:
+        if use.time > self.clock.monotonic() - self.full:
             self.count(use.key, units)
         use.units += 0 if use in self.uses else units
+
+    @property
+    def full(self) -> float:
+        """How long an empty bucket takes to be full."""
+        return self.limit.window * self.most / self.limit.quota
+
+    def holds(self, use: Use) -> bool:
+        return self.level(use.key, self.clock.monotonic()) > 0
+
+    def add(self, use: Use) -> bool:
+        if use.time > self.clock.monotonic() - self.full:
+            self.count(use.key, use.units)
+        return False
 
 
 MODELS: dict[str, type[Model]] = {
@@ -240,6 +288,7 @@ class CountersMachine(RuleBasedStateMachine):
         self.counters = self.run(self.open())
         self.model = {limit: self.models[limit.algorithm](limit, self.clock) for limit in limits}
         self.counted: list[tuple[Hit, Tally, Use]] = []
+        self.looked: list[tuple[Hit, Tally, Use]] = []
 
     def teardown(self) -> None:
         if hasattr(self, "counters"):
@@ -294,8 +343,25 @@ class CountersMachine(RuleBasedStateMachine):
         hits = data.draw(self.hits)
         for hit, tally in zip(hits, self.run(self.counters.peek(hits)), strict=True):
             self.check(hit, tally, self.free(hit), 0)
+            self.looked.append((hit, tally, self.model[hit.limit].seen(hit.key)))
             if hit.cost:
                 assert tally.retry_after == 0 if tally.allowed else tally.retry_after > 0
+
+    @precondition(lambda self: self.looked)
+    @rule(data=st.data(), units=st.integers(-6, 12), seconds=st.sampled_from([0.0, 0.0, 0.2, 0.6, 4.0, 9.0, 13.0]))
+    def count_what_was_not(self, data: st.DataObject, units: int, seconds: float) -> None:
+        """Settle at a moment at which the store was only looked at."""
+        hit, tally, seen = data.draw(st.sampled_from(self.looked[-3:]))
+        self.clock.advance(seconds)
+        model = self.model[hit.limit]
+        self.free(hit)
+        use = replace(seen, units=units)
+        assume(units > 0 or not model.holds(use))
+        if units > 0 and model.add(use):
+            self.counted.append((hit, tally, use))
+        self.run(self.counters.settle([Change(hit.key, hit.limit, units, tally.counted)]))
+        [told] = self.run(self.counters.peek([hit]))
+        self.check(hit, told, self.free(hit), 0)
 
     @precondition(lambda self: self.counted)
     @rule(data=st.data(), units=st.integers(-6, 12))

@@ -15,7 +15,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 from tests.servers import RedisServer
 
-from apim_middleware import Env, RateLimit, Stack
+from apim_middleware import Env, LimitGuesses, Limits, Quota, RateLimit, Stack, by, conditions
 from apim_middleware.errors import ConfigError, StoreError
 from apim_middleware.protocols import Change, Hit, Limit
 from apim_middleware.stores.limits import LimitsCounters
@@ -124,7 +124,9 @@ async def test_a_promise_of_every_store_about_several(counters: LimitsCounters, 
     "promise",
     ["test_units_can_be_given_back", "test_more_can_be_counted_than_was_free", "test_no_counter_falls_below_zero",
      "test_what_is_over_cannot_be_corrected", "test_a_correction_touches_its_own_counter_only",
-     "test_a_counter_stands_where_it_is_put", "test_what_was_put_counts_as_used_just_now"],
+     "test_more_can_be_counted_where_nothing_was", "test_what_was_never_counted_cannot_be_given_back",
+     "test_a_moment_to_come_is_now", "test_a_counter_stands_where_it_is_put",
+     "test_what_was_put_counts_as_used_just_now"],
 )  # fmt: skip
 @each_of(FIXED, CALENDAR)
 @EACH_STORAGE
@@ -140,7 +142,7 @@ async def test_a_promise_of_every_store_about_corrections(
     "promise",
     ["test_waiting_as_long_as_told_is_enough_and_less_is_not", "test_after_the_reset_the_whole_quota_is_there",
      "test_an_allowed_hit_is_told_when_the_next_can_pass", "test_the_time_told_is_as_good_when_windows_are_long",
-     "test_a_store_says_when_it_counted"],
+     "test_a_whole_number_of_seconds_is_not_one_second_more", "test_a_store_says_when_it_counted"],
 )  # fmt: skip
 @each_of(FIXED, CALENDAR)
 @pytest.mark.anyio
@@ -148,6 +150,22 @@ async def test_a_promise_of_every_store_about_time(
     in_memory: LimitsCounters, clock: FakeClock, promise: str, limit: Limit
 ) -> None:
     await kept(promise, counters=in_memory, clock=clock, limit=limit)
+
+
+@pytest.mark.parametrize("later", [0.0, 0.25, 0.6, 1.01, 3.0])
+@each_of(FIXED, CALENDAR)
+@pytest.mark.anyio
+async def test_what_is_counted_later_counts_as_used_at_its_moment(
+    in_memory: LimitsCounters, clock: FakeClock, limit: Limit, later: float
+) -> None:
+    promise = "test_what_is_counted_later_counts_as_used_at_its_moment"
+    await kept(promise, counters=in_memory, clock=clock, limit=limit, units=4, later=later)
+
+
+@pytest.mark.anyio
+async def test_who_is_counted_afterwards_is_refused_in_the_end(in_memory: LimitsCounters, clock: FakeClock) -> None:
+    promise = "test_who_is_counted_afterwards_is_refused_in_the_end"
+    await kept(promise, counters=in_memory, clock=clock, window="fixed")
 
 
 @pytest.mark.parametrize(
@@ -375,3 +393,45 @@ def test_a_policy_it_cannot_count_is_refused_while_building() -> None:
     env = Env(place="here", counters=LimitsCounters("memory://"))
     with pytest.raises(ConfigError, match="bucket"):
         Stack(RateLimit(calls=1, per=1, window="bucket"), env=env)(PlainTextResponse("hello"))
+
+
+@each_of(FIXED, CALENDAR, SLIDING, LOG, BUCKET)
+def test_it_says_what_it_can_correct(limit: Limit) -> None:
+    assert LimitsCounters("memory://").corrects(limit) == (limit in (FIXED, CALENDAR))
+
+
+SETTLING = [
+    ("units", {"units": "response-bytes"}),
+    ("used", {"used": lambda exchange: 3}),
+    ("increment", {"increment": "afterwards"}),
+    ("count_when", {"count_when": conditions.failed}),
+    ("when_store_fails", {"when_store_fails": "local"}),
+]
+
+
+@pytest.mark.parametrize("window", ["sliding", "log"])
+@pytest.mark.parametrize(("field", "fields"), SETTLING, ids=[field for field, _ in SETTLING])
+def test_a_policy_whose_counts_it_cannot_correct_is_refused_while_building(
+    field: str, fields: dict[str, Any], window: Any
+) -> None:
+    """Once it was let through, its corrections were errors in a log, and it refused nobody."""
+    env = Env(place="here", counters=LimitsCounters("memory://"))
+    with pytest.raises(ConfigError, match=rf"RateLimit\.{field}: .* LimitsCounters .*'{window}'.* fixed windows"):
+        Stack(RateLimit(calls=9, per=60, window=window, **fields), env=env)(PlainTextResponse("hello"))
+    Stack(RateLimit(calls=9, per=60, window="fixed", **fields), env=env)(PlainTextResponse("hello"))
+
+
+def test_of_several_the_policy_that_asks_for_corrections_is_named() -> None:
+    """Where one counts in this process during an outage, all of them do."""
+    env = Env(place="here", counters=LimitsCounters("memory://"))
+    sliding = RateLimit(calls=9, per=60, name="sliding", when_store_fails="allow")
+    local = Quota(calls=9, per=3_600, by=by.client, when_store_fails="local")
+    with pytest.raises(ConfigError, match=r"Quota\.when_store_fails: 'local'"):
+        Stack(Limits(sliding, local), env=env)(PlainTextResponse("hello"))
+    Stack(sliding, local, env=env)(PlainTextResponse("hello"))
+
+
+def test_guesses_cannot_be_counted_here() -> None:
+    env = Env(place="here", counters=LimitsCounters("memory://"))
+    with pytest.raises(ConfigError, match="LimitsCounters"):
+        Stack(LimitGuesses(failures=3, per=60), env=env)(PlainTextResponse("hello"))

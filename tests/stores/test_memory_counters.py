@@ -158,6 +158,24 @@ def test_a_long_log_is_bounded_and_gives_back_no_more_than_a_thousandth_of_the_w
         clock.advance(0.0001)
 
 
+def test_a_log_is_bounded_too_when_all_is_counted_later() -> None:
+    """Each at a moment of its own, as at the end of requests; all can be given back."""
+    clock = FakeClock()
+    counters = MemoryCounters(clock)
+    limit, moments = Limit(10_000, 1.0, "log"), []
+    for _ in range(5_000):
+        [looked] = counters.peek_now([Hit("a", limit, 0)])
+        moments.append(looked.counted)
+        counters.settle_now([Change("a", limit, 1, looked.counted)])
+        clock.advance(0.0001)
+    assert len(*counters._room.books[limit].counts[hash("a") % counters._room.shards].values()) < 16 * 3_001
+    counters.settle_now([Change("a", limit, 1, moment) for moment in moments])
+    assert len(*counters._room.books[limit].counts[hash("a") % counters._room.shards].values()) < 16 * 3_001
+    assert counters.peek_now([Hit("a", limit)])[0].remaining == 0
+    counters.settle_now([Change("a", limit, -2, moment) for moment in moments])
+    assert counters.peek_now([Hit("a", limit)])[0].remaining == 10_000
+
+
 def test_units_that_were_given_back_leave_nothing_in_a_log() -> None:
     clock = FakeClock()
     counters = MemoryCounters(clock)
@@ -208,6 +226,12 @@ def test_a_bucket_that_owes_more_than_it_holds_owes_it_until_it_is_worked_off() 
 def test_room_for_nothing_is_a_mistake() -> None:
     with pytest.raises(ConfigError, match="max_keys"):
         MemoryCounters(max_keys=0)
+
+
+@pytest.mark.parametrize("fields", [{"max_keys": "x"}, {"max_keys": 1.5}, {"clock": 5}])
+def test_what_is_no_number_and_no_clock_is_a_mistake(fields: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"MemoryCounters\.{next(iter(fields))}: "):
+        MemoryCounters(**fields)
 
 
 def test_without_a_clock_the_machine_has_one() -> None:

@@ -8,6 +8,7 @@ import gc
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -328,11 +329,19 @@ def test_trio_is_told_that_it_is_not_served(server: RedisServer) -> None:
     [
         ("connect", 0.0), ("timeout", -1.0), ("timeout", float("inf")), ("max_waiting", 0), ("shards", 0),
         ("shards", 16_385), ("prefix", ""), ("prefix", "a b"), ("prefix", "{a}"), ("prefix", "é"),
+        ("connect", "x"), ("timeout", "x"), ("shards", "x"), ("shards", 1.5), ("max_waiting", "x"), ("prefix", 5),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_told_while_building(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=rf"RedisCounters\.{field}"):
         RedisCounters("redis://localhost", **{field: value})
+
+
+@pytest.mark.parametrize("given", [5, None, b"redis://:hunter2@localhost", RedisCounters])
+def test_what_is_neither_a_url_nor_a_client_is_a_mistake(given: Any) -> None:
+    with pytest.raises(ConfigError, match=r"RedisCounters\.redis: .* is neither a URL nor a client") as caught:
+        RedisCounters(given)
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.anyio

@@ -1,5 +1,6 @@
 """What Redis is left with: names that say whose they are, an end to each, and in a cluster one place for each call."""
 
+import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -9,7 +10,7 @@ import redis
 import redis.asyncio
 from tests.servers import RedisServer, free_port, redis_server
 
-from apim_middleware.errors import StoreError
+from apim_middleware.errors import NotDone, StoreError
 from apim_middleware.protocols import Change, Hit, Limit
 from apim_middleware.stores.redis import RedisCounters, RedisPermits
 from apim_middleware.stores.redis.decisions import name_of
@@ -168,4 +169,20 @@ async def test_looking_and_correcting_need_not_be_one_step(
     counted = [(await counters.hit([hit]))[0].counted for hit in hits]
     await counters.settle([Change(hit.key, hit.limit, -1, at) for hit, at in zip(hits, counted, strict=True)])
     assert [tally.remaining for tally in await counters.peek(hits)] == [9] * 20
+    await counters.aclose()
+
+
+@pytest.mark.anyio
+async def test_corrections_of_which_some_were_made_do_not_pass_for_undone(
+    shared_redis: RedisServer, emptied_redis: redis.Redis
+) -> None:
+    """There is room for one call in each shard, and one of them is taken."""
+    counters = RedisCounters(shared_redis.url, shards=8, timeout=20.0, max_waiting=1)
+    hits = [Hit(f"client-{number}", LIMITS[0], 2) for number in range(20)]
+    counted = [(await counters.hit([hit]))[0].counted for hit in hits]
+    changes = [Change(hit.key, hit.limit, -1, at) for hit, at in zip(hits, counted, strict=True)]
+    settled, _ = await asyncio.gather(counters.settle(changes), counters.hit([hits[0]]), return_exceptions=True)
+    assert isinstance(settled, StoreError)
+    assert not isinstance(settled, NotDone)
+    assert {(await counters.peek([hit]))[0].remaining for hit in hits[1:]} == {8, 9}
     await counters.aclose()

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import anyio
 import pytest
 import redis
-from tests.servers import RedisServer
+from tests.servers import RedisServer, redis_server
 
 from apim_middleware.errors import ConfigError, StoreError
 from apim_middleware.stores.redis import RedisPermits
@@ -126,6 +127,40 @@ async def test_a_permit_lent_to_a_caller_who_was_cancelled_is_given_back(
     while not (await permits.acquire("a", 1, "y"))[0]:
         pass
     assert emptied_redis.zrange(DOOR, 0, -1) == [b"y"]
+
+
+@pytest.mark.anyio
+async def test_a_permit_lent_late_to_a_caller_who_was_cancelled_is_given_back(tmp_path: Path) -> None:
+    """The server stood still, and lent it when it went on."""
+    with redis_server(tmp_path) as server, redis.Redis.from_url(server.url) as admin:
+        permits = RedisPermits(server.url, connect=20.0, timeout=0.25, lease=3_600.0)
+        await permits.acquire("b", 1, "x")
+        server.freeze()
+        asked = asyncio.ensure_future(permits.acquire("a", 1, "x"))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        await asyncio.wait(permits._lanes[b"{apim}"]._carriers)  # until it is known that there is no answer
+        server.thaw()
+        await come_true(lambda: evaluated(admin) >= 3)
+        assert not admin.exists(DOOR)
+        await permits.aclose()
+
+
+def evaluated(admin: redis.Redis) -> int:
+    """How many scripts ran, of those that were known."""
+    return int(admin.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"])
+
+
+@pytest.mark.anyio
+async def test_a_key_of_another_kind_lends_nothing_that_could_not_be_given_back(
+    permits: RedisPermits, emptied_redis: redis.Redis
+) -> None:
+    emptied_redis.set(DOOR, "text")
+    await permits.release("a", "x")
+    emptied_redis.delete(DOOR)
 
 
 @pytest.mark.anyio

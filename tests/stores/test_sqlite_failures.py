@@ -4,14 +4,16 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
 from apim_middleware.errors import ConfigError, StoreError
 from apim_middleware.protocols import Hit, Limit
-from apim_middleware.stores.sqlite import SQLiteCounters, SQLitePermits
+from apim_middleware.stores.sqlite import SQLiteCounters, SQLiteEntries, SQLitePermits
 from apim_middleware.stores.sqlite.file import Connection, SQLiteFile
+from apim_middleware.stores.sqlite.records import SQLiteRecords
 
 LIMIT = Limit(10, float("inf"), "fixed")
 MAGIC = b"SQLite format 3\0"
@@ -250,6 +252,7 @@ async def test_closing_finishes_what_is_waiting(path: Path, counters: SQLiteCoun
 @pytest.mark.parametrize(
     ("given", "problem"),
     [("", "names no file"), (":memory:", "names no file"), ("a\0b", "names no file"), (b"bytes", "names no file"),
+     (5, "names no file"),
      ("{folder}", "is no file"), ("{folder}/missing/counts.db", "in no folder"),
      ("{folder}/text", "no SQLite database"), ("{folder}/text/counts.db", "in no folder"),
      ("{folder}/" + "n" * 300, "cannot be read")],
@@ -261,3 +264,18 @@ def test_a_path_where_no_file_can_be_is_a_mistake(
     path = given.format(folder=tmp_path) if isinstance(given, str) else given
     with pytest.raises(ConfigError, match=rf"{store.__name__}\.path: .*{problem}"):
         store(path)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("store", "fields"),
+    [
+        (SQLiteCounters, ("patience", "max_keys", "max_waiting")),
+        (SQLitePermits, ("patience", "lease", "max_waiting")),
+        (SQLiteEntries, ("patience", "max_bytes", "max_waiting")),
+        (SQLiteRecords, ("patience", "max_deleted", "max_waiting")),
+    ],
+)
+def test_what_is_no_number_is_a_mistake(tmp_path: Path, store: Any, fields: tuple[str, ...]) -> None:
+    for field in fields:
+        with pytest.raises(ConfigError, match=rf"{store.__name__}\.{field}: 'x' is not"):
+            store(tmp_path / "counts.db", **{field: "x"})

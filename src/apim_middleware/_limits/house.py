@@ -8,7 +8,7 @@ import anyio
 from apim_middleware._limits.corrections import NOW, Left, dated, peeks_of, settle_now
 from apim_middleware._limits.meters import Use
 from apim_middleware._limits.stand_in import StandIn
-from apim_middleware.errors import StoreError
+from apim_middleware.errors import NotDone, StoreError
 from apim_middleware.protocols import Change, Clock, Counters, Hit, Tally
 from apim_middleware.stores.errands import Errand
 from apim_middleware.stores.outage import Circuit
@@ -98,8 +98,8 @@ class House:
                 changes = dated(batch, await self.peek(peeks_of(batch)))  # may be asked twice, unlike what follows
             asked = True
             await self.circuit.run(self.store.settle, changes)
-        except StoreError:
-            self._left.put_back(batch)
+        except StoreError as error:
+            self._left.put_back(_only_stricter(batch) if asked and not isinstance(error, NotDone) else batch)
             raise
         except BaseException:
             if asked:  # to be made twice would be worse
@@ -111,3 +111,11 @@ class House:
             over.set()
             if self._under_way is over:
                 self._under_way = None
+
+
+def _only_stricter(batch: Sequence[Change]) -> list[Change]:
+    """Of changes that may have been made those that may be made twice: they count more; no unit is given back twice."""
+    again = [change for change in batch if change.units > 0]
+    if len(again) < len(batch):
+        log.error("it is not known whether %d corrections that give units back were made", len(batch) - len(again))
+    return again

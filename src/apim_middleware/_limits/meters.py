@@ -42,6 +42,8 @@ class Terms:
         """Under which key and limits somebody counts: unknown, of a key that can be kept as it is, or of another."""
         if key is None:
             return "", self.limits_of_unknown
+        if not isinstance(key, str):  # bytes would count in memory, and fail at every other store
+            raise TypeError(f"by gave {type(key).__name__}, which is no text")
         if len(key) > LONGEST_KEY or not key.isascii():
             return digest_of(key), self.limits_of_digests
         return key, self.limits

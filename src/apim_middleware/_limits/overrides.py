@@ -1,6 +1,6 @@
 """Rates of single keys, changed while requests come in."""
 
-from apim_middleware._config import shown
+from apim_middleware._config import check, shown
 from apim_middleware._http.fields import GREATEST_INTEGER
 from apim_middleware._limits.rates import Rate, parsed
 from apim_middleware.errors import ConfigError
@@ -19,6 +19,7 @@ class Overrides:
 
     def __init__(self, *, max_keys: int = 10_000) -> None:
         """Begin without any; more than ``max_keys`` are not accepted."""
+        check("Overrides", "max_keys", max_keys, int)
         if max_keys < 1:
             raise ConfigError("Overrides", "max_keys", f"{max_keys} is not at least 1", "Give a positive number")
         self._max_keys = max_keys
@@ -37,7 +38,8 @@ class Overrides:
         return "overrides"
 
     def set(self, key: str, rate: int | str) -> None:
-        """Give a key a rate of its own. Raises ConfigError for what is no rate, and when there is no room."""
+        """Give a key a rate of its own. Raises ConfigError for what is no key or no rate, and without room."""
+        check("Overrides", "key", key, str, cure="Give the text that by gives")
         rates = rates_of(rate)
         if isinstance(rates, str):
             raise ConfigError("Overrides", "rate", f"{shown(rate)} {rates}", 'Give 500 or "500/minute"')

@@ -1,12 +1,11 @@
 """What rate limits and quotas have in common: their fields, and the mistakes one can make with them."""
 
-import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from apim_middleware._config import Configured
+from apim_middleware._config import Configured, awaits
 from apim_middleware._http.fields import item
 from apim_middleware._limits.headers import LimitHeaders
 from apim_middleware._limits.overrides import LONGEST, SHORTEST, Overrides, rates_of, wrong_with
@@ -179,7 +178,7 @@ class Limiting(Configured):
 
     def _check_functions(self) -> None:
         for name in _FUNCTIONS:
-            if inspect.iscoroutinefunction(getattr(self, name)):
+            if awaits(getattr(self, name)):
                 raise self.mistake(name, "is async", "Give a plain function; look things up in a policy before it")
 
     def _check_name(self) -> None:

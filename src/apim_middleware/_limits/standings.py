@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from apim_middleware._config import shown
 from apim_middleware._limits.build import house_of, meters_of
 from apim_middleware._limits.meters import Meter, Terms
 from apim_middleware.env import Env, default_env
@@ -62,7 +63,12 @@ class Standings:
         return found
 
     async def set(self, policy: Policy | str, key: str | None, used: int, *, tier: str | None = None) -> None:
-        """Let a key have used so many units of each of the limits, as if just now. Raises StoreError."""
+        """Let a key have used so many units of each of the limits, as if just now. Raises StoreError.
+
+        ValueError for what is no number of units.
+        """
+        if type(used) is not int:
+            raise ValueError(f"nobody can have used {shown(used)} units: give a whole number")
         if used < 0:
             raise ValueError("nobody can have used fewer than 0 units")
         for meter, terms in self._terms(policy, key, tier):

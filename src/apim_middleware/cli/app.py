@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -118,9 +117,13 @@ def _with_uvicorn(
     )
 
 
-def _reader() -> str:
+def _reader() -> Any:  # noqa: ANN401 - a protocol, or the name of one
     """How uvicorn reads requests: the fast way, if it is there."""
-    return "apim_middleware.serving.httptools:HttpToolsProtocol" if find_spec("httptools") else "h11"
+    try:
+        from apim_middleware.serving.httptools import HttpToolsProtocol
+    except ModuleNotFoundError:
+        return "h11"
+    return HttpToolsProtocol
 
 
 def _with_granian(

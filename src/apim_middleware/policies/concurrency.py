@@ -10,7 +10,6 @@ import logging
 from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass
-from secrets import token_hex
 from typing import Literal
 from urllib.parse import quote
 
@@ -28,7 +27,6 @@ from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, StoreError
 from apim_middleware.exchange import KEY, Exchange
 from apim_middleware.policy import Policy, check_place, ring
-from apim_middleware.protocols import Permits
 from apim_middleware.stores.lending import Lending
 from apim_middleware.stores.permits import MemoryPermits
 from apim_middleware.types import ASGIApp, Receive, Scope, Send
@@ -78,7 +76,8 @@ class LimitConcurrency(Policy):
     process alone."""
 
     shadow: bool = False
-    """Whether the limit is only tried out: counted and reported, but nobody waits or is refused. Default: no."""
+    """Whether the limit is only tried out: counted and reported, but nobody waits or is refused, whatever fails.
+    Default: no."""
 
     @property
     def documentation(self) -> Documentation:
@@ -118,7 +117,9 @@ class LimitConcurrency(Policy):
     def bind(self, env: Env) -> "_InMemory | _AtStore":
         """Count in the permits of the environment: without awaiting when they are in memory."""
         permits = env.permits(MemoryPermits)
-        return _InMemory(self, env, permits) if isinstance(permits, MemoryPermits) else _AtStore(self, env, permits)
+        if isinstance(permits, MemoryPermits):
+            return _InMemory(self, env, permits)
+        return _AtStore(self, env, env.kept("permits.lending", lambda: Lending(permits, env.clock)))
 
     def build(self, app: ASGIApp, env: Env) -> ASGIApp:
         """A ring of this policy, and behind it, if anybody may wait, the hall to wait in."""
@@ -161,7 +162,8 @@ class _Door(ABC):
 
     def _unknown(self) -> str:
         if self.policy.when_unknown == "refuse":
-            self._tell_once(f"refuses requests of which {self.by!r} is not known")
+            refuses = "would refuse" if self.policy.shadow else "refuses"
+            self._tell_once(f"{refuses} requests of which {self.by!r} is not known")
             raise Refusal(403, "caller-unknown", "The request does not say who is calling.")
         return f"{self.place}?:"
 
@@ -182,6 +184,13 @@ class _Door(ABC):
         """What one gets who cannot come in. A 429, as in Azure: a 503 would count against the health of the app."""
         exchange.attributes["apim.concurrency.policy"] = self.policy.name
         return Refusal(429, "too-many-at-once", "Too many requests are at work. Try again later.", headers=_RETRY)
+
+    def failed_unfelt(self, exchange: Exchange, error: Exception) -> None:
+        """Tell of what would have been a refusal, or an error, if the limit was not only tried out."""
+        if isinstance(error, Refusal):
+            exchange.attributes["apim.concurrency.shadow"] = error.code
+        else:
+            log.error("%r, which is only tried out, failed", self.policy, exc_info=error)
 
     @abstractmethod
     async def wait(self, exchange: Exchange, visit: _Visit) -> None:
@@ -209,6 +218,14 @@ class _InMemory(_Door):
         self._acquire, self._release = permits.acquire_now, permits.release_now
 
     def on_request(self, exchange: Exchange) -> None:
+        try:
+            self._come(exchange)
+        except Exception as error:
+            if not self.policy.shadow:
+                raise
+            self.failed_unfelt(exchange, error)
+
+    def _come(self, exchange: Exchange) -> None:
         visit = _Visit(self.key(exchange), f"{next(_serial)}")
         if self.lines and visit.key in self.lines:
             self._hand_on(visit.key)  # what came back elsewhere, as to who stood here before a reload
@@ -247,13 +264,21 @@ class _InMemory(_Door):
 class _AtStore(_Door):
     """Asks a store that others ask too: the first in line asks again and again, the others wait for it."""
 
-    def __init__(self, policy: LimitConcurrency, env: Env, permits: Permits) -> None:
+    def __init__(self, policy: LimitConcurrency, env: Env, lending: Lending) -> None:
         super().__init__(policy, env)
-        self._lending, self._stand_in = Lending(permits, self._call), MemoryPermits()
+        self._lending, self._stand_in = lending, MemoryPermits()
         self._failing = False
 
     async def on_request(self, exchange: Exchange) -> None:
-        visit = _Visit(self.key(exchange), token_hex(8))
+        try:
+            await self._come(exchange)
+        except Exception as error:
+            if not self.policy.shadow:
+                raise
+            self.failed_unfelt(exchange, error)
+
+    async def _come(self, exchange: Exchange) -> None:
+        visit = _Visit(self.key(exchange), f"{next(_serial)}")
         if visit.key not in self.lines and await self._enters(exchange, visit):
             exchange.state[self] = visit
         else:
@@ -289,22 +314,25 @@ class _AtStore(_Door):
         elif visit.source is self._stand_in:
             self._stand_in.release_now(visit.key, visit.holder)
         elif visit.source is self._lending:
-            self._lending.release(visit.key, visit.holder)
+            self._lending.release(visit.key, visit.holder, self._call)
 
     async def _enters(self, exchange: Exchange, visit: _Visit) -> bool:
         try:
-            visit.entered = await self._lending.acquire(visit.key, self.at_once, visit.holder)
+            holder = await self._lending.acquire(visit.key, self.at_once, self._call)
         except StoreError as error:
             visit.entered = self._without_store(exchange, visit, error)
             return visit.entered
-        visit.source = self._lending
+        if holder is not None:
+            visit.entered, visit.source, visit.holder = True, self._lending, holder
         if self._failing:
             self._failing = False
             log.warning("%r counts again", self.policy)
         return visit.entered
 
     def _without_store(self, exchange: Exchange, visit: _Visit, error: StoreError) -> bool:
-        outcome = "allow" if self.policy.shadow else self.policy.when_store_fails
+        outcome = self.policy.when_store_fails
+        if self.policy.shadow and outcome == "refuse":
+            outcome = "allow"
         exchange.attributes["apim.concurrency.store"] = "unavailable"
         told = {"apim.limits.policy": self.policy.name, "apim.limits.outcome": outcome}
         self.env.count("apim.limits.uncounted", told)

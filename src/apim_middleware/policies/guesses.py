@@ -112,7 +112,12 @@ class LimitGuesses(Policy):
 
     def bind(self, env: Env) -> Hooks:
         """The door: plain where failures are counted in memory, async where the store has to be waited for."""
-        gate = gate_of([self._limiting()], env)
+        try:
+            gate = gate_of([self._limiting()], env)
+        except ConfigError as error:
+            if error.policy != _Failures.__name__:
+                raise
+            raise self.mistake("failed", error.problem, error.cure) from None
         if not isinstance(gate, Gate):
             raise TypeError("what counts at the end of a request has a gate that settles")
         if not self.trusted_for:

@@ -144,6 +144,8 @@ class Quota(_Counted):
                     raise self.mistake(field, "is given beside period", f"Give either {field}, or period")
         elif self.zone != "UTC":
             raise self.mistake("zone", "means nothing without a period", 'Write period="month" beside it')
+        if self.period == "lifetime" and self.zone != "UTC":
+            raise self.mistake("zone", 'means nothing to period="lifetime"', "Leave it out")
         if self.starts is not None and self.starts.tzinfo is None:
             raise self.mistake("starts", "has no time zone", "Write datetime(..., tzinfo=UTC)")
         try:

@@ -1,11 +1,11 @@
 """Turning requests away before they make all others slow: ``LoadShed``."""
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from apim_middleware._adaptive import CRITICAL, DEFAULT, SHEDDABLE, AdaptiveLimit, Bounds
+from apim_middleware._config import awaits
 from apim_middleware.by import needs
 from apim_middleware.documentation import Answer, Documentation
 from apim_middleware.env import Env
@@ -18,6 +18,7 @@ Priority: TypeAlias = Literal["critical", "default", "sheddable"]
 
 _LEVELS: dict[object, int] = {"critical": CRITICAL, "default": DEFAULT, "sheddable": SHEDDABLE}
 _DETAIL = "There is more to do than can be done in time. Try again later."
+_INITIAL = 20
 _MOST = 1_000_000
 _LONGEST = 86_400.0
 
@@ -37,8 +38,9 @@ class LoadShed(Policy):
     """How important a request is, as a function of the exchange: ``"critical"`` ones may use the whole limit,
     ``"default"`` ones four fifths of it, ``"sheddable"`` ones half of it. Default: all are ``"default"``."""
 
-    initial_limit: int = 20
-    """How many may be at work at once before anything is known. Default: 20."""
+    initial_limit: int | None = None
+    """How many may be at work at once before anything is known. Default: 20, or of the numbers from ``min_limit`` to
+    ``max_limit`` the one nearest to it."""
 
     min_limit: int = 2
     """How many may be at work at once at the least, and while the time without waiting is measured. Default: 2."""
@@ -76,12 +78,7 @@ class LoadShed(Policy):
 
     def __post_init__(self) -> None:
         """Check that the limits are in order, and the times and parts within reason."""
-        if not 1 <= self.min_limit <= self.max_limit <= _MOST:
-            raise self.mistake(
-                "min_limit", "is not from 1 to max_limit", f"Give 1 <= min_limit <= max_limit <= {_MOST}"
-            )
-        if not self.min_limit <= self.initial_limit <= self.max_limit:
-            raise self.mistake("initial_limit", "is not from min_limit to max_limit", "Give a number between them")
+        self._check_limits()
         for field, most in (("window", 60.0), ("relearn", _LONGEST), ("smoothing", 1.0)):
             if not 0 < getattr(self, field) <= most:
                 raise self.mistake(field, "is out of range", f"Give a number above 0, up to {most:g}")
@@ -89,12 +86,32 @@ class LoadShed(Policy):
             raise self.mistake("tolerance", "is out of range", "Give a number from 1 to 10")
         if not 1 <= self.retry_after <= _LONGEST:
             raise self.mistake("retry_after", "is out of range", f"Give whole seconds from 1 to {_LONGEST:g}")
-        if inspect.iscoroutinefunction(self.priority):
+        if awaits(self.priority):
             raise self.mistake("priority", "is async", "Give a plain function; look things up in a policy before it")
+
+    def _check_limits(self) -> None:
+        for field in ("min_limit", "max_limit"):
+            if not 1 <= getattr(self, field) <= _MOST:
+                raise self.mistake(field, "is out of range", f"Give a number from 1 to {_MOST}")
+        if self.min_limit > self.max_limit:
+            if self.min_limit == type(self).min_limit:  # which was not told, as far as can be seen
+                problem = f"is below min_limit={self.min_limit}"
+                raise self.mistake("max_limit", problem, "Give a greater one, or a smaller min_limit beside it")
+            raise self.mistake("min_limit", f"is above max_limit={self.max_limit}", "Give a smaller one")
+        if not self.min_limit <= _beginning(self) <= self.max_limit:
+            problem = f"is not from min_limit={self.min_limit} to max_limit={self.max_limit}"
+            raise self.mistake("initial_limit", problem, "Give a number between them, or none")
 
     def bind(self, env: Env) -> "_Shedder":
         """What is learnt at one place; a reload keeps it."""
         return _Shedder(self, env)
+
+
+def _beginning(policy: LoadShed) -> int:
+    """The initial limit that was told, or else the usual one as far as the others let it be."""
+    if policy.initial_limit is not None:
+        return policy.initial_limit
+    return min(max(_INITIAL, policy.min_limit), policy.max_limit)
 
 
 class _Shedder:
@@ -103,7 +120,7 @@ class _Shedder:
     def __init__(self, policy: LoadShed, env: Env) -> None:
         self.limit = AdaptiveLimit(
             Bounds(
-                policy.min_limit, policy.max_limit, policy.initial_limit, policy.tolerance, policy.smoothing,
+                policy.min_limit, policy.max_limit, _beginning(policy), policy.tolerance, policy.smoothing,
                 policy.window, policy.relearn,
             )
         )  # fmt: skip

@@ -13,16 +13,27 @@ MOMENTS = (1 << FIRST) - 1
 FIRST_MOMENT = MOMENTS << FIRST
 """Where in a mark the first moment stands."""
 
+MOST = 2**62
+"""Units that are kept of a window, whatever is told: there is always room for more of them."""
+
 
 def mark_of(units: int, moment: int) -> int:
     """The mark of so many units, all used at one moment."""
     return (units << UNITS) | (moment << FIRST) | moment
 
 
-def corrected(mark: int, units: int) -> int:
-    """The mark with so many units more, or (below 0) fewer; 0 when none are left. Its moments stay."""
-    left = (mark >> UNITS) + units
-    return mark + (units << UNITS) if left > 0 else 0
+def corrected(mark: int, units: int, moment: int) -> int:
+    """The mark with so many units more, used at a moment, or (below 0) fewer; 0 when none are left.
+
+    Where something was counted the first moment stays, and the last moves on to that of what more was used.
+    """
+    used, first, last = mark >> UNITS, mark >> FIRST & MOMENTS, mark & MOMENTS
+    left = min(used + units, MOST)
+    if left <= 0:
+        return 0
+    if not used:
+        return mark_of(left, moment)
+    return left << UNITS | first << FIRST | (max(last, moment) if units > 0 else last)
 
 
 def still_counting(mark: int, moment: int) -> int:

@@ -1,73 +1,135 @@
-"""Permits of a store that is awaited, for hooks that never await."""
+"""Permits of a store that is awaited and may be away, for hooks that never await."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
+from secrets import token_hex
 from typing import TypeAlias
 
-from anyio import CancelScope, create_task_group
+from anyio import CancelScope, Event, create_task_group, move_on_after
 
-from apim_middleware.errors import StoreError
-from apim_middleware.protocols import Permits
+from apim_middleware.errors import NotDone, StoreError
+from apim_middleware.protocols import Clock, Permits
 from apim_middleware.stores.errands import Errand
+from apim_middleware.stores.outage import Circuit
 
 log = logging.getLogger("apim_middleware")
 
 _Permit: TypeAlias = tuple[str, str]
 """A key and a holder."""
 
+Returned: TypeAlias = Callable[[str], None]
+"""Is told the key of a permit that was given back."""
+
+_TOGETHER = 500
+"""Permits given back at once: fewer than any store lets wait."""
+
+_PAUSE = 0.1
+"""Seconds before a store that is away is asked again, at least."""
+
 
 class Lending:
     """Lends permits of a store, and sees to it that every one is given back, whatever becomes of who had it.
 
     ``release`` awaits nothing: an errand brings permits back, all that came together at once. While the store is away
-    they stay owed, and are brought back when somebody has to do with the store again.
+    they stay owed, and the errand finds out when it is back. So does the permit of an ``acquire`` that failed: a store
+    that stood still may lend it when it goes on. One for all policies of an environment, for they share the outage.
     """
 
-    __slots__ = ("_errand", "_on_returned", "_permits", "owed")
+    __slots__ = ("_better", "_circuit", "_errand", "_late", "_permits", "owed")
 
-    def __init__(self, permits: Permits, on_returned: Callable[[str], None]) -> None:
-        """Owe nothing; ``on_returned`` is told the key of every permit that was given back."""
+    def __init__(self, permits: Permits, clock: Clock) -> None:
+        """Owe nothing."""
         self._permits = permits
-        self._on_returned = on_returned
+        self._circuit = Circuit(clock, self._back)
         self._errand = Errand(self._bring_back)
-        self.owed: set[_Permit] = set()
-        """The permits that nobody needs any more, and that the store has not got back yet."""
+        self._better: Event | None = None  # set when it is worth trying again
+        self.owed: dict[_Permit, Returned] = {}
+        """The permits that nobody needs any more, and that are not on their way back."""
+        self._late: set[_Permit] = set()  # what an outage left behind, until it is given back
 
-    async def acquire(self, key: str, at_once: int, holder: str) -> bool:
-        """Whether the holder is let in. Raises StoreError.
+    async def acquire(self, key: str, at_once: int, returned: Returned) -> str | None:
+        """Who is let in, a holder never heard of before; None when there is no room.
 
-        It is shielded: what was lent must be known. When that is no use, what may have been lent is given back.
+        Raises StoreError, at once while the store is known to be away.
         """
+        holder = token_hex(8)
+        lent = await self._circuit.run(self._ask, key, at_once, holder, returned)
+        if not lent and (late := [permit for permit in self._late if permit[0] == key]):
+            await self._give_back(late, self._return)  # there may be room but for these
+            lent = await self._circuit.run(self._ask, key, at_once, holder, returned)
+        if self.owed:
+            self._errand.wake()
+        return holder if lent else None
+
+    async def _ask(self, key: str, at_once: int, holder: str, returned: Returned) -> bool:
+        """Ask the store, shielded: what was lent must be known. When it is not, what may have been lent is owed."""
         try:
             with CancelScope(shield=True):
                 lent, _ = await self._permits.acquire(key, at_once, holder)
-        except StoreError:
+        except NotDone:
             raise
         except BaseException:
-            self.release(key, holder)
+            self._late.add((key, holder))
+            self.release(key, holder, returned)
             raise
-        if self.owed:
-            self._errand.wake()
         return lent
 
-    def release(self, key: str, holder: str) -> None:
+    def release(self, key: str, holder: str, returned: Returned) -> None:
         """Give a permit back soon."""
-        self.owed.add((key, holder))
+        self.owed[key, holder] = returned
         self._errand.wake()
 
-    async def _bring_back(self, last: bool) -> None:
-        tried: set[_Permit] = set()
-        while owed := self.owed - tried:
-            tried |= owed
-            async with create_task_group() as tasks:
-                for permit in owed:
-                    tasks.start_soon(self._return, permit)
-
-    async def _return(self, permit: _Permit) -> None:
-        try:
-            await self._permits.release(*permit)
-        except StoreError as error:
-            log.warning("a permit could not be given back yet: %s", error)
+    async def _bring_back(self, *, last: bool) -> None:
+        if last:
+            await self._give_back(list(self.owed), self._permits.release)
             return
-        self.owed.discard(permit)
-        self._on_returned(permit[0])
+        while self.owed:
+            if self._circuit.opened:
+                await self._pause()
+            most = 1 if self._circuit.opened else _TOGETHER  # one finds out for all
+            await self._give_back(list(islice(self.owed, most)), self._return)
+
+    async def _return(self, key: str, holder: str) -> None:
+        await self._circuit.run(self._permits.release, key, holder)
+
+    async def _give_back(self, permits: Sequence[_Permit], give: Callable[[str, str], Awaitable[None]]) -> None:
+        """Give these back. Those that cannot be stay owed: to give one back twice does no harm."""
+        known, errors = self._circuit.opened, list[StoreError]()
+
+        async def one(permit: _Permit) -> None:
+            returned = self.owed.pop(permit, None)
+            if returned is None:  # somebody else was quicker
+                return
+            try:
+                await give(*permit)
+            except BaseException as error:
+                self.owed[permit] = returned
+                self._late.add(permit)
+                if not isinstance(error, StoreError):
+                    raise
+                errors.append(error)
+            else:
+                self._late.discard(permit)
+                returned(permit[0])
+
+        async with create_task_group() as tasks:
+            for permit in permits:
+                tasks.start_soon(one, permit)
+        if errors and not known:
+            log.warning("%d permits could not be given back yet: %s", len(errors), errors[0])
+
+    async def _pause(self) -> None:
+        """Wait until the store may be asked again, or somebody else found it back."""
+        self._better = Event()
+        try:
+            with move_on_after(max(self._circuit.wait, _PAUSE)):
+                await self._better.wait()
+        finally:
+            self._better = None
+
+    def _back(self) -> None:
+        if self._better is not None:
+            self._better.set()
+        if self.owed:
+            self._errand.wake()

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from apim_middleware._config import check
 from apim_middleware.errors import ConfigError
 from apim_middleware.protocols import Change, Clock, Hit, Limit, Tally
 from apim_middleware.stores.counts.book import Again, Book
@@ -29,7 +30,8 @@ class MemoryCounters:
     *Sliding* windows count the last ``window`` seconds as if the units used in one window of time had been used evenly
     from the first of them to the last. This is exact when they were, or were used all at once, as by most callers who
     come near a limit. At the worst ``quota + (quota - 1) * f`` units pass in ``f`` windows of time (``f`` up to 1).
-    A correction changes the units of a window of time; the moments of its first and its last stay.
+    A correction changes the units of a window of time; its first moment stays, and what more was used later moves its
+    last.
 
     *Logs* keep 16 bytes for each moment at which units were used. They are exact up to 1,000 moments in a window; hits
     beyond that share the later moment with others less than a thousandth of the window before them: units may then come
@@ -50,6 +52,8 @@ class MemoryCounters:
 
     def __init__(self, clock: Clock | None = None, *, max_keys: int = 1_000_000) -> None:
         """Begin with nothing counted; without a clock, take the machine's."""
+        check("MemoryCounters", "clock", clock, Clock | None)
+        check("MemoryCounters", "max_keys", max_keys, int)
         if max_keys < 1:
             raise ConfigError("MemoryCounters", "max_keys", f"{max_keys} is not at least 1", "Give a positive number")
         self._monotonic: Callable[[], float] = clock.monotonic if clock else time.monotonic

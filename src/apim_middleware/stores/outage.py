@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
-from apim_middleware.errors import StoreError
+from apim_middleware.errors import NotDone, StoreError
 from apim_middleware.protocols import Clock
 
 P = ParamSpec("P")
@@ -41,7 +41,7 @@ class Circuit:
         """What the store answers. Raises StoreError: its own, or at once while it is not to be asked."""
         probing = self.opened
         if probing and (self._probing or self._clock.monotonic() < self._again):
-            raise StoreError("it failed a moment ago, and is left alone for a while")
+            raise NotDone("it failed a moment ago, and is left alone for a while")
         if probing:
             self._probing = True
         try:

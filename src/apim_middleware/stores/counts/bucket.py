@@ -102,8 +102,8 @@ class Bucket(Aging[int]):
         return self._tally(lacking, cost, now, allowed=lacking + cost * self.unit <= self.capacity)
 
     def settle(self, key: str, units: int, counted: float, now: float) -> None:
-        """Take so many units more out, or put them back, until the bucket is full."""
-        if counted > now - self.window:
+        """Take so many units more out, or put them back; what came back by itself meanwhile is over."""
+        if counted > now - self.window * self.burst / self.quota:
             self._lack(key, self._lacking(key, now) + units * self.unit, now)
 
     def assign(self, key: str, units: int, now: float) -> None:

@@ -65,12 +65,22 @@ def with_units(log: bytes, units: int, now: float, nearest: float) -> bytes:
     return log + _record(moment, total + units & _TOTALS)
 
 
-def corrected(log: bytes, units: int, counted: float) -> bytes:
-    """The log with more units, or (below 0) fewer, used at a moment; never fewer than none."""
-    position = bisect_left(_moments(log), counted)
+def corrected(log: bytes, units: int, counted: float, nearest: float) -> bytes:
+    """The log with more units, or (below 0) fewer, used at a moment; never fewer than none.
+
+    What was used in a crowd is found with the moment it joined, which is less than ``nearest`` later.
+    """
+    moments = _moments(log)
+    position = bisect_left(moments, counted)
+    if position == len(moments):  # nothing was used then or since
+        return with_units(log, min(units, _MOST - units_of(log)), counted, nearest) if units > 0 else log
+    later = moments[position] - counted
+    if later and (later >= nearest or (units > 0 and len(log) <= _CROWDED)):
+        if units <= 0:
+            return log
+        here = _SIZE * (position + 1)
+        log = log[:here] + _record(counted, _total_at(log, here - 8)[0]) + log[here:]
     records = array("Q", log)
-    if 2 * position + 2 == len(records):  # nothing was used then or since: it was forgotten
-        return with_units(log, min(units, _MOST), counted, 0.0) if units > 0 else log
     here = records[2 * position + 3] - records[2 * position + 1] & _TOTALS
     units = min(max(units, -here), _MOST - units_of(log))
     for each in range(2 * position + 3, len(records), 2):
@@ -190,7 +200,7 @@ class Log(Aging[bytes]):
     def settle(self, key: str, units: int, counted: float, now: float) -> None:
         """Correct what was counted at a moment that still counts."""
         if counted > now - self.window + GRAIN:
-            self._keep(key, corrected(self._log(key, now), units, counted), now)
+            self._keep(key, corrected(self._log(key, now), units, min(counted, now), self.nearest), now)
 
     def assign(self, key: str, units: int, now: float) -> None:
         """Count so many units used now, and nothing else."""

@@ -8,7 +8,7 @@ from apim_middleware.protocols import Limit, Tally
 from apim_middleware.stores.counts.book import GRAIN, Again, Book, new
 from apim_middleware.stores.counts.room import Counts, Part, Room
 from apim_middleware.stores.counts.table import FREE, LARGEST, Table, fingerprint
-from apim_middleware.stores.fading import MOMENTS, UNITS, corrected, mark_of, moment_of, still_counting
+from apim_middleware.stores.fading import MOMENTS, MOST, UNITS, corrected, mark_of, moment_of, still_counting
 
 _BEFORE, _UNITS_BEFORE = 104, 104 + UNITS
 """How far the mark of the window before, and its units, are shifted to the left: above that of the window that runs."""
@@ -18,9 +18,6 @@ _THIS = (1 << _BEFORE) - 1
 
 _ONE, _COUNT = 1 << UNITS, _THIS >> UNITS
 """One unit in a mark, and where its units stand once they are shifted to the right."""
-
-_MOST = 2**62
-"""Units that are kept of a window, whatever is told: there is always room for more of them."""
 
 _ALL_BUT_LAST = ~MOMENTS
 """What stays of a mark when units are used once more: all but the last moment."""
@@ -34,11 +31,6 @@ def _used(marks: int, units: int, moment: int) -> int:
     if not marks >> UNITS & _COUNT:
         marks += mark_of(0, moment) - UNUSED
     return (marks & _ALL_BUT_LAST) + (units << UNITS) + moment
-
-
-def _corrected(mark: int, units: int) -> int:
-    """The mark of one window with so many units more, or (below 0) fewer, as far as they fit."""
-    return corrected(mark, min(units, _MOST - (mark >> UNITS)))
 
 
 class Pairs(Table):
@@ -78,7 +70,7 @@ class Sliding(Book[int]):
     def __init__(self, limit: Limit, room: Room) -> None:
         """Open the book."""
         super().__init__(limit, room)
-        self.quota = min(limit.quota, _MOST)
+        self.quota = min(limit.quota, MOST)
         self.before: Counts = self.fresh()
         self.scale, self.seconds = MOMENTS / limit.window, ceil(limit.window)
         self.end = self.due = -math.inf
@@ -165,14 +157,13 @@ class Sliding(Book[int]):
 
     def settle(self, key: str, units: int, counted: float, now: float) -> None:
         """Correct what was counted in the window that runs, or in the one before."""
-        marks = self.mark(key, now) or UNUSED
+        marks, counted = self.mark(key, now) or UNUSED, min(counted, now)
         mark, before = marks & _THIS, marks >> _BEFORE
         if counted >= self.began:
-            mark = _corrected(mark, units) if mark >> UNITS else mark_of(min(units, _MOST), self._moment(counted))
-        elif counted >= self.began - self.window and before:
-            before = _corrected(before, units)
-        if mark >> UNITS <= 0:
-            mark = UNUSED
+            mark = corrected(mark, units, self._moment(counted)) or UNUSED
+        elif counted >= self.began - self.window:
+            before = before if self._still(before, now) else 0
+            before = corrected(before, units, self._moment(counted + self.window))
         if before or mark != UNUSED:
             self.put(key, before << _BEFORE | mark, now)
         else:
@@ -182,7 +173,7 @@ class Sliding(Book[int]):
         """Count so many units used now, and nothing else."""
         self.forget(key)
         if units:
-            self.put(key, mark_of(min(units, _MOST), self._moment(now)), now)
+            self.put(key, mark_of(min(units, MOST), self._moment(now)), now)
 
     def mark(self, key: str, now: float) -> int | None:
         """What was kept of a key, in the window that runs from now on."""

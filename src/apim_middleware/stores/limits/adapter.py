@@ -38,7 +38,8 @@ class LimitsCounters:
 
     What it cannot do is a ConfigError, from ``check`` or from the first hit: a bucket, a window without end,
     ``sliding`` and ``log`` with windows that are no whole number of seconds or in storages that do not have them,
-    correcting these two with ``settle``, and windows of more than 30 days in memcached (``sliding``: 15).
+    and windows of more than 30 days in memcached (``sliding``: 15). Nor can it correct ``sliding`` and ``log`` with
+    ``settle``, as ``corrects`` says: policies that would have to are refused while they are built.
 
     Several limits in one call are no one step. All are looked at first; when none refuses, they are counted one by one,
     and when one refuses then, because others came in between, fixed windows and calendars counted before get their
@@ -86,6 +87,11 @@ class LimitsCounters:
         if problem:
             told = f"{limit.algorithm!r} with a window of {limit.window:g} s cannot be: {problem}"
             raise ConfigError("LimitsCounters", "limit", told, "Choose another, or count in memory, SQLite or Redis")
+
+    def corrects(self, limit: Limit) -> bool:
+        """Whether ``settle`` can correct what was counted under a limit."""
+        way = WAYS.get(limit.algorithm)
+        return way is not None and way.gives_back
 
     async def hit(self, hits: Sequence[Hit]) -> list[Tally]:
         """Count all hits if every limit allows it; one tally for each, in order. Raises StoreError."""

@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from apim_middleware.errors import StoreError
+from apim_middleware._config import check
+from apim_middleware.errors import NotDone, StoreError
 from apim_middleware.protocols import Change, Clock, Hit, Limit, Tally
 from apim_middleware.stores.redis.decisions import Call, Item, Operation, Wording, answers, microseconds
 from apim_middleware.stores.redis.lanes import lanes
@@ -54,6 +55,7 @@ class RedisCounters:
         ``connect`` and ``timeout`` are seconds to wait for a connection and for an answer; ``max_waiting`` is how many
         calls may wait for their turn, of each shard. A ``clock`` is for tests: it stands in for the server's.
         """
+        check("RedisCounters", "max_waiting", max_waiting, int)
         self._server = Server("RedisCounters", redis, connect, timeout)
         self._shards = Shards("RedisCounters", prefix, shards)
         self._lanes = lanes("RedisCounters", self._shards.spaces, self._carry, max_waiting)
@@ -63,6 +65,11 @@ class RedisCounters:
     def __repr__(self) -> str:
         """Where they are, without names and passwords."""
         return f"<RedisCounters: {self._server.address}>"
+
+    @property
+    def spread(self) -> bool:
+        """Whether different keys may be in different places, so that no one step counts under both."""
+        return self._shards.only is None
 
     async def hit(self, hits: Sequence[Hit]) -> list[Tally]:
         """Count all hits if every limit allows it; one tally for each, in order. Raises StoreError."""
@@ -81,7 +88,15 @@ class RedisCounters:
             space = self._shards.only or self._shards.space((key,))
             items[space] += self._wording.items(space, [(key, limit, units)], microseconds(counted))
         # Corrections of many callers come together: they need not be one step, and may be in different shards.
-        await asyncio.gather(*[self._lanes[space].ask(Call(Operation.SETTLE, items[space]), loop) for space in items])
+        asked = [self._settle(space, each, loop) for space, each in items.items()]
+        failed = [each for each in await asyncio.gather(*asked, return_exceptions=True) if each is not None]
+        if failed and len(failed) < len(asked) and all(isinstance(each, NotDone) for each in failed):
+            raise StoreError("some corrections could be made, and others not") from failed[0]
+        if failed:
+            raise next((each for each in failed if not isinstance(each, NotDone)), failed[0])
+
+    async def _settle(self, space: bytes, items: list[Item], loop: asyncio.AbstractEventLoop) -> None:
+        await self._lanes[space].ask(Call(Operation.SETTLE, items), loop)
 
     async def assign(self, hits: Sequence[Hit]) -> None:
         """Make each counter stand at ``cost`` units, as if used just now and nothing before. Raises StoreError."""

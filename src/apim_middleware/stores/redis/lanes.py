@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import Context
 from typing import Generic, TypeAlias, TypeVar
 
-from apim_middleware.errors import ConfigError, StoreError
+from apim_middleware.errors import ConfigError, NotDone, StoreError
 from apim_middleware.stores.redis.link import Silence
 
 Q = TypeVar("Q")
@@ -37,7 +37,7 @@ class Lane(Generic[Q, A]):
     def ask(self, question: Q, loop: asyncio.AbstractEventLoop) -> "asyncio.Future[A]":
         """The answer, some time. Raises StoreError when too many wait."""
         if len(self._waiting) >= self._most:
-            raise StoreError(f"{self._most} wait for the store already")
+            raise NotDone(f"{self._most} wait for the store already")
         future: asyncio.Future[A] = loop.create_future()
         self._waiting.append((question, future))
         if not self._starting and self._abroad < _ABROAD:
@@ -97,10 +97,12 @@ class Lane(Generic[Q, A]):
 
     def _disappoint(self, error: StoreError) -> None:
         """The server is silent: who waited as long as those who asked it need not wait once more to hear the same."""
+        untold = NotDone(*error.args)
+        untold.__cause__ = error.__cause__
         while self._waiting:
             _, future = self._waiting.popleft()
             if not future.done():
-                future.set_exception(_another(error))
+                future.set_exception(_another(untold))
 
     async def aclose(self) -> None:
         """Wait for what is on its way, and what waits."""

@@ -2,11 +2,15 @@
 
 from typing import Any, Protocol
 
-from apim_middleware.errors import StoreError
+from apim_middleware.errors import NotDone, StoreError
 
 
 class Silence(StoreError):
     """The server did not answer in time."""
+
+
+class Unreached(Silence, NotDone):
+    """The server could not be reached in time."""
 
 
 class Rejected(StoreError):
@@ -20,6 +24,20 @@ class Rejected(StoreError):
     def __str__(self) -> str:
         """The kind only."""
         return f"the store on {self.args[0]} said {self.kind}"
+
+
+class Refused(Rejected, NotDone):
+    """The server answered with an error before it did anything."""
+
+
+_OUTRIGHT = frozenset(
+    ("ASK", "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MOVED", "NOAUTH", "NOPERM", "NOSCRIPT", "OOM", "READONLY")
+)
+
+
+def rejected(address: str, kind: str) -> Rejected:
+    """What the server said: some kinds come at the first write of a script, or before it."""
+    return Refused(address, kind) if kind in _OUTRIGHT else Rejected(address, kind)
 
 
 class Link(Protocol):

@@ -6,7 +6,7 @@ import math
 from contextvars import Context
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
-from apim_middleware.errors import ConfigError, StoreError
+from apim_middleware.errors import ConfigError, NotDone, StoreError
 from apim_middleware.protocols import Clock
 from apim_middleware.stores.redis.decisions import failure, microseconds
 from apim_middleware.stores.redis.lanes import lanes
@@ -71,7 +71,10 @@ class RedisPermits:
         return f"<RedisPermits: {self._server.address}>"
 
     async def acquire(self, key: str, at_once: int, holder: str) -> tuple[bool, int]:
-        """Let the holder in if fewer than ``at_once`` are; whether it is in, and how many are. Raises StoreError."""
+        """Let the holder in if fewer than ``at_once`` are; whether it is in, and how many are.
+
+        Raises StoreError; unless it is NotDone, the holder may be in, or will be when a stopped server goes on.
+        """
         asked = self._ask("acquire", key, holder, at_once)
         try:
             inside, count = await asyncio.shield(asked)
@@ -103,10 +106,13 @@ class RedisPermits:
         return [(inside == 1, count) if isinstance(inside, int) else failure(inside) for inside, count in pairs]
 
     def _unwanted(self, answer: "asyncio.Future[tuple[bool, int]]", key: str, holder: str) -> None:
-        """Give back what was lent to somebody who is gone."""
-        if not answer.cancelled() and answer.exception() is None and answer.result()[0]:
-            with contextlib.suppress(StoreError):  # then it comes back after the lease
-                self._ask("release", key, holder).add_done_callback(_seen)
+        """Give back what was lent to somebody who is gone, or may yet be by a server that did not answer."""
+        if answer.cancelled() or isinstance(answer.exception(), NotDone):
+            return
+        if answer.exception() is None and not answer.result()[0]:
+            return
+        with contextlib.suppress(StoreError):  # then it comes back after the lease
+            self._ask("release", key, holder).add_done_callback(_seen)
 
     # What is held here, and renewed
 

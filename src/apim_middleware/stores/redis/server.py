@@ -8,6 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from apim_middleware._config import check, shown
 from apim_middleware.errors import ConfigError, StoreError
 from apim_middleware.stores.redis.link import Link, Rejected
 from apim_middleware.stores.redis.target import target_of
@@ -39,6 +40,7 @@ class Server:
     def __init__(self, owner: str, target: "str | Client", connect: float, timeout: float) -> None:
         """Connect lazily. ``connect`` and ``timeout`` are seconds, for a connection and for an answer."""
         for field, seconds in (("connect", connect), ("timeout", timeout)):
+            check(owner, field, seconds, float)
             if not 0 < seconds < math.inf:
                 raise ConfigError(owner, field, f"{seconds} is no time to wait", "Give seconds above 0")
         self._link = _link(owner, target, connect, timeout)
@@ -87,6 +89,9 @@ class Server:
 
 def _link(owner: str, target: "str | Client", connect: float, timeout: float) -> Link:
     """The libraries are imported here and not before: they take a while, and not everybody has them."""
+    if not isinstance(target, str) and (isinstance(target, type) or not hasattr(target, "execute_command")):
+        problem = f"{shown(target, secret=True)} is neither a URL nor a client"
+        raise ConfigError(owner, "redis", problem, "Write redis://host:6379/0, or give a client of redis.asyncio")
     try:
         if not isinstance(target, str):
             from apim_middleware.stores.redis.ready import ReadyLink

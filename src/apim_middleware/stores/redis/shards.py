@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from zlib import crc32
 
+from apim_middleware._config import check
 from apim_middleware.errors import ConfigError, StoreError
 
 _PREFIX = re.compile(r"[!-z|~]{1,64}", re.ASCII)  # braces would end the part that a cluster goes by
@@ -14,6 +15,8 @@ class Shards:
 
     def __init__(self, owner: str, prefix: str, count: int) -> None:
         """One place named by the prefix, or so many that are numbered besides."""
+        check(owner, "prefix", prefix, str)
+        check(owner, "shards", count, int)
         if not _PREFIX.fullmatch(prefix):
             cure = "Give up to 64 printable ASCII characters without space and braces"
             raise ConfigError(owner, "prefix", f"{prefix!r} cannot begin a key", cure)

@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import hiredis
 
-from apim_middleware.errors import StoreError
-from apim_middleware.stores.redis.link import Rejected, Silence
+from apim_middleware.errors import NotDone, StoreError
+from apim_middleware.stores.redis.link import Rejected, Silence, Unreached, rejected
 from apim_middleware.stores.redis.target import Target
 
 _pack: Callable[[tuple[bytes, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]  # says: one word only
@@ -113,9 +113,9 @@ class OwnLink:
                     async with asyncio.timeout(self._connect):
                         self._wire = await self._lay()
                 except TimeoutError as error:
-                    raise Silence(f"the store on {self.address} cannot be reached in time") from error
+                    raise Unreached(f"the store on {self.address} cannot be reached in time") from error
                 except OSError as error:
-                    raise StoreError(f"the store on {self.address} cannot be reached") from error
+                    raise NotDone(f"the store on {self.address} cannot be reached") from error
             return self._wire
 
     async def _lay(self) -> Wire:
@@ -134,7 +134,7 @@ class OwnLink:
         return wire
 
     def _rejected(self, wire: Wire, reply: hiredis.HiredisError) -> Rejected:
-        error = Rejected(self.address, str(reply).partition(" ")[0])
+        error = rejected(self.address, str(reply).partition(" ")[0])
         if error.kind == "READONLY":  # what was a master is a replica: its name may belong to another one by now
             wire.abort()
         return error

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
+from apim_middleware._config import check
 from apim_middleware.errors import ConfigError
 from apim_middleware.protocols import Change, Clock, Hit, Limit, Tally
 from apim_middleware.stores.sqlite.books import Books, Name, name_of
@@ -62,6 +63,7 @@ class SQLiteCounters:
         once; more fail at once. ``clock`` is for tests. ConfigError when no file can be there.
         """
         for field, number in (("max_keys", max_keys), ("max_waiting", max_waiting)):
+            check("SQLiteCounters", field, number, int)
             if number < 1:
                 raise ConfigError("SQLiteCounters", field, f"{number} is not at least 1", "Give a positive number")
         file = SQLiteFile.at(path, "SQLiteCounters", synchronous=synchronous, patience=patience)

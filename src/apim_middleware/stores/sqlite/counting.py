@@ -5,12 +5,9 @@ import struct
 from math import floor
 
 from apim_middleware.protocols import Limit
-from apim_middleware.stores.fading import FIRST, MOMENTS, UNITS, mark_of, moment_of, still_counting
+from apim_middleware.stores.fading import FIRST, MOMENTS, MOST, UNITS, corrected, mark_of, moment_of, still_counting
 from apim_middleware.stores.sqlite.counter import Counter, Moments
 from apim_middleware.stores.sqlite.windows import GRAIN, Window
-
-_MOST = 2**62
-"""Units are counted up to here, which SQLite can still keep."""
 
 _FIXED, _SLIDING, _LOG, _BUCKET = (struct.Struct(form) for form in ("<qq", "<qqQqQ", "<q", "<dd"))
 
@@ -52,7 +49,7 @@ class _Fixed(Counter):
             self.put(self.units + units)
 
     def put(self, units: int) -> None:
-        self.units = min(max(units, 0), _MOST)
+        self.units = min(max(units, 0), MOST)
         self.changed = True
 
     def saved(self) -> int:
@@ -82,7 +79,7 @@ class _Sliding(Counter):
     def __init__(self, limit: Limit, now: float, window: Window, kept: bytes | None) -> None:
         super().__init__(limit, now)
         self.window = window
-        self.moment = max(floor((now - window.due + limit.window) * MOMENTS / limit.window), 0)
+        self.moment = self._moment(now)
         self.mark = self.before = 0
         if kept:
             serial, units, moments, units_before, moments_before = _SLIDING.unpack(kept)
@@ -90,6 +87,9 @@ class _Sliding(Counter):
                 self.mark, self.before = units << UNITS | moments, units_before << UNITS | moments_before
             elif serial == window.serial - 1:
                 self.before = units << UNITS | moments
+
+    def _moment(self, at: float) -> int:
+        return max(floor((at - self.window.due + self.limit.window) * MOMENTS / self.limit.window), 0)
 
     def free(self) -> int:
         return self.limit.quota - (self.mark >> UNITS) - self._still()
@@ -119,15 +119,17 @@ class _Sliding(Counter):
         self.changed = True
 
     def change(self, units: int, counted: float) -> None:
-        if counted >= self.window.due - self.limit.window:
-            self.mark = _changed(self.mark, units)
-        elif counted >= self.window.due - 2 * self.limit.window:
-            self.before = _changed(self.before, units)
+        began, counted = self.window.due - self.limit.window, min(counted, self.now)
+        if counted >= began:
+            self.mark = corrected(self.mark, units, self._moment(counted))
+        elif counted >= began - self.limit.window:
+            before = self.before if self._still() else 0
+            self.before = corrected(before, units, self._moment(counted + self.limit.window))
         self.changed = True
 
     def put(self, units: int) -> None:
         self.before = 0
-        self.mark = mark_of(min(units, _MOST), self.moment)
+        self.mark = mark_of(min(units, MOST), self.moment)
         self.changed = True
 
     def saved(self) -> int:
@@ -148,12 +150,6 @@ class _Sliding(Counter):
 
     def share(self) -> float:
         return ((self.mark >> UNITS) + self._still()) / self.limit.quota
-
-
-def _changed(mark: int, units: int) -> int:
-    """A mark with more or fewer units; there is none when nothing was counted."""
-    had = mark >> UNITS
-    return min(max(had + units, 0), _MOST) << UNITS | mark & _BOTH_MOMENTS if had else 0
 
 
 class _Log(Counter):
@@ -190,13 +186,14 @@ class _Log(Counter):
 
     def change(self, units: int, counted: float) -> None:
         if counted > self.now - self.limit.window + GRAIN:
+            counted = min(counted, self.now)
             there = self.moments.at(counted)
-            self._note(counted, min(max(units, -there), _MOST - self.units))
+            self._note(counted, min(max(units, -there), MOST - self.units))
 
     def put(self, units: int) -> None:
         self.moments.forget_until(math.inf)
         self.units = 0
-        self._note(self.now, min(units, _MOST))
+        self._note(self.now, min(units, MOST))
 
     def saved(self) -> int:
         return self.units
@@ -244,12 +241,12 @@ class _Bucket(Counter):
         self.changed = True
 
     def change(self, units: int, counted: float) -> None:
-        if counted > self.now - self.limit.window:
-            self.level = min(max(self.level + units, 0.0), float(_MOST))
+        if counted > self.now - self.limit.window * self.most / self.limit.quota:  # else it came back by itself
+            self.level = min(max(self.level + units, 0.0), float(MOST))
             self.changed = True
 
     def put(self, units: int) -> None:
-        self.level = min(float(units), float(_MOST))
+        self.level = min(float(units), float(MOST))
         self.changed = True
 
     def saved(self) -> float:

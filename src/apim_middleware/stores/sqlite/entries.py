@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
+from apim_middleware._config import check
 from apim_middleware.errors import ConfigError, StoreError
 from apim_middleware.protocols import Clock
 from apim_middleware.stores.sqlite.file import Connection, SQLiteFile
@@ -58,6 +59,7 @@ class SQLiteEntries:
         file can be there.
         """
         for field, number in (("max_bytes", max_bytes), ("max_waiting", max_waiting)):
+            check("SQLiteEntries", field, number, int)
             if number < 1:
                 raise ConfigError("SQLiteEntries", field, f"{number} is not at least 1", "Give a positive number")
         file = SQLiteFile.at(path, "SQLiteEntries", synchronous="normal", patience=patience)

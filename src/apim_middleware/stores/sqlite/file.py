@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
-from apim_middleware.errors import ConfigError, StoreError
+from apim_middleware._config import check
+from apim_middleware.errors import ConfigError, NotDone
 
 Connection: TypeAlias = sqlite3.Connection
 Synchronous: TypeAlias = Literal["full", "normal"]
@@ -59,6 +60,7 @@ class SQLiteFile:
             raise ConfigError(
                 owner, "synchronous", f"{synchronous!r} is not one of its values", 'Give "full" or "normal"'
             )
+        check(owner, "patience", patience, float)
         if not 0 <= patience < _PATIENCE:
             raise ConfigError(owner, "patience", f"{patience!r} is no time to wait", "Give seconds, 0 or more")
         return partial(cls, checked_path(owner, path), synchronous=synchronous, patience=patience)
@@ -87,7 +89,7 @@ class SQLiteFile:
         except (sqlite3.Error, OSError) as error:
             if not _only_busy(error):
                 self.close()
-            raise StoreError(f"{self.path}: {error}") from error
+            raise NotDone(f"{self.path}: {error}") from error
 
     def close(self) -> None:
         """Give the connection back."""
@@ -146,7 +148,7 @@ class SQLiteFile:
 
 def checked_path(owner: str, path: str | os.PathLike[str]) -> Path:
     """The absolute path of a file that is a SQLite database or can become one; else a ConfigError that says why not."""
-    given = os.fspath(path)
+    given = os.fspath(path) if isinstance(path, str | os.PathLike) else path
     if not isinstance(given, str) or not given or given == ":memory:" or "\0" in given:
         raise ConfigError(owner, "path", f"{given!r} names no file", "Give a path; to count in memory, leave it out")
     absolute = Path(given).absolute()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
+from apim_middleware._config import check
 from apim_middleware.errors import ConfigError, StoreError
 from apim_middleware.protocols import Clock
 from apim_middleware.stores.sqlite.books import Name, name_of
@@ -52,10 +53,12 @@ class SQLitePermits:
         ``patience``: seconds to wait for other processes, after which calls fail. ``max_waiting``: calls that may wait
         at once; more fail at once. ``clock`` is for tests. ConfigError when no file can be there.
         """
+        check("SQLitePermits", "lease", lease, float)
         if not 0.1 <= lease <= 86_400.0:
             raise ConfigError(
                 "SQLitePermits", "lease", f"{lease} is no time to lend", "Give a tenth of a second to a day"
             )
+        check("SQLitePermits", "max_waiting", max_waiting, int)
         if max_waiting < 1:
             problem = f"{max_waiting} is not at least 1"
             raise ConfigError("SQLitePermits", "max_waiting", problem, "Give a positive number")

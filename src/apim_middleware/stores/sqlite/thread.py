@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import anyio
 
-from apim_middleware.errors import StoreError
+from apim_middleware.errors import NotDone, StoreError
 
 Job = TypeVar("Job")
 
@@ -66,10 +66,10 @@ class Clerk(Generic[Job]):
         Who stops waiting before the job has begun, has it not done.
         """
         if self._closed:
-            raise StoreError("the store is closed")
+            raise NotDone("the store is closed")
         inbox = self._inbox or self._started()
         if inbox.qsize() >= self._room:
-            raise StoreError(f"{self._room} others wait for the store already")
+            raise NotDone(f"{self._room} others wait for the store already")
         return await _answered(inbox, _Ticket(job))
 
     def leave(self, job: Job) -> None:
@@ -120,7 +120,8 @@ async def _answered(inbox: _Inbox[Job], ticket: _Ticket[Job]) -> object:
         ticket.given_up = True
         raise
     if ticket.error is not None:  # one for each who waits, as each has a traceback of its own
-        raise StoreError(*ticket.error.args) from ticket.error.__cause__ or ticket.error
+        kind = NotDone if isinstance(ticket.error, NotDone) else StoreError
+        raise kind(*ticket.error.args) from ticket.error.__cause__ or ticket.error
     return ticket.answer
 
 

@@ -39,7 +39,7 @@ function bucket.add(record, limit, units)
 end
 
 function bucket.change(record, limit, units, counted)
-  if counted > now - limit.window then
+  if counted > now - limit.window * limit.most / limit.quota then -- else it came back by itself meanwhile
     record.debt = max(record.debt + units * limit.window, 0)
   end
 end

@@ -44,6 +44,11 @@ local function add(i)
   end
 end
 
+-- The client adds a microsecond, so that waiting in floats is enough; whole seconds are exact without.
+local function told_exactly(span)
+  return span % 1000000 == 0 and span - 1 or span
+end
+
 local function answer(i, allowed, left)
   local record, limit, cost, wait = found[i], bound[i], units[i], 0
   local reset = limit.rules.reset(record, limit)
@@ -52,8 +57,8 @@ local function answer(i, allowed, left)
   end
   answers[said + 1] = allowed and 1 or 0
   answers[said + 2] = left > 0 and left or 0
-  answers[said + 3] = reset
-  answers[said + 4] = wait
+  answers[said + 3] = told_exactly(reset)
+  answers[said + 4] = told_exactly(wait)
   answers[said + 5] = record.now or now
   said = said + 5
 end

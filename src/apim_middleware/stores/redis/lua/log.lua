@@ -104,28 +104,39 @@ function log.add(record, _, units)
   record.used, record.fresh = record.used + units, record.fresh + units
 end
 
--- The entry made at a moment, found by halving; nothing when it is over or was never made.
-local function entry_at(record, moment)
-  local low, high = record.over, record.entries - 1
-  while low <= high do
+-- The first entry made at a moment or later, found by halving: its number, when it was made, and its units.
+local function entry_from(record, moment)
+  local low, high = record.over, record.entries
+  local found, units
+  while low < high do
     local middle = floor((low + high) / 2)
     local place = HEAD + ENTRY * middle
-    local found, units = unpack('<dd', call('GETRANGE', record.key, place, place + ENTRY - 1))
-    if found == moment then
-      return place, units
-    elseif found < moment then
+    local at, had = unpack('<dd', call('GETRANGE', record.key, place, place + ENTRY - 1))
+    if at < moment then
       low = middle + 1
     else
-      high = middle - 1
+      high, found, units = middle, at, had
     end
   end
+  return low, found, units
 end
 
-function log.change(record, _, units, counted)
-  local place, had = entry_at(record, counted)
-  if place then
-    local has = max(had + units, 0)
+local function inserted(record, index, moment, units)
+  local place = HEAD + ENTRY * index
+  local later = call('GETRANGE', record.key, place, -1)
+  call('SETRANGE', record.key, place, pack('<dd', moment, units) .. later)
+  record.entries, record.last = record.entries + 1, max(record.last, moment)
+end
+
+function log.change(record, limit, units, counted)
+  local moment = min(counted, record.now)
+  local index, found, had = entry_from(record, moment)
+  if found == moment then
+    local has, place = max(had + units, 0), HEAD + ENTRY * index
     call('SETRANGE', record.key, place + 8, pack('<d', has))
     record.used = record.used + has - had
+  elseif units > 0 and moment + limit.window > record.now then
+    inserted(record, index, moment, units)
+    record.used = record.used + units
   end
 end

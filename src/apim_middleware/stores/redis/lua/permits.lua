@@ -46,7 +46,10 @@ end
 OPERATIONS.restore = lent
 
 function OPERATIONS.release(key, holder)
-  call('ZREM', key, holder)
+  local reply = redis.pcall('ZREM', key, holder)
+  if type(reply) == 'table' and not string.find(reply.err, '^WRONGTYPE') then -- such a key lends nothing
+    error(reply)
+  end
   return 0, 0
 end
 

@@ -84,15 +84,19 @@ function sliding.add(record, _, units)
 end
 
 function sliding.change(record, limit, units, counted)
-  local begin = record.finish - limit.window
-  if counted >= begin then
+  local begin, moment = record.finish - limit.window, min(counted, now)
+  if moment >= begin then
     if record.units == 0 then
-      record.first, record.last = counted, counted
+      record.first, record.last = moment, moment
+    elseif units > 0 then
+      record.last = max(record.last, moment)
     end
     record.units = max(record.units + units, 0)
-  elseif counted >= begin - limit.window then
-    if record.before == 0 then
-      record.since, record.till = counted, counted
+  elseif moment >= begin - limit.window then
+    if record.still == 0 then
+      record.before, record.since, record.till = 0, moment, moment
+    elseif units > 0 then
+      record.till = max(record.till, moment)
     end
     record.before = max(record.before + units, 0)
     record.still = still(record.before, record.since, record.till, now - limit.window)
