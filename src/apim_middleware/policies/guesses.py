@@ -117,7 +117,7 @@ class LimitGuesses(Policy):
         except ConfigError as error:
             if error.policy != _Failures.__name__:
                 raise
-            raise self.mistake("failed", error.problem, error.cure) from None
+            raise ConfigError(type(self).__name__, "failed", error.problem, error.cure) from None
         if not isinstance(gate, Gate):
             raise TypeError("what counts at the end of a request has a gate that settles")
         if not self.trusted_for:
