@@ -1,5 +1,6 @@
 """Keys: whom a limit counts, whom a cached response belongs to."""
 
+import functools
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from apim_middleware import by, conditions
 from apim_middleware.errors import ConfigError
 from apim_middleware.exchange import Exchange
 from apim_middleware.identity import Principal, Subscription
+from apim_middleware.policies.limits import RateLimit
 from apim_middleware.testing import http_scope
 
 NOBODY = Exchange(http_scope(client=None))
@@ -189,3 +191,11 @@ def test_a_key_written_twice_is_one_key(make: Any) -> None:
 def test_every_name_that_can_come_is_that_of_a_cookie(name: str) -> None:
     found = exchange(headers=[(b"cookie", b"x=1; " + name.encode("latin-1") + b"=2")])
     assert by.cookie(name)(found) == "2"
+
+
+def test_a_key_that_is_wrapped_like_a_factory_is_a_key() -> None:
+    @functools.wraps(by.header)
+    def key(exchange: Exchange) -> str:
+        return "a"
+
+    assert RateLimit(calls=1, per=1, by=key).by is key

@@ -261,6 +261,12 @@ def test_a_response_whose_end_was_never_sent_has_failed_but_a_websocket_may_end_
     assert (conditions.succeeded(exchange), conditions.failed(exchange)) == (True, failed)
 
 
+def test_a_response_that_was_replaced_further_out_has_not_failed() -> None:
+    exchange = answered(200)
+    exchange.completed, exchange.refusal = False, Refusal(304, "not-modified")
+    assert not conditions.failed(exchange)
+
+
 @pytest.mark.parametrize("wanted", [(), (99,), (600,), ("6xx",), ("40x",), ("",), (None,), (True,)])
 def test_what_is_no_status_is_a_mistake(wanted: tuple[Any, ...]) -> None:
     with pytest.raises(ConfigError, match="names no statuses"):

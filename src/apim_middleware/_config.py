@@ -102,7 +102,7 @@ def awaits(function: object) -> bool:
 
 def is_factory(value: object) -> bool:
     """Whether this makes keys or conditions, such as ``by.header``, and is none itself."""
-    return isinstance(value, types.FunctionType) and getattr(value, "is_factory", False)
+    return isinstance(value, types.FunctionType) and getattr(value, "factory", None) is value
 
 
 def uncalled(factory: object) -> tuple[str, str]:

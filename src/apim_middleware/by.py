@@ -39,7 +39,7 @@ def made_once(make: Callable[P, F]) -> Callable[P, F]:
         except TypeError:  # something that cannot be looked up is a mistake, of which ``make`` knows more
             return make(*args, **given)
 
-    made.is_factory = True  # type: ignore[attr-defined]  # so that one that was not called is told from what it makes
+    made.factory = made  # type: ignore[attr-defined]  # so that one that was not called is told from what it makes
     return made
 
 

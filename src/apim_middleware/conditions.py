@@ -106,12 +106,13 @@ def succeeded(exchange: Exchange) -> bool:
 def failed(exchange: Exchange) -> bool:
     """Whether the status is 400 or more, no response came, or it broke off: the app raised, or the client left.
 
-    A WebSocket that was accepted breaks off only by an error: either side may close it.
+    A WebSocket that was accepted breaks off only by an error: either side may close it. What a policy further out has
+    replaced did not break off either.
     """
     head = exchange.response
     if head is None or head.status >= 400 or exchange.error is not None:
         return True
-    return not exchange.completed and head.status != 101
+    return not exchange.completed and head.status != 101 and exchange.refusal is None
 
 
 def authentication_failed(exchange: Exchange) -> bool:

@@ -117,6 +117,16 @@ STORING = {
         for status in (302, 303, 307)
     },
     "§3 a redirection that does not": unkept(Says({"location": "/there", "etag": '"one"'}, 302), status=302),
+    "§3 a redirection that is not fresh": unkept(
+        Says({"location": "/there", "etag": '"one"', "cache-control": "max-age=0"}, 302), status=302
+    ),
+    "§3 a redirection that was fresh before": unkept(
+        Says({"location": "/there", "expires": date(-10)}, 302), status=302
+    ),
+    "§3 a redirection to the login is not for who has logged in": [
+        Step("new", says=Says({"cache-control": "max-age=60", "location": "/login"}, 302), status=302),
+        Step("new", {"cookie": "session=1"}, Says()),
+    ],
     "§3 a redirection that is to be confirmed": unkept(
         Says({"location": "/there", "etag": '"one"', "cache-control": "no-cache"}, 302), status=302
     ),
@@ -400,6 +410,15 @@ BY_HEAD = {
     "§4.3.5 HEAD that says it may not be kept any more": [
         Step("new", says=ETAG), Step("new", ANEW, cc("no-store", etag='"one"'), method="HEAD"),
         Step("valid", says=SAME),
+    ],
+    "§4.3.5 HEAD that asks for nothing to be kept": [
+        Step("new", says=ETAG),
+        Step("new", {"cache-control": "no-store, no-cache"}, cc("max-age=60", etag='"one"', x_new="1"), method="HEAD"),
+        Step("kept", lacks=("x-new",)),
+    ],
+    "§4.3.5 HEAD of somebody who is told another thing": [
+        Step("new", says=ETAG),
+        Step("new", {"authorization": "a", **ANEW}, cc("max-age=60", etag='"theirs"'), method="HEAD"), Step("kept"),
     ],
     "§4.3.5 HEAD of a variant": [
         Step("new", {"foo": "1"}, cc("max-age=60", vary="Foo", etag='"one"')),

@@ -290,6 +290,16 @@ async def test_a_status_that_was_named_is_kept_for_as_long_as_it_says(guarded: G
     assert status(await call(app)) == "apim;hit;ttl=60"
 
 
+@pytest.mark.parametrize("says", [(b"expires", b"0"), (b"cache-control", b"max-age=0")])
+@pytest.mark.parametrize("fields", [{"fixed_ttl": 60}, {"stale_while_revalidate": 60}, {"stale_if_error": 60}])
+async def test_a_redirection_that_is_not_fresh_becomes_so_by_nothing(
+    guarded: Guarded, says: tuple[bytes, bytes], fields: dict[str, int]
+) -> None:
+    app = guarded(App(says, status=302), Cache(**fields))  # type: ignore[arg-type]
+    await call(app)
+    assert not status(await call(app)).startswith("apim;hit")
+
+
 async def test_a_status_that_was_named_and_says_nothing_is_fresh_for_no_time_of_its_own(guarded: Guarded) -> None:
     app = guarded(
         App((b"last-modified", b"Fri, 15 Jan 2027 07:43:20 GMT"), status=302), Cache(heuristic=0.1, statuses=(302,))

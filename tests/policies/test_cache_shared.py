@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -15,8 +16,10 @@ from apim_middleware.policy import Stack
 from apim_middleware.protocols import Entries
 from apim_middleware.stores.redis import RedisEntries
 from apim_middleware.stores.sqlite import SQLiteEntries
-from apim_middleware.testing import Answer, call
+from apim_middleware.testing import Answer, FakeClock, call
 from apim_middleware.types import ASGIApp, Receive, Scope, Send
+
+from .caching import Elsewhere
 
 pytestmark = pytest.mark.anyio
 
@@ -115,3 +118,31 @@ async def test_other_caches_keep_what_they_have(processes: list[ASGIApp], envs: 
     await CachedResponses(envs[0]).purge_everything(cache="shop/Cache")
     assert (await call(elsewhere)).header(b"x-number") == b"1"
     assert (await call(processes[0])).header(b"x-number") == b"3"
+
+
+async def test_what_head_was_told_before_a_change_elsewhere_is_not_told_of_what_came_after(clock: FakeClock) -> None:
+    """Not even when both were last modified in the same second."""
+    entries, version, answered, asked = Elsewhere(), [1], anyio.Event(), anyio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        told = b"%d" % version[0]
+        if scope["method"] == "HEAD":
+            asked.set()
+            await answered.wait()
+        changed = (b"last-modified", b"Fri, 15 Jan 2027 07:43:20 GMT")
+        headers = [(b"cache-control", b"max-age=60"), changed, (b"x-version", told)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": told if scope["method"] == "GET" else b""})
+
+    here, there = (Stack(Cache(), env=Env(clock=clock, entries=entries), place="here")(app) for _ in range(2))
+    await call(here)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(partial(call, here, "HEAD", headers=[(b"cache-control", b"no-cache")]))
+        await asked.wait()
+        version[0] = 2
+        await call(there, "POST")
+        await call(there)
+        answered.set()
+    for each in (here, there):
+        answer = await call(each)
+        assert (answer.body, answer.header(b"x-version")) == (b"2", b"2")

@@ -98,6 +98,15 @@ def test_an_upgrade_without_a_body_may_be_offered(server: Running, framing: byte
     assert [found[:2] for found in told(answer)] == [["/one", ""]]
 
 
+@pytest.mark.parametrize("framing", [b"Transfer-Encoding: chunked", b"Content-Length: 2"])
+def test_a_websocket_with_a_body_is_refused(server: Running, app: App, framing: bytes) -> None:
+    answer = server.talk(
+        b"GET /socket HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n" + framing + b"\r\n\r\n"
+    )
+    assert answer.startswith(b"HTTP/1.1 400 ")
+
+
 def test_a_websocket_is_one(server: Running) -> None:
     with server.connect() as client:
         client.sendall(

@@ -196,7 +196,8 @@ class Bucket(Model):
         return math.ceil(self.level(key, self.clock.monotonic() + late))
 
     def settle(self, use: Use, units: int) -> None:
-        if use.time > self.clock.monotonic() - self.full:
+        reach = self.full if units > 0 else min(self.full, self.limit.window)
+        if use.time > self.clock.monotonic() - reach:
             self.count(use.key, units)
         use.units += 0 if use in self.uses else units
 

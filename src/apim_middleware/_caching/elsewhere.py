@@ -10,7 +10,7 @@ from apim_middleware._caching.asking import Asked
 from apim_middleware._caching.detached import Detached
 from apim_middleware._caching.keeper import Keeper
 from apim_middleware._caching.marks import EVERYTHING, Place, SoftMarks, names_of, tag_in_store
-from apim_middleware._caching.pages import Stored, Variants
+from apim_middleware._caching.pages import Page, Stored, Variants
 from apim_middleware._caching.rules import Caching
 from apim_middleware._caching.shared_pages import SharedPages
 from apim_middleware._http.freshness import unfit
@@ -187,10 +187,16 @@ class RemoteKeeper(Keeper):
         return None
 
     async def _after_head(self, exchange: Exchange, shown: Asked, head: ResponseHead) -> None:
-        """Look at what is kept by now, which the answer to HEAD tells of."""
+        """Look at what the answer to HEAD tells of, if nobody else has changed it meanwhile."""
+        before, generation = shown.page, shown.generation
         try:
             shown.generation, shown.page = await self._pages.find(*shown.key)
+            await self._soften(shown)
         except StoreError:
+            return
+        if before is None or shown.page is None or generation != shown.generation:
+            return
+        if _told(before) != _told(shown.page):
             return
         stored = self._shown_by_head(exchange, shown, shown.page, head)
         if stored is not None:
@@ -266,3 +272,8 @@ class RemoteKeeper(Keeper):
             self._marks = SoftMarks.of(await self._pages.read_marks())
         if self._marks:
             self._marks.soften(asked.page, self.space, asked.key[0])
+
+
+def _told(page: Page) -> list[tuple[object, ...]]:
+    """All that would be another if somebody had stored something else meanwhile, or marked it stale."""
+    return [(stored.received, stored.fresh, stored.headers, stored.body) for stored in page.all()]

@@ -280,7 +280,7 @@ class Keeper(Flying, Purgeable):
         if asked.wished.only_if_cached:
             raise not_in_cache()
         if exchange.scope["method"] == "HEAD":
-            return Passing(fwd, shown=asked)
+            return Passing(fwd, shown=None if asked.wished.no_store else asked)
         if exchange.header(b"range") is not None:
             return Passing("bypass" if fwd == "uri-miss" else fwd)
         return Passing(fwd, detail="request-no-store") if asked.wished.no_store else None
@@ -311,7 +311,8 @@ class Keeper(Flying, Purgeable):
             return None
         fresh: Stored | str | None = None
         if stored.status != 200 or not shows(head.headers, stored.headers, len(stored.body)):
-            fresh = "another"
+            verdict = self._verdict(exchange, asked, head.status, head.headers)
+            fresh = verdict if isinstance(verdict, str) else "another"
         elif has_validator(head.headers):
             fresh = self.freshened(exchange, asked, stored, head.headers)
         if isinstance(fresh, str) and fresh not in FOR_ONE:

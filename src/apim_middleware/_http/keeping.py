@@ -125,12 +125,14 @@ def judge(
     if lifetime is None:
         return "no-freshness"
     age = initial_age(lines, received, delay) if lines else delay
+    if lifetime <= age and status not in STATUSES:
+        return "stale"  # of what is kept because it says so, or because somebody else does, only what is fresh
     revalidate, error = (0.0, 0.0) if said.strict else _grace(said, terms)
     if lifetime <= age and not validated and lifetime + max(revalidate, error) <= age:
         return "stale"
     if not carried <= said.shared:
         return min(carried - said.shared)
-    open_to = said.shared if said.lifetime is None else CREDENTIALS
+    open_to = CREDENTIALS if said.lifetime is not None and status not in REDIRECTIONS else said.shared
     kept = kept_fields(headers, said.directives)
     if said.tags and not terms.show_tags:
         kept = tuple([pair for pair in kept if pair[0] not in TAGS])
@@ -139,8 +141,8 @@ def judge(
 
 def _lifetime(status: int, headers: RawHeaders, said: "_Said", terms: Terms, received: float) -> float | None:
     """How long the response is fresh, by what it says or by the terms; None when neither tells."""
-    if said.lifetime is None and status in REDIRECTIONS and status not in terms.statuses:
-        return None
+    if status in REDIRECTIONS and status not in terms.statuses:
+        return said.lifetime
     if said.always:
         return 0.0
     if terms.fixed_ttl is not None:

@@ -31,12 +31,11 @@ class HttpToolsProtocol(_HttpToolsProtocol):
         if self.parser.get_http_version() not in _VERSIONS:
             raise ValueError("this is another version of HTTP")
         upgrades = self.parser.should_upgrade()
-        if upgrades and self._should_upgrade():  # to a WebSocket
-            super().on_headers_complete()
-            return
         if upgrades and self._announces_a_body():
             raise ValueError("an upgrade is offered with a body")
         super().on_headers_complete()
+        if upgrades and self._should_upgrade():  # to a WebSocket, which reads them once more
+            return
         self.headers = _NOWHERE  # those of the request are in its scope
 
     def _announces_a_body(self) -> bool:

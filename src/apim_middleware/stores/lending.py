@@ -54,12 +54,14 @@ class Lending:
         Raises StoreError, at once while the store is known to be away.
         """
         holder = token_hex(8)
-        lent = await self._circuit.run(self._ask, key, at_once, holder, returned)
-        if not lent and (late := [permit for permit in self._late if permit[0] == key]):
-            await self._give_back(late, self._return)  # there may be room but for these
+        try:
             lent = await self._circuit.run(self._ask, key, at_once, holder, returned)
-        if self.owed:
-            self._errand.wake()
+            if not lent and (late := [permit for permit in self._late if permit[0] == key]):
+                await self._give_back(late, self._return)  # there may be room but for these
+                lent = await self._circuit.run(self._ask, key, at_once, holder, returned)
+        finally:
+            if self.owed:
+                self._errand.wake()
         return holder if lent else None
 
     async def _ask(self, key: str, at_once: int, holder: str, returned: Returned) -> bool:

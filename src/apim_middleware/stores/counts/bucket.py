@@ -102,8 +102,12 @@ class Bucket(Aging[int]):
         return self._tally(lacking, cost, now, allowed=lacking + cost * self.unit <= self.capacity)
 
     def settle(self, key: str, units: int, counted: float, now: float) -> None:
-        """Take so many units more out, or put them back; what came back by itself meanwhile is over."""
-        if counted > now - self.window * self.burst / self.quota:
+        """Take so many units more out, or put them back; what came back by itself meanwhile is over.
+
+        That is certain once an empty bucket would be full, and assumed after a window: no unit may come back twice.
+        """
+        full = self.window * self.burst / self.quota
+        if counted > now - (full if units > 0 else min(full, self.window)):
             self._lack(key, self._lacking(key, now) + units * self.unit, now)
 
     def assign(self, key: str, units: int, now: float) -> None:

@@ -241,7 +241,9 @@ class _Bucket(Counter):
         self.changed = True
 
     def change(self, units: int, counted: float) -> None:
-        if counted > self.now - self.limit.window * self.most / self.limit.quota:  # else it came back by itself
+        full = self.limit.window * self.most / self.limit.quota
+        reach = full if units > 0 else min(full, self.limit.window)  # later it has come back by itself, or may have
+        if counted > self.now - reach:
             self.level = min(max(self.level + units, 0.0), float(MOST))
             self.changed = True
 

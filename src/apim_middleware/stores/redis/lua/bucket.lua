@@ -39,7 +39,11 @@ function bucket.add(record, limit, units)
 end
 
 function bucket.change(record, limit, units, counted)
-  if counted > now - limit.window * limit.most / limit.quota then -- else it came back by itself meanwhile
+  local reach = limit.window * limit.most / limit.quota -- after this it has come back by itself
+  if units < 0 then
+    reach = min(reach, limit.window) -- and it may have before: no unit may come back twice
+  end
+  if counted > now - reach then
     record.debt = max(record.debt + units * limit.window, 0)
   end
 end

@@ -3,6 +3,7 @@
 
 local log = {}
 local HEAD, ENTRY, CHUNK = 40, 16, 64
+local CROWD = 1000
 
 local function entries(record, key, from)
   local chunk, at, index = '', 1, from - 1
@@ -136,7 +137,11 @@ function log.change(record, limit, units, counted)
     call('SETRANGE', record.key, place + 8, pack('<d', has))
     record.used = record.used + has - had
   elseif units > 0 and moment + limit.window > record.now then
-    inserted(record, index, moment, units)
+    if record.entries - index > CROWD then -- what moves is bounded: it comes back with the next one
+      call('SETRANGE', record.key, HEAD + ENTRY * index + 8, pack('<d', had + units))
+    else
+      inserted(record, index, moment, units)
+    end
     record.used = record.used + units
   end
 end
