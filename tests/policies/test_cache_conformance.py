@@ -127,6 +127,9 @@ STORING = {
         Step("new", says=Says({"cache-control": "max-age=60", "location": "/login"}, 302), status=302),
         Step("new", {"cookie": "session=1"}, Says()),
     ],
+    "§3 a redirection that is to be confirmed each time": unkept(
+        Says({"location": "/there", "etag": '"one"', "cache-control": "no-cache, max-age=60"}, 302), status=302
+    ),
     "§3 a redirection that is to be confirmed": unkept(
         Says({"location": "/there", "etag": '"one"', "cache-control": "no-cache"}, 302), status=302
     ),

@@ -6,7 +6,7 @@ import pytest
 import redis
 from tests.servers import RedisServer
 
-from apim_middleware.protocols import Counters, Hit, Limit
+from apim_middleware.protocols import Change, Counters, Hit, Limit
 from apim_middleware.stores.redis import RedisCounters
 from apim_middleware.testing import FakeClock
 
@@ -55,6 +55,23 @@ class TestRedisCounters(CountersConformance, ClockJumps):
                 clock.jump(-back * minute)
             clock.advance(0.25 * minute)
         assert passed >= 20
+
+    @pytest.mark.parametrize(("later", "comes_back"), [(1_000, 0), (1_001, 1)])
+    @pytest.mark.anyio
+    async def test_what_a_log_counts_before_a_thousand_others_comes_back_with_the_next(
+        self, clock: FakeClock, counters: Counters, later: int, comes_back: int
+    ) -> None:
+        limit = Limit(10_000, 60.0, "log")
+        [looked] = await counters.peek([Hit("a", limit, 0)])
+        for _ in range(later):
+            clock.advance(1 / 64)
+            await counters.hit([Hit("a", limit)])
+        await counters.settle([Change("a", limit, 7, looked.counted)])
+        clock.advance(60 - later / 64)
+        for moment in range(2):
+            [tally] = await counters.peek([Hit("a", limit, 0)])
+            assert 10_000 - tally.remaining == later - moment + (7 if moment < comes_back else 0)
+            clock.advance(1 / 64)
 
     @each_of(SLIDING, LOG, BUCKET)
     @pytest.mark.anyio

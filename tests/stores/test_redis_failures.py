@@ -14,7 +14,7 @@ import pytest
 import redis
 from tests.servers import RedisServer, free_port, redis_server
 
-from apim_middleware.errors import ConfigError, StoreError
+from apim_middleware.errors import ConfigError, NotDone, StoreError
 from apim_middleware.protocols import Hit, Limit
 from apim_middleware.stores.redis import RedisCounters, RedisPermits
 
@@ -215,6 +215,7 @@ async def test_what_the_server_refuses_is_an_error_that_names_its_kind_and_passe
     for _ in range(2):
         error = await failure(counters)
         assert kind in str(error)
+        assert isinstance(error, NotDone)
         assert error.__cause__ is not None
     mend()
     assert (await counters.hit(HIT))[0].remaining == 8  # and nothing was counted meanwhile

@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from apim_middleware.errors import ConfigError, StoreError
+from apim_middleware.errors import ConfigError, NotDone, StoreError
 from apim_middleware.protocols import Hit, Limit
 from apim_middleware.stores.sqlite import SQLiteCounters, SQLiteEntries, SQLitePermits
 from apim_middleware.stores.sqlite.file import Connection, SQLiteFile
@@ -36,7 +36,7 @@ async def remaining_after(counters: SQLiteCounters, cost: int = 1) -> int:
 
 async def trouble(counters: SQLiteCounters, cause: type[Exception]) -> str:
     """What a hit says that fails for this cause."""
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(NotDone) as caught:
         await counters.hit([Hit("a", LIMIT)])
     assert isinstance(caught.value.__cause__, cause)
     return str(caught.value)

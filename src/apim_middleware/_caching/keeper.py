@@ -309,16 +309,19 @@ class Keeper(Flying, Purgeable):
             return None
         if self._is_outdated(asked, stored):
             return None
-        fresh: Stored | str | None = None
+        verdict: Stored | Keeping | str
         if stored.status != 200 or not shows(head.headers, stored.headers, len(stored.body)):
             verdict = self._verdict(exchange, asked, head.status, head.headers)
-            fresh = verdict if isinstance(verdict, str) else "another"
         elif has_validator(head.headers):
-            fresh = self.freshened(exchange, asked, stored, head.headers)
-        if isinstance(fresh, str) and fresh not in FOR_ONE:
-            stored.fresh = min(stored.fresh, self._time())
-            return stored
-        return fresh if isinstance(fresh, Stored) else None
+            verdict = self.freshened(exchange, asked, stored, head.headers)
+        else:
+            return None
+        if isinstance(verdict, Stored):
+            return verdict
+        if verdict in FOR_ONE:  # it is that caller's affair
+            return None
+        stored.fresh = min(stored.fresh, self._time())
+        return stored
 
     def _is_outdated(self, asked: Asked, stored: Stored) -> bool:
         """Whether the resource has changed since the request was made, or since the stored response was."""

@@ -33,9 +33,7 @@ def is_of(said: RawHeaders, stored: Sequence[tuple[bytes, bytes]]) -> bool:
     tag, changed = get(said, b"etag"), get(said, b"last-modified")
     kept = list(stored)
     if tag is not None:
-        return get_all(said, b"etag") == [tag] and tag.removeprefix(b"W/") == (get(kept, b"etag") or b"").removeprefix(
-            b"W/"
-        )
+        return get_all(said, b"etag") == [tag] and _same(tag, get(kept, b"etag"))
     return changed is None or changed == get(kept, b"last-modified")
 
 
@@ -47,10 +45,15 @@ def shows(said: RawHeaders, stored: Sequence[tuple[bytes, bytes]], size: int) ->
     kept, lengths = list(stored), get_all(said, b"content-length")
     tags, changes = get_all(said, b"etag"), get_all(said, b"last-modified")
     return (
-        all(tag.removeprefix(b"W/") == (get(kept, b"etag") or b"").removeprefix(b"W/") for tag in tags)
+        all(_same(tag, get(kept, b"etag")) for tag in tags)
         and all(changed == get(kept, b"last-modified") for changed in changes)
         and all(length == b"%d" % size for length in lengths)
     )
+
+
+def _same(tag: bytes, other: bytes | None) -> bool:
+    """Whether two entity tags are the same, be they weak (RFC 9110 §8.8.3.2)."""
+    return other is not None and tag.removeprefix(b"W/") == other.removeprefix(b"W/")
 
 
 def freshened(stored: Sequence[tuple[bytes, bytes]], said: RawHeaders) -> RawHeaders:

@@ -142,7 +142,7 @@ def judge(
 def _lifetime(status: int, headers: RawHeaders, said: "_Said", terms: Terms, received: float) -> float | None:
     """How long the response is fresh, by what it says or by the terms; None when neither tells."""
     if status in REDIRECTIONS and status not in terms.statuses:
-        return said.lifetime
+        return None if said.always else said.lifetime
     if said.always:
         return 0.0
     if terms.fixed_ttl is not None:

@@ -29,7 +29,6 @@ class House:
         self._stand_in: StandIn | None = None
         self._left = Left()
         self._errand = Errand(self._settle)
-        self._better: anyio.Event | None = None  # set when it is worth trying again
         self._under_way: anyio.Event | None = None  # set when the batch is made, or not
 
     async def hit(self, uses: Sequence[Use]) -> list[Tally]:
@@ -67,8 +66,6 @@ class House:
         stand_in, self._stand_in = self._stand_in, None
         if stand_in is not None:
             self._left.follow(stand_in.counted())
-        if self._better is not None:
-            self._better.set()
         self._errand.wake()
 
     async def _settle(self, *, last: bool) -> None:
@@ -78,16 +75,7 @@ class House:
             except StoreError:
                 if last:
                     return
-                await self._pause()
-
-    async def _pause(self) -> None:
-        """Wait until the store may be asked again, or somebody else found it back."""
-        self._better = anyio.Event()
-        try:
-            with anyio.move_on_after(max(self.circuit.wait, 0.1)):
-                await self._better.wait()
-        finally:
-            self._better = None
+                await self.circuit.better()
 
     async def _settle_batch(self, batch: list[Change]) -> None:
         asked, over = False, anyio.Event()

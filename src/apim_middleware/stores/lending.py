@@ -6,7 +6,7 @@ from itertools import islice
 from secrets import token_hex
 from typing import TypeAlias
 
-from anyio import CancelScope, Event, create_task_group, move_on_after
+from anyio import CancelScope, create_task_group
 
 from apim_middleware.errors import NotDone, StoreError
 from apim_middleware.protocols import Clock, Permits
@@ -24,9 +24,6 @@ Returned: TypeAlias = Callable[[str], None]
 _TOGETHER = 500
 """Permits given back at once: fewer than any store lets wait."""
 
-_PAUSE = 0.1
-"""Seconds before a store that is away is asked again, at least."""
-
 
 class Lending:
     """Lends permits of a store, and sees to it that every one is given back, whatever becomes of who had it.
@@ -36,14 +33,13 @@ class Lending:
     that stood still may lend it when it goes on. One for all policies of an environment, for they share the outage.
     """
 
-    __slots__ = ("_better", "_circuit", "_errand", "_late", "_permits", "owed")
+    __slots__ = ("_circuit", "_errand", "_late", "_permits", "owed")
 
     def __init__(self, permits: Permits, clock: Clock) -> None:
         """Owe nothing."""
         self._permits = permits
         self._circuit = Circuit(clock, self._back)
         self._errand = Errand(self._bring_back)
-        self._better: Event | None = None  # set when it is worth trying again
         self.owed: dict[_Permit, Returned] = {}
         """The permits that nobody needs any more, and that are not on their way back."""
         self._late: set[_Permit] = set()  # what an outage left behind, until it is given back
@@ -88,7 +84,7 @@ class Lending:
             return
         while self.owed:
             if self._circuit.opened:
-                await self._pause()
+                await self._circuit.better()
             most = 1 if self._circuit.opened else _TOGETHER  # one finds out for all
             await self._give_back(list(islice(self.owed, most)), self._return)
 
@@ -121,17 +117,6 @@ class Lending:
         if errors and not known:
             log.warning("%d permits could not be given back yet: %s", len(errors), errors[0])
 
-    async def _pause(self) -> None:
-        """Wait until the store may be asked again, or somebody else found it back."""
-        self._better = Event()
-        try:
-            with move_on_after(max(self._circuit.wait, _PAUSE)):
-                await self._better.wait()
-        finally:
-            self._better = None
-
     def _back(self) -> None:
-        if self._better is not None:
-            self._better.set()
         if self.owed:
             self._errand.wake()

@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
+from anyio import Event, move_on_after
+
 from apim_middleware.errors import NotDone, StoreError
 from apim_middleware.protocols import Clock
 
@@ -20,7 +22,7 @@ class Circuit:
     Whatever is answered closes it again. It is meant for one event loop.
     """
 
-    __slots__ = ("_again", "_clock", "_on_closed", "_pause", "_probing", "opened")
+    __slots__ = ("_again", "_better", "_clock", "_on_closed", "_pause", "_probing", "opened")
 
     def __init__(self, clock: Clock, on_closed: Callable[[], None] | None = None) -> None:
         """Begin closed; ``on_closed`` is called whenever an outage is over."""
@@ -29,6 +31,7 @@ class Circuit:
         self._pause = _FIRST_PAUSE
         self._again = 0.0
         self._probing = False
+        self._better: Event | None = None  # set when it is worth trying again
         self.opened = False
         """Whether the store is away, as far as anybody knows."""
 
@@ -36,6 +39,15 @@ class Circuit:
     def wait(self) -> float:
         """Seconds until somebody may ask again: 0 while it is closed."""
         return max(self._again - self._clock.monotonic(), 0.0) if self.opened else 0.0
+
+    async def better(self) -> None:
+        """Wait until somebody may ask again, a tenth of a second at least, or somebody else has found it back."""
+        self._better = Event()
+        try:
+            with move_on_after(max(self.wait, _FIRST_PAUSE)):
+                await self._better.wait()
+        finally:
+            self._better = None
 
     async def run(self, ask: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """What the store answers. Raises StoreError: its own, or at once while it is not to be asked."""
@@ -65,5 +77,7 @@ class Circuit:
 
     def _close(self) -> None:
         self.opened = False
+        if self._better is not None:
+            self._better.set()
         if self._on_closed is not None:
             self._on_closed()

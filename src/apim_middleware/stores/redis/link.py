@@ -31,7 +31,20 @@ class Refused(Rejected, NotDone):
 
 
 _OUTRIGHT = frozenset(
-    ("ASK", "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MOVED", "NOAUTH", "NOPERM", "NOSCRIPT", "OOM", "READONLY")
+    (
+        "ASK",
+        "BUSY",
+        "CLUSTERDOWN",
+        "LOADING",
+        "MASTERDOWN",
+        "MOVED",
+        "NOAUTH",
+        "NOPERM",
+        "NOREPLICAS",
+        "NOSCRIPT",
+        "OOM",
+        "READONLY",
+    )
 )
 
 
