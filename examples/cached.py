@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 
 from apim_middleware import APIKeyAuth, Cache, CachedResponses, Env, MemoryKeys, Stack, Subscription, by
+from apim_middleware.serving.options import uvicorn_options
 
 prices = {"tea": 3, "coffee": 4}
 orders = {"acme": ["tea"], "globex": ["coffee", "coffee"]}
@@ -72,4 +73,4 @@ curl -i 'http://127.0.0.1:8000/deliveries?name=tea' -X POST
 curl -i http://127.0.0.1:8000/customers/orders -H 'Ocp-Apim-Subscription-Key: {acme_key}'
 curl -i http://127.0.0.1:8000/customers/orders -H 'Ocp-Apim-Subscription-Key: {globex_key}'
 """)
-    uvicorn.run(app, proxy_headers=False)
+    uvicorn.run(app, **uvicorn_options())

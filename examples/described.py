@@ -25,6 +25,7 @@ from apim_middleware import (
     by,
     openapi_of,
 )
+from apim_middleware.serving.options import uvicorn_options
 
 DOCUMENT = """
 openapi: 3.0.3
@@ -101,7 +102,7 @@ def main() -> None:
             print(f"{method.upper():6} {path:24} {', '.join(operation['responses'])}")
     print("\ncurl http://127.0.0.1:8000/openapi.json")
     print(f"curl -H 'Ocp-Apim-Subscription-Key: {starter_key}' http://127.0.0.1:8000/shop/v1/orders/7")
-    uvicorn.run(app, log_level="warning")
+    uvicorn.run(app, log_level="warning", **uvicorn_options())
 
 
 if __name__ == "__main__":

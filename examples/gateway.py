@@ -51,7 +51,7 @@ from apim_middleware import (
     TrustedProxies,
     by,
 )
-from apim_middleware.serving.httptools import HttpToolsProtocol
+from apim_middleware.serving.options import uvicorn_options
 from apim_middleware.types import ASGIApp
 
 AUDIENCE = "https://orders.example"
@@ -263,11 +263,9 @@ class Server(uvicorn.Server):
     def __init__(self, app: ASGIApp, *, date_header: bool = True) -> None:
         config = uvicorn.Config(
             app,
-            http=HttpToolsProtocol,
-            proxy_headers=False,
-            server_header=False,
             date_header=date_header,
             log_level="warning",
+            **uvicorn_options(),
         )
         super().__init__(config)
 

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fastapi import FastAPI, Request
 
 from apim_middleware import APIKeyAuth, JWTAuth, MemoryKeys, Subscription
+from apim_middleware.serving.options import uvicorn_options
 
 ISSUER, AUDIENCE = "https://login.example.com/", "https://orders.example.com"
 
@@ -56,4 +57,4 @@ curl -i http://127.0.0.1:8000/partners/whoami -H 'Ocp-Apim-Subscription-Key: {ac
 curl -i http://127.0.0.1:8000/people/whoami -H 'Authorization: Bearer {token("ada", "orders.read")}'
 curl -i http://127.0.0.1:8000/people/whoami -H 'Authorization: Bearer {token("ada", "orders.write")}'
 """)
-    uvicorn.run(app, proxy_headers=False)
+    uvicorn.run(app, **uvicorn_options())

@@ -30,6 +30,7 @@ from apim_middleware import (
     Subscription,
     UpstreamAuth,
 )
+from apim_middleware.serving.options import uvicorn_options
 from apim_middleware.transports.default import DefaultTransport
 
 PROVIDER, UPSTREAM = 8001, 8002
@@ -95,4 +96,4 @@ curl -i http://127.0.0.1:8000/orders
 curl -i http://127.0.0.1:{UPSTREAM}/orders -H 'Ocp-Apim-Subscription-Key: {acme_key}'
 """)
     app = gateway(f"http://127.0.0.1:{PROVIDER}", f"http://127.0.0.1:{UPSTREAM}")
-    uvicorn.run(app, proxy_headers=False)
+    uvicorn.run(app, **uvicorn_options())

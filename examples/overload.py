@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from apim_middleware import Exchange, LimitConcurrency, LoadShed, Stack, When, conditions
 from apim_middleware.policies.load_shed import Priority
+from apim_middleware.serving.options import uvicorn_options
 
 database = asyncio.Semaphore(10)  # it does ten things at once; the others wait for it
 
@@ -62,4 +63,4 @@ if __name__ == "__main__":
     print("hey -z 10s -c 200 http://127.0.0.1:8000/suggestions/1   # many 503, the others as quick as ever")
     print("hey -z 10s -c 2 http://127.0.0.1:8000/payments/1        # meanwhile: 200")
     print("hey -n 20 -c 20 http://127.0.0.1:8000/reports/2026      # two at once, four wait, the others get 429")
-    uvicorn.run(app, host="127.0.0.1", port=8000, proxy_headers=False)
+    uvicorn.run(app, host="127.0.0.1", port=8000, **uvicorn_options())

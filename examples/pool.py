@@ -22,6 +22,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
 from apim_middleware import CircuitBreaker, HealthCheck, Hedge, Members, Pool, Proxy, Retry, Stack, Timeout
+from apim_middleware.serving.options import uvicorn_options
 from apim_middleware.types import ASGIApp
 
 
@@ -111,7 +112,7 @@ def main(port: int, ports: list[int]) -> None:
     urls = [f"http://127.0.0.1:{each}" for each in ports]
     with servers(ports) as processes:
         print(what_to_try(f"http://127.0.0.1:{port}", processes, urls), flush=True)
-        uvicorn.run(gateway(Members(*urls)), port=port, log_level="warning", proxy_headers=False, server_header=False)
+        uvicorn.run(gateway(Members(*urls)), port=port, log_level="warning", **uvicorn_options())
 
 
 if __name__ == "__main__":

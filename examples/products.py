@@ -28,6 +28,7 @@ from apim_middleware import (
     Versions,
     by,
 )
+from apim_middleware.serving.options import uvicorn_options
 
 
 async def orders(request: Request) -> Response:
@@ -124,4 +125,4 @@ if __name__ == "__main__":
     print(f"curl -i {root}/orders/v2/7 {unlimited} # 200, and no limit")
     print(f"curl -i {root}/orders/v1 {starter}     # 200: deprecated, with a successor")
     print(f"curl -i {root}/orders/v3               # 404")
-    uvicorn.run(gateway, host="127.0.0.1", port=8000, proxy_headers=False)
+    uvicorn.run(gateway, host="127.0.0.1", port=8000, **uvicorn_options())

@@ -20,6 +20,7 @@ from apim_middleware import (
     by,
     conditions,
 )
+from apim_middleware.serving.options import uvicorn_options
 
 keys = MemoryKeys()
 for name, plan in (("acme", "small"), ("globex", "large")):
@@ -65,4 +66,4 @@ if __name__ == "__main__":
     print(f"curl -i http://127.0.0.1:8000/reports/2026 {header}   # 200 once: five units each; then 429")
     print(f'curl -i http://127.0.0.1:8000/orders/7 -H "Ocp-Apim-Subscription-Key: {globex_key}"   # a larger plan')
     print("for i in $(seq 9); do curl -so /dev/null -w '%{http_code} ' http://127.0.0.1:8000/; done   # 401, then 429")
-    uvicorn.run(app, host="127.0.0.1", port=8000, proxy_headers=False)
+    uvicorn.run(app, host="127.0.0.1", port=8000, **uvicorn_options())

@@ -1,6 +1,6 @@
 """Small policies around an app: where it is, how large, how often, and in how few bytes it is told.
 
-uvicorn examples.responses:app --no-proxy-headers --no-server-header
+apim serve examples.responses:app --port 8000
 
     curl -i http://127.0.0.1:8000/v1/orders                              # moved to /orders
     curl -i --compressed http://127.0.0.1:8000/orders                    # compressed, with a tag of its own

@@ -1,6 +1,6 @@
 """An old app behind a new face: other paths, other parameters, other headers.
 
-uvicorn examples.rewriting:app --no-proxy-headers --no-server-header
+apim serve examples.rewriting:app --port 8000
 
     curl -i http://127.0.0.1:8000/v2/users/7                       # the app's /people.php?id=7
     curl -i "http://127.0.0.1:8000/v2/users/7?id=1&debug=1&lang=da" # id and debug are not the caller's to choose

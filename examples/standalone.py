@@ -22,7 +22,7 @@ import uvicorn
 
 from apim_middleware import Env, Health, HealthCheck, Pool, Proxy, RateLimit, Retry, Stack, by
 from apim_middleware.serving.certificates import server_context
-from apim_middleware.serving.httptools import HttpToolsProtocol
+from apim_middleware.serving.options import uvicorn_options
 from apim_middleware.stores.sqlite import SQLiteCounters
 
 counters = SQLiteCounters(os.environ.get("COUNTS", f"{tempfile.gettempdir()}/standalone-counts.db"))
@@ -62,9 +62,6 @@ if __name__ == "__main__":
         port=int(os.environ.get("PORT", "8443")),
         workers=int(os.environ.get("WORKERS", "2")),
         ssl_context_factory=certificate if "CERTIFICATE" in os.environ else None,
-        http=HttpToolsProtocol,
-        proxy_headers=False,  # nobody stands in front of us who could tell of clients
-        server_header=False,
         date_header=False,
-        timeout_graceful_shutdown=30,
+        **uvicorn_options(),
     )

@@ -1,6 +1,6 @@
 """A traced app: every request is one span on the console, and what the app does for it is part of its trace.
 
-uvicorn examples.traced:app          (needs the extra "telemetry")
+apim serve examples.traced:app --port 8000          (needs the extra "telemetry")
 
     curl "localhost:8000/orders/7?access_token=secret"    GET /orders/{number} around "look up", the token masked
     curl localhost:8000/orders/0                          GET /orders/{number}, refused by the app with 404

@@ -1,6 +1,6 @@
 """A FastAPI app guarded in a few lines.
 
-uvicorn examples.wrap_fastapi:app --no-proxy-headers
+apim serve examples.wrap_fastapi:app --port 8000
 
 Every request needs a subscription key, made when the app starts and printed on the console:
 

@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parents[1] / "src" / PACKAGE
 
 FLOORS = {
     0: ("types", "errors", "protocols", "identity", "match", "documentation", "_adaptive", "_config", "_http"),
-    1: ("exchange", "env", "by", "_lifespan", "_loops", "_ring", "policy", "conditions", "bodies"),
+    1: ("exchange", "env", "by", "_lifespan", "_loops", "_ring", "_server", "policy", "conditions", "bodies"),
     2: (
         *("model", "stores", "transports", "_jose", "_limits", "_caching", "_certificates", "_signing", "_telemetry"),
         *("credentials", "dependencies"),

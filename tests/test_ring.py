@@ -92,6 +92,21 @@ async def test_the_accept_of_a_websocket_is_a_head() -> None:
     ]
 
 
+async def test_an_accepted_websocket_has_no_other_status_whoever_sets_one() -> None:
+    seen: list[int] = []
+
+    def look(exchange: Exchange) -> None:
+        assert exchange.response is not None
+        seen.append(exchange.response.status)
+
+    def set_status(exchange: Exchange) -> None:
+        assert exchange.response is not None
+        exchange.response.status = 201
+
+    await connect(Stack(hooks(on_response=look), hooks(on_response=set_status))(accepting), texts=["hi"])
+    assert seen == [101]
+
+
 async def test_a_websocket_refused_on_its_way_out_is_denied() -> None:
     answer = await connect(Stack(hooks(on_response=refuse))(accepting), texts=["hi"])
     assert answer.status == 403
@@ -149,6 +164,32 @@ async def test_an_app_that_streams_on_after_its_response_was_replaced_is_told_to
     answer = await call(Stack(hooks(on_response=refuse))(endless))
     assert answer.status == 403
     assert told == ["the response was replaced"]
+
+
+async def grouped(scope: Scope, receive: Receive, send: Send) -> None:
+    """Send from a task of its own, which is told with others that the response was replaced."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(hello, scope, receive, send)
+
+
+async def test_tasks_of_an_app_whose_response_was_replaced_end_it_quietly() -> None:
+    seen: list[BaseException | None] = []
+    outer = hooks(on_end=lambda exchange: seen.append(exchange.error))
+    inner = hooks(on_end=lambda exchange: seen.append(exchange.error))
+    answer = await call(Stack(outer, hooks(on_response=refuse), lambda app: app, inner)(grouped))
+    assert answer.status == 403
+    assert seen == [None, None]
+
+
+async def test_what_else_a_task_of_such_an_app_raises_is_raised() -> None:
+    async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(hello, scope, receive, send)
+            raise RuntimeError("another matter")
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await call(Stack(hooks(on_response=refuse))(failing))
+    assert caught.group_contains(RuntimeError)
 
 
 async def test_background_work_of_an_app_whose_response_was_replaced_still_runs() -> None:

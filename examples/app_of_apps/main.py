@@ -31,6 +31,7 @@ from apim_middleware import (
     Subscription,
     by,
 )
+from apim_middleware.serving.options import uvicorn_options
 from apim_middleware.types import ASGIApp
 
 
@@ -107,7 +108,7 @@ def main(port: int, stock_port: int) -> None:
     with remote(stock_port) as stock:
         print(what_to_try(f"http://127.0.0.1:{port}", keys.issue("acme"), keys.issue("passer-by")), flush=True)
         print("Stop it with Ctrl-C.", flush=True)
-        uvicorn.run(shop(keys, stock), port=port, log_level="warning", proxy_headers=False, server_header=False)
+        uvicorn.run(shop(keys, stock), port=port, log_level="warning", **uvicorn_options())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """A gateway behind Apache httpd: who is calling is known from httpd alone.
 
-UPSTREAM=http://127.0.0.1:9000 uvicorn app:app --no-proxy-headers --no-server-header --no-date-header \\
-    --http apim_middleware.serving.httptools:HttpToolsProtocol
+UPSTREAM=http://127.0.0.1:9000 apim serve app:app --port 8000
 a2enmod ssl headers proxy proxy_http rewrite; cp gateway.conf /etc/apache2/sites-enabled; apachectl restart
 curl --resolve api.example:443:127.0.0.1 --insecure https://api.example/
 """

@@ -1,7 +1,6 @@
 """A gateway behind Caddy: who is calling is known from Caddy alone, and Caddy asks whether we are ready.
 
-UPSTREAM=http://127.0.0.1:9000 uvicorn app:app --no-proxy-headers --no-server-header --no-date-header \\
-    --http apim_middleware.serving.httptools:HttpToolsProtocol
+UPSTREAM=http://127.0.0.1:9000 apim serve app:app --port 8000
 caddy run --config Caddyfile
 curl --resolve api.example:8443:127.0.0.1 --insecure https://api.example:8443/
 """

@@ -1,6 +1,6 @@
 """Policies for requests that Caddy carries itself: it asks here before each one.
 
-uvicorn forward_auth:app --port 8001 --no-proxy-headers
+apim serve forward_auth:app --port 8001
 caddy run --adapter caddyfile --config forward_auth.Caddyfile
 curl --resolve api.example:8443:127.0.0.1 --insecure --user alice:wonderland https://api.example:8443/
 """

@@ -1,7 +1,6 @@
 """A gateway behind nginx: who is calling is known from nginx alone.
 
-UPSTREAM=http://127.0.0.1:9000 uvicorn app:app --no-proxy-headers --no-server-header --no-date-header \\
-    --http apim_middleware.serving.httptools:HttpToolsProtocol
+UPSTREAM=http://127.0.0.1:9000 apim serve app:app --port 8000
 cp gateway.conf /etc/nginx/conf.d; nginx -s reload
 curl --resolve api.example:443:127.0.0.1 --insecure https://api.example/
 """

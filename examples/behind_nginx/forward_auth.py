@@ -1,6 +1,6 @@
 """Policies for requests that nginx carries itself: it asks here before each one.
 
-uvicorn forward_auth:app --port 8001 --no-proxy-headers
+apim serve forward_auth:app --port 8001
 cp forward_auth.conf /etc/nginx/conf.d; nginx -s reload
 curl --resolve api.example:443:127.0.0.1 --insecure --user alice:wonderland https://api.example/
 """

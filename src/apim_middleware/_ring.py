@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, NoReturn
 from apim_middleware._http.hygiene import Scrub
 from apim_middleware._http.problems import render
 from apim_middleware._lifespan import Ending, ending_with
+from apim_middleware._server import look_at_server
 from apim_middleware.errors import Refusal, ResponseOver
-from apim_middleware.exchange import KEY, Exchange, ResponseHead
+from apim_middleware.exchange import KEY, AcceptedHead, Exchange, ResponseHead
 from apim_middleware.types import ASGIApp, Message, RawHeaders, Receive, Scope, Send, Tap
 
 log = logging.getLogger("apim_middleware")
@@ -83,6 +84,7 @@ class Ring:
         """Run the exchange through the policies and the app."""
         kind = scope["type"]
         if kind != "http" and kind != "websocket":
+            look_at_server(scope, receive)
             await self.app(scope, receive, ending_with(send, self.endings))
             return
         if self._may_tap and scope.get("extensions"):
@@ -120,12 +122,12 @@ class Ring:
             passage = _Passage(exchange, way, send)
             try:
                 await target(scope, receive, passage.send)
-            except ResponseOver:
-                if not passage.over:
-                    raise
             except BaseException as error:
-                exchange.error = error
-                raise
+                over = _is_over(error)
+                if not over:
+                    exchange.error = error
+                if not (over and passage.over):
+                    raise
             finally:
                 if way.ends and not passage.ended:
                     passage.end()
@@ -135,6 +137,13 @@ class Ring:
             if outer is None:  # what holds each other is parted here, without the collector
                 scope.pop(KEY, None)  # the scope and its exchange
                 exchange.shared.error = None  # and what was raised, whose frames hold them and the bodies
+
+
+def _is_over(error: BaseException) -> bool:
+    """Whether it is only that a response was replaced or broken off, be it told to several tasks of an app."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(ResponseOver)[1] is None
+    return isinstance(error, ResponseOver)
 
 
 def refused(exchange: Exchange, error: Exception) -> Refusal:
@@ -295,8 +304,9 @@ class _Passage:
         message = {**message}  # the one given is the app's own, which may send it again
         if "trailers" in message:
             self._trailers = message["trailers"]
-        status = message.get("status", 101)  # an accepted WebSocket has no other
-        exchange.shared.response = head = ResponseHead(status, message.get("headers") or ())
+        kind = ResponseHead if "status" in message else AcceptedHead
+        head = kind(message.get("status", 101), message.get("headers") or ())
+        exchange.shared.response = head
         if way.awaited:
             return self._start_slowly(message, head)
         for place, hook in way.heads:

@@ -56,6 +56,20 @@ class ResponseHead:
         self.headers = [pair for pair in self.headers if pair[0] != name]
 
 
+class AcceptedHead(ResponseHead):
+    """That of an accepted WebSocket, which has one status and no other."""
+
+    __slots__ = ()
+
+    @property
+    def status(self) -> int:
+        """101."""
+        return 101
+
+    @status.setter
+    def status(self, status: int) -> None: ...
+
+
 def _lowered(headers: RawHeaders) -> RawHeaders:
     """The lines under lower-case names, which are remembered within bounds."""
     lines = [(name.lower(), value) for name, value in headers]

@@ -1,9 +1,12 @@
 """Apps that commands are tried on."""
 
+import asyncio
 import gc
+from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from apim_middleware import Api, Gateway, IPFilter, MemoryKeys, Product, RateLimit, SetHeader, by, guard
@@ -19,6 +22,15 @@ def order(number: int) -> dict[str, int]:
 @shop.get("/collector/thresholds")
 def thresholds() -> list[int]:
     return [*gc.get_threshold(), gc.get_freeze_count()]
+
+
+@shop.get("/forever/stream")
+async def forever() -> StreamingResponse:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"first"
+        await asyncio.Event().wait()
+
+    return StreamingResponse(chunks())
 
 
 names = {"keys": MemoryKeys()}

@@ -1,17 +1,19 @@
 """The commands of apim: what they print, what they exit with, and that what they serve is served."""
 
 import json
+import os
+import signal
 import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx2
 import pytest
 from tests.certificates import write_certificate
-from tests.servers import free_port, program, redis_server
+from tests.servers import PATIENCE, free_port, program, redis_server
 from typer.testing import CliRunner
 
 from apim_middleware.cli._serving import Watched
@@ -22,6 +24,7 @@ from apim_middleware.testing import call
 
 ROOT = Path(__file__).parents[2]
 APPS = "tests.cli.apps"
+SERVE = (sys.executable, "-c", "from apim_middleware.cli import main; main()", "serve")
 
 FILE = """
 [[policies]]
@@ -261,8 +264,7 @@ def test_a_document_becomes_a_gateway_file(tmp_path: Path) -> None:
 def served(folder: Path, *arguments: str, scheme: str = "http") -> Iterator[str]:
     """``apim serve`` in a process of its own, once it listens."""
     port = free_port()
-    command = [sys.executable, "-c", "from apim_middleware.cli import main; main()", "serve", *arguments]
-    with program([*command, "--port", str(port)], port, log=folder / "log"):
+    with program([*SERVE, *arguments, "--port", str(port)], port, log=folder / "log"):
         yield f"{scheme}://127.0.0.1:{port}"
 
 
@@ -284,6 +286,21 @@ def test_an_app_is_served_by_several_workers_over_tls(tmp_path: Path) -> None:
     options = ("--workers", "2", "--certificate", str(certificate), "--key", str(key))
     with served(tmp_path, "tests.cli.apps:guarded", *options, scheme="https") as url:
         assert httpx2.get(f"{url}/7", verify=_unchecked()).json() == {"order": 7}
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "granian"])
+def test_a_stream_without_end_does_not_keep_a_server_from_ending(tmp_path: Path, server: str) -> None:
+    port = free_port()
+    options = ("--server", server, "--stop-after", "1", "--port", str(port))
+    with (
+        program([*SERVE, "tests.cli.apps:guarded", *options], port, log=tmp_path / "log") as running,
+        httpx2.stream("GET", f"{running.origin}/forever/stream", timeout=PATIENCE) as stream,
+    ):
+        chunks = stream.iter_raw()
+        assert next(chunks) == b"first"
+        os.kill(running.process, signal.SIGTERM)
+        with suppress(httpx2.ReadError, httpx2.RemoteProtocolError):  # unlike a timeout
+            assert not list(chunks)
 
 
 @pytest.mark.parametrize("server", ["uvicorn", "granian"])

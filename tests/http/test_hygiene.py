@@ -1,6 +1,7 @@
 """What every request goes through before any policy, whatever the server let in."""
 
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from hypothesis import given
@@ -150,6 +151,8 @@ def test_what_is_stripped_can_be_chosen() -> None:
         ([(b"transfer-encoding", b"gzip, chunked")], "bad-framing"),
         ([(b"transfer-encoding", b"identity")], "bad-framing"),
         ([(b"transfer-encoding", b"xchunked")], "bad-framing"),
+        ([(b"transfer-encoding", b"\x0bchunked")], "bad-framing"),
+        ([(b"transfer-encoding", b"chunked\x0c")], "bad-framing"),
         ([(b"content-length", b"2, 2")], "bad-framing"),
         ([(b"content-length", b"+2")], "bad-framing"),
         ([(b"content-length", b"0x2")], "bad-framing"),
@@ -161,6 +164,11 @@ def test_what_is_stripped_can_be_chosen() -> None:
 )
 def test_framing_that_a_neighbour_could_read_differently_is_refused(headers: RawHeaders, code: str) -> None:
     assert refusal(*headers) == (400, code)
+
+
+@pytest.mark.parametrize("version", ["1.0", "1"])
+def test_http_1_0_has_no_chunks(version: str) -> None:
+    assert refusal((b"transfer-encoding", b"chunked"), http_version=version) == (400, "bad-framing")
 
 
 def test_chunked_requests_pass() -> None:
@@ -233,6 +241,24 @@ def test_names_from_callers_are_remembered_within_bounds() -> None:
 def test_bounds_must_be_positive(field: str) -> None:
     with pytest.raises(ConfigError, match=f"Hygiene.{field}: 0 is no bound"):
         Hygiene(**{field: 0})
+
+
+@pytest.mark.parametrize("name", ["", "x\r\n", "x y", "ä"])
+def test_what_is_stripped_must_be_names(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"Hygiene\.strip: .* no name of a header"):
+        Hygiene(strip=("x-debug", name))
+
+
+@pytest.mark.parametrize("sent", ["/admin;x=1/users", "/;x/admin", "/admin%3Bx=1", "/admin%3bx"])
+def test_matrix_parameters_are_refused_on_request(sent: str) -> None:
+    rules = Hygiene(matrix_parameters="refuse")
+    target = {"path": unquote(sent), "raw_path": sent.encode()}
+    assert refusal(HOST, rules=rules, **target) == (400, "bad-target")
+    clean(HOST, **target)
+
+
+def test_a_semicolon_in_the_query_is_no_matrix_parameter() -> None:
+    clean(HOST, rules=Hygiene(matrix_parameters="refuse"), query_string=b"a=1;b=2")
 
 
 pairs = st.tuples(st.binary(max_size=12), st.binary(max_size=12))

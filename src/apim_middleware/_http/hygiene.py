@@ -53,6 +53,7 @@ _HOST = re.compile(
     rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]{1,255}|\[[0-9A-Fa-f:.]{2,45}(?:%25[A-Za-z0-9._~-]{1,32})?\])(?::(\d{0,5}))?"
 )
 _USUAL_CONNECTION = frozenset((b"keep-alive", b"Keep-Alive", b"close", b"upgrade", b"Upgrade", b"keep-alive, Upgrade"))
+_WITHOUT_CODINGS = frozenset(("1.0", "1", "0.9"))  # "1" is how granian says 1.0
 _NUL, _LF, _CR = b"\0\n\r"
 _REMEMBERED = 2048
 
@@ -84,14 +85,20 @@ class Hygiene(Configured):
     encoded_slashes: Literal["refuse", "keep"] = "refuse"
     """Whether ``%2F`` and ``%5C`` may stand in a path; kept, they stay encoded for policies, app and upstream alike."""
 
+    matrix_parameters: Literal["refuse", "keep"] = "keep"
+    """Whether ``;`` may stand in a path, encoded or not. Refuse it in front of backends that take ``/admin;x=1`` for
+    ``/admin``, as those written in Java do: policies do not."""
+
     strip: tuple[str, ...] = _OVERRIDES
     """Request headers taken away, for a client could speak through them as somebody else."""
 
     def __post_init__(self) -> None:
-        """Bounds must leave room for a request."""
+        """Bounds must leave room for a request, and names must be names."""
         for name in ("max_target_bytes", "max_fields", "max_field_bytes", "max_header_bytes"):
             if getattr(self, name) < 1:
                 raise self.mistake(name, "is no bound", "Give a number of at least 1")
+        if not all(is_token(name.encode("latin-1", "replace")) for name in self.strip):
+            raise self.mistake("strip", "holds what is no name of a header", 'Give names such as "x-debug"')
 
     def compiled(self) -> "Scrub":
         """The function that cleans a scope, with its memory of names and hosts seen."""
@@ -110,6 +117,7 @@ class Scrub:
         self._longest_plain = rules.max_target_bytes  # a plain path is as long in bytes as in characters
         self._longest_value, self._most_lines = rules.max_field_bytes, rules.max_fields
         self._keep_slashes = rules.encoded_slashes == "keep"
+        self._keep_semicolons = rules.matrix_parameters == "keep"
 
     def __call__(self, scope: Scope) -> tuple[dict[bytes, bytes], RawHeaders]:
         """Clean the scope in place; gives an index of its headers and the forwarding fields. Raises Refusal."""
@@ -118,6 +126,8 @@ class Scrub:
         path = scope["path"]
         if scope.get("query_string") or len(path) > self._longest_plain or not is_plain(path, scope.get("raw_path")):
             self._target(scope)
+        if not self._keep_semicolons and ";" in scope["path"]:
+            raise _bad_target("the path holds a semicolon")
         headers = scope["headers"] = [*scope["headers"]]  # a server may go on with its own: trailers are not for here
         index, lines = dict(headers), len(headers)
         aside: RawHeaders = []
@@ -138,7 +148,7 @@ class Scrub:
         if host not in self._hosts:
             self._host(scope, host)
         if b"content-length" in index or b"transfer-encoding" in index:
-            _framing(index)
+            _framing(index, scope.get("http_version", "1.1"))
         if b"connection" in index and (index[b"connection"] not in _USUAL_CONNECTION or len(index) != lines):
             index = _without_nominated(scope, index)
         return index, aside
@@ -160,7 +170,7 @@ class Scrub:
             if query:
                 scope["query_string"] = canonical_query(query)
         except BadTarget as error:
-            raise Refusal(400, "bad-target", f"The request target cannot be accepted: {error}.") from None
+            raise _bad_target(str(error)) from None
 
     def _fields(self, headers: RawHeaders) -> tuple[RawHeaders, RawHeaders]:
         """The ordinary fields, and those set aside; what is neither is dropped or refused."""
@@ -238,13 +248,19 @@ def _method(method: str) -> None:
         raise Refusal(501, "method-not-implemented", f"{method} is not supported.")
 
 
-def _framing(index: dict[bytes, bytes]) -> None:
-    """Message framing that a neighbour could read differently (RFC 9112 §6.3)."""
+def _framing(index: dict[bytes, bytes], version: str) -> None:
+    """Message framing that a neighbour could read differently (RFC 9112 §6.1, §6.3)."""
     length, coding = index.get(b"content-length"), index.get(b"transfer-encoding")
-    if coding is not None and (length is not None or coding.strip().lower() != b"chunked"):
+    if coding is not None and version in _WITHOUT_CODINGS:
+        raise _bad_framing("HTTP/1.0 has no Transfer-Encoding.")
+    if coding is not None and (length is not None or coding.strip(b" \t").lower() != b"chunked"):
         raise _bad_framing("Transfer-Encoding may only be chunked, and never beside Content-Length.")
     if length is not None and not (length.isdigit() and len(length) <= 19):
         raise _bad_framing("Content-Length is not a number.")
+
+
+def _bad_target(problem: str) -> Refusal:
+    return Refusal(400, "bad-target", f"The request target cannot be accepted: {problem}.")
 
 
 def _bad_framing(detail: str) -> Refusal:

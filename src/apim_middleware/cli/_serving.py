@@ -14,6 +14,7 @@ from apim_middleware.errors import ConfigError
 from apim_middleware.gateway import Gateway, Reloadable
 from apim_middleware.serving.certificates import server_context
 from apim_middleware.serving.collector import tune_gc
+from apim_middleware.serving.dates import Dated
 from apim_middleware.types import ASGIApp, Receive, Scope, Send
 
 log = logging.getLogger("apim_middleware.cli")
@@ -33,7 +34,7 @@ def app() -> ASGIApp:
     if isinstance(served, Gateway) and is_file(target) and os.environ.get(RELOAD):
         served = Watched(Path(target), served, lambda: found(target, names))
     tune_gc()
-    return served
+    return Dated(served)
 
 
 def _speak() -> None:

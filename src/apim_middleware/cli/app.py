@@ -26,6 +26,7 @@ from apim_middleware.gateway.subscribing import subscribe
 from apim_middleware.guarding import Covered, coverage
 from apim_middleware.identity import Subscription
 from apim_middleware.model import User
+from apim_middleware.serving.options import uvicorn_options
 from apim_middleware.stores.keys import Keyring, MemoryKeys, NewSubscription
 from apim_middleware.stores.record_keys import RecordKeys
 from apim_middleware.testing import call
@@ -76,6 +77,7 @@ def serve(
     reload: Annotated[bool, typer.Option(help="take changes of the file or the code over")] = False,
     certificate: Annotated[Path | None, typer.Option(help="PEM file of the certificate, for TLS")] = None,
     key: Annotated[Path | None, typer.Option(help="PEM file of its private key")] = None,
+    stop_after: Annotated[int, typer.Option(min=1, help="seconds requests have to end when the server is to")] = 30,
     names: Names = "",
 ) -> None:
     """Serve a gateway, or any ASGI app."""
@@ -90,11 +92,19 @@ def serve(
     if by_file:
         os.environ[_serving.RELOAD] = "1"
     run = _with_uvicorn if server == "uvicorn" else _with_granian
-    run(host, port, workers, restart=reload and not by_file, certificate=certificate, key=key)
+    restart = reload and not by_file
+    run(host, port, workers, restart=restart, certificate=certificate, key=key, stop_after=stop_after)
 
 
 def _with_uvicorn(
-    host: str, port: int, workers: int, *, restart: bool, certificate: Path | None, key: Path | None
+    host: str,
+    port: int,
+    workers: int,
+    *,
+    restart: bool,
+    certificate: Path | None,
+    key: Path | None,
+    stop_after: int,
 ) -> None:
     import uvicorn
 
@@ -109,25 +119,21 @@ def _with_uvicorn(
         port=port,
         workers=workers,
         reload=restart,
-        http=_reader(),
-        proxy_headers=False,  # TrustedProxies decides whom to believe
-        server_header=False,
         date_header=False,
+        **uvicorn_options(timeout_graceful_shutdown=stop_after),
         **tls,
     )
 
 
-def _reader() -> Any:  # noqa: ANN401 - a protocol, or the name of one
-    """How uvicorn reads requests: the fast way, if it is there."""
-    try:
-        from apim_middleware.serving.httptools import HttpToolsProtocol
-    except ModuleNotFoundError:
-        return "h11"
-    return HttpToolsProtocol
-
-
 def _with_granian(
-    host: str, port: int, workers: int, *, restart: bool, certificate: Path | None, key: Path | None
+    host: str,
+    port: int,
+    workers: int,
+    *,
+    restart: bool,
+    certificate: Path | None,
+    key: Path | None,
+    stop_after: int,
 ) -> None:
     try:
         from granian.constants import Interfaces
@@ -144,6 +150,7 @@ def _with_granian(
         reload=restart,
         ssl_cert=certificate,
         ssl_key=key,
+        workers_kill_timeout=stop_after,
     ).serve()
 
 

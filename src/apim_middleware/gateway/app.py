@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from apim_middleware._lifespan import ending_with
+from apim_middleware._server import look_at_server
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
 from apim_middleware.gateway import _lifespan
@@ -90,6 +91,7 @@ class Gateway(Value):
         if kind == "http" or kind == "websocket":
             await self.compiled.serve(scope, receive, send)
         elif kind == "lifespan":
+            look_at_server(scope, receive)
             await _lifespan.serve(self.compiled.backends.every(), receive, ending_with(send, [self.compiled.ending]))
         else:
             raise RuntimeError(f"a gateway knows no {kind} scope")
