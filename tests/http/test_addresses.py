@@ -242,6 +242,21 @@ def test_a_set_knows_that_it_holds_a_whole_family(everything: str) -> None:
     assert not AddressSet(("10.0.0.0/8", "2001:db8::/32")).everything
 
 
+@pytest.mark.parametrize(
+    "networks",
+    [
+        ("0.0.0.0/1", "128.0.0.0/1"),
+        ("0.0.0.0/1", "128.0.0.0/2", "192.0.0.0-255.255.255.255"),
+        ("0.0.0.0-9.255.255.254", "9.255.255.255", "10.0.0.0-255.255.255.255"),
+        ("::/2", "4000::/2", "8000::/1"),
+    ],
+)
+def test_a_set_that_holds_everything_in_parts_is_known_as_such(networks: tuple[str, ...]) -> None:
+    assert AddressSet(networks).everything
+    for place in range(len(networks)):
+        assert not AddressSet((*networks[:place], *networks[place + 1 :])).everything
+
+
 def test_a_hundred_thousand_networks_take_less_than_ten_megabytes() -> None:
     networks = [f"{n >> 16}.{n >> 8 & 255}.{n & 255}.0/24" for n in range(65536 * 16, 65536 * 16 + 100_000)]
     tracemalloc.start()

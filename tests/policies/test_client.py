@@ -365,6 +365,8 @@ async def test_an_honest_server_is_not_suspected(caplog: pytest.LogCaptureFixtur
         ({"trusted": ("unix:/run/app.sock",)}, "is no address"),
         ({"trusted": ("0.0.0.0/0",)}, "lets every caller choose"),
         ({"trusted": ("10.0.0.0/8", "::/0")}, "lets every caller choose"),
+        ({"trusted": ("0.0.0.0/1", "128.0.0.0/1")}, "lets every caller choose"),
+        ({"trusted": ("10.0.0.0/8",), "header": "forwarded", "also": ("host", "port")}, "has in its host"),
         ({"trusted": ("10.0.0.1",), "header": "x-forwarded-for"}, "TrustedProxies.header"),
         ({"trusted": ("10.0.0.1",), "also": ("client",)}, "TrustedProxies.also"),
         ({"trusted": ("10.0.0.1",), "also": ("port",)}, 'Write also=("host", "port")'),

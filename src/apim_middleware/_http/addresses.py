@@ -127,10 +127,7 @@ def _range(low: str, high: str) -> Iterator[Prefix]:
 class AddressSet:
     """A set of networks; asking costs one look-up for each prefix length in it, however many networks there are."""
 
-    __slots__ = ("_v4", "_v6", "everything")
-
-    everything: bool
-    """Whether it holds every address of a family."""
+    __slots__ = ("_v4", "_v6")
 
     def __init__(self, networks: Iterable[str]) -> None:
         """Read networks as ``parse_network`` does. Raises BadNetwork, with the unreadable text as second argument."""
@@ -144,7 +141,11 @@ class AddressSet:
                 lengths.setdefault((width, length), set()).add(bits)
         self._v4 = _by_shift(lengths, 32)
         self._v6 = _by_shift(lengths, 128)
-        self.everything = any(length == 0 for _, length in lengths)
+
+    @property
+    def everything(self) -> bool:
+        """Whether it holds every address of a family, in one network or in many."""
+        return _is_whole(self._v4, 32) or _is_whole(self._v6, 128)
 
     def __contains__(self, address: Address) -> bool:
         """Whether one of the networks holds the address."""
@@ -159,3 +160,12 @@ def _by_shift(lengths: dict[tuple[int, int], set[int]], width: int) -> tuple[tup
     """The prefixes of one family by how far an address is shifted to compare; the widest networks first."""
     ours = sorted((length, bits) for (family, length), bits in lengths.items() if family == width)
     return tuple((width - length, frozenset(bits)) for length, bits in ours)
+
+
+def _is_whole(networks: tuple[tuple[int, frozenset[int]], ...], width: int) -> bool:
+    """Whether these make up all of a family: two neighbours are the network that holds both."""
+    by_shift = dict(networks)
+    held = by_shift.get(0, frozenset())
+    for shift in range(1, width + 1):
+        held = by_shift.get(shift, frozenset()) | {bits >> 1 for bits in held if bits & 1 and bits ^ 1 in held}
+    return bool(held)

@@ -112,6 +112,8 @@ class TrustedProxies(Policy):
             raise self.mistake("trusted", "lets every caller choose the address it is seen under", cure)
         if "port" in self.also and "host" not in self.also:
             raise self.mistake("also", "takes a port and no host to put it in", 'Write also=("host", "port")')
+        if "port" in self.also and self.header == "forwarded":
+            raise self.mistake("also", "takes a port, which Forwarded has in its host", 'Write also=("host",)')
 
     @property
     def _named(self) -> tuple[str, ...]:
