@@ -76,15 +76,27 @@ class HttpToolsProtocol(_HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Read on; some of it may be of a request that is not whole."""
         self._unread += len(data)
-        super().data_received(data)
-        if self._unread > self.max_head_bytes:
+        _HttpToolsProtocol.data_received(self, data)
+        cycle = self.cycle
+        if self._unread or cycle is None or cycle.more_body or cycle.scope is not self.scope:
+            self._hold()
+        elif self._waits is not None:  # as nearly always, there is nothing to wait for
+            self._stop_waiting()
+
+    def _hold(self) -> None:
+        """Wait for the rest of what is not whole, unless it is too large by now."""
+        cycle, was_open = self.cycle, self._open
+        latest = cycle is not None and cycle.scope is self.scope
+        self._open = latest and cycle.more_body
+        if latest and was_open and not self._open:  # the body is whole
+            self._unread = 0
+            self._stop_waiting()
+        elif self._unread > self.max_head_bytes:
             self._refuse(Refusal(431, "headers-too-large", "The request headers are larger than allowed."))
-        elif self._unread or self._open:
+        elif self.transport.get_protocol() is self:  # and no WebSocket by now
             if self._open:
                 self._since = 0.0
             self._wait()
-        else:
-            self._stop_waiting()
 
     def _wait(self) -> None:
         """See to it that what is to come comes in time."""
@@ -114,10 +126,10 @@ class HttpToolsProtocol(_HttpToolsProtocol):
         left = self._since + self._patience - self.loop.time()
         if left > 0:
             self._waits = self.loop.call_later(left, self._waited)
-        elif self._unread or self._open:
-            self._refuse(Refusal(408, "request-timeout", "The request did not come in time."))
-        else:
+        elif self.cycle is None and not self._unread:  # it has said nothing at all
             self.transport.close()
+        else:
+            self._refuse(Refusal(408, "request-timeout", "The request did not come in time."))
 
     def _is_held_back(self) -> bool:
         """Whether it is the client that waits: for the app, or for the response to another request."""
@@ -129,22 +141,17 @@ class HttpToolsProtocol(_HttpToolsProtocol):
 
     # What is read
 
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        self._unread, self._since = self._unread or 1, 0.0
-        super().on_message_begin()
-
     def on_headers_complete(self) -> None:
         """The head is there, and nothing more belongs to it."""
-        self._unread = 0
-        self._stop_waiting()  # a body has its own time
+        self._unread, self._since = 0, 0.0
+        if self._waits is not None:  # a body has its own time
+            self._stop_waiting()
         if self.parser.get_http_version() not in _VERSIONS:
             raise ValueError("this is another version of HTTP")
         upgrades = self.parser.should_upgrade()
         if upgrades and self._announces_a_body():
             raise ValueError("an upgrade is offered with a body")
-        super().on_headers_complete()
-        self._open = True
+        _HttpToolsProtocol.on_headers_complete(self)
         if upgrades and self._should_upgrade():  # to a WebSocket, which reads them once more
             return
         self.headers = _NOWHERE  # those of the request are in its scope
@@ -153,11 +160,6 @@ class HttpToolsProtocol(_HttpToolsProtocol):
         """More of a body is there."""
         self._unread = 0
         super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        """A request is over."""
-        self._unread, self._open = 0, False
-        super().on_message_complete()
 
     def _announces_a_body(self) -> bool:
         headers = dict(self.headers)
