@@ -9,7 +9,7 @@ from typing import Any
 
 from apim_middleware._config import Configured
 from apim_middleware.env import Env
-from apim_middleware.policy import Composable
+from apim_middleware.policy import Composable, Policy
 
 _ELSEWHERE = {
     "apim_middleware.stores.limits": ("LimitsCounters",),
@@ -55,7 +55,7 @@ _STORES = (
 
 def _is_configured(found: object) -> bool:
     """Whether it is a class of values that users write, a store, or where stores are given."""
-    if not inspect.isclass(found):
+    if not inspect.isclass(found) or found in (Composable, Policy):
         return False
     return (
         issubclass(found, Configured | Composable)
@@ -79,6 +79,6 @@ def imported(reference: str) -> object:
         found: object = importlib.import_module(module)
         for part in path.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # whatever a module raises while it is imported
         raise UnknownName(f"{reference!r} cannot be imported: {error}") from error
     return found

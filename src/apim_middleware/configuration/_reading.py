@@ -1,9 +1,12 @@
 """From plain data to values, by the annotations of what they are given to.
 
 A table says what it is with ``use``; where only one class can be meant it need not. ``{ref = "name"}`` is an object the
-program brings along, ``{import = "module:name"}`` one of a module. Functions are texts, as in ``by = "by.client"``.
+program brings along, ``{import = "module:name"}`` one of a module. Functions are texts, as in ``by = "by.client"``, and
+bytes too; where a text can stand itself, they are ``{function = "..."}`` and ``{base64 = "..."}``.
 """
 
+import base64
+import binascii
 import dataclasses
 import inspect
 import sys
@@ -31,36 +34,41 @@ class Reader:
 
     def value(self, given: Any, wanted: Any, where: str) -> Any:  # noqa: ANN401 - whatever is wanted
         """The value that plain data means where something is wanted. Raises ConfigError, which says where."""
-        if isinstance(given, dict) and (special := self._special(given, wanted, where)) is not None:
-            return special
-        arms = typing.get_args(wanted) if typing.get_origin(wanted) in (Union, types.UnionType) else (wanted,)
-        for arm in sorted(arms, key=lambda each: not _suits(given, each)):
-            return self._as(given, arm, where)
-        raise AssertionError("an annotation has arms")
+        word = saying(given, wanted) if isinstance(given, dict) else ""
+        return self._said(word, given, where) if word else self._as(given, arm_of(given, wanted), where)
 
-    def _special(self, given: dict[str, Any], wanted: Any, where: str) -> Any:  # noqa: ANN401 - whatever is wanted
-        if given.keys() == {"ref"}:
-            if not isinstance(given["ref"], str) or given["ref"] not in self._brought:
-                raise _mistake(where, given["ref"], "is no object the program brings along", "Give it in names=")
-            return self._brought[given["ref"]]
+    def _said(self, word: str, given: dict[str, Any], where: str) -> Any:  # noqa: ANN401 - whatever it says
+        match word:
+            case "ref":
+                return self._ref(given["ref"], where)
+            case "function":
+                return self._function(given["function"], where)
+            case "base64":
+                return _bytes(given, where)
         try:
-            if given.keys() == {"import"}:
+            if word == "import":
                 return imported(str(given["import"]))
-            if "use" in given:
-                kind = named(str(given["use"]))
-                return self._made(kind, {key: each for key, each in given.items() if key != "use"}, where)
+            kind = named(str(given["use"]))
         except UnknownName as error:
             raise _mistake(where, given, f"cannot be used: {str(error).rstrip('.')}", "Name what there is") from None
-        return None
+        return self._made(kind, {key: each for key, each in given.items() if key != "use"}, where)
+
+    def _ref(self, name: Any, where: str) -> object:  # noqa: ANN401 - plain data
+        if not isinstance(name, str) or name not in self._brought:
+            cure = "Give it in names=, or on the command line with --names module:attribute"
+            raise _mistake(where, name, "is no object the program brings along", cure)
+        return self._brought[name]
 
     def _as(self, given: Any, wanted: Any, where: str) -> Any:  # noqa: ANN401 - whatever is wanted
         origin, args = typing.get_origin(wanted), typing.get_args(wanted)
         if isinstance(given, list) and (origin in (tuple, frozenset) or _is_collection(origin)):
             return self._several(given, origin, args, where)
+        if isinstance(given, list) and in_pairs(wanted):
+            return self._pairs(given, pair_of(wanted), where)
         if isinstance(given, dict):
             if dataclasses.is_dataclass(wanted) and isinstance(wanted, type):
                 return self._made(wanted, given, where)
-            if _is_mapping(origin):
+            if is_mapping(wanted):
                 return {key: self.value(each, args[1], f"{where}.{key}") for key, each in given.items()}
             if wanted is Any or wanted is object:
                 return given
@@ -87,9 +95,23 @@ class Reader:
         ]
         return frozenset(read) if origin is frozenset else tuple(read)
 
-    def _function(self, text: str, where: str) -> Callable[..., Any]:
+    def _pairs(self, given: list[Any], wanted: Any, where: str) -> dict[Any, Any]:  # noqa: ANN401 - of one pair
+        found: dict[Any, Any] = {}
+        for at, pair in enumerate(given):
+            key, value = self._pair(pair, wanted, f"{where}[{at}]")
+            if key in found:
+                raise _mistake(f"{where}[{at}]", key, "stands twice", "Write it once")
+            found[key] = value
+        return found
+
+    def _pair(self, given: Any, wanted: Any, where: str) -> Any:  # noqa: ANN401 - a key and what it leads to
+        if not isinstance(given, list):
+            raise _mistake(where, given, "is no pair of a key and a value", "Write [[key, value], ...]")
+        return self.value(given, wanted, where)
+
+    def _function(self, text: Any, where: str) -> Callable[..., Any]:  # noqa: ANN401 - plain data
         try:
-            return function_of(text)
+            return function_of(str(text))
         except NotAFunction as error:
             cure = 'Write "by.client" or "conditions.path(\'/admin/*\')", or {import = "module:name"}'
             raise _mistake(where, text, f"is no key and no condition: {error}", cure) from None
@@ -100,7 +122,7 @@ class Reader:
         if several in given:
             if not isinstance(given[several], list):
                 raise _mistake(f"{where}.{several}", given[several], "is no list", "Give a list")
-            positional = list(self.value(given[several], _tuple_of(hints[several]), f"{where}.{several}"))
+            positional = list(self.value(given[several], tuple_of(hints[several]), f"{where}.{several}"))
         read = {
             name: self.value(each, hints.get(name, Any), f"{where}.{name}")
             for name, each in given.items()
@@ -115,6 +137,29 @@ class Reader:
             raise ConfigError(error.policy, error.field, problem, error.cure) from None
         except _UNCHECKED as error:
             raise ConfigError(kind.__name__, "", f"{error} (at {where})", "See its documentation") from None
+
+
+def saying(given: Mapping[Any, Any], wanted: Any) -> str:  # noqa: ANN401 - an annotation
+    """The word by which a table says what it is, where something is wanted; empty for one that says nothing."""
+    arms = _arms(wanted)
+    word = next(iter(given)) if len(given) == 1 else ""
+    if word in ("ref", "import"):
+        return str(word)
+    if (word == "base64" and bytes in arms) or (word == "function" and any(map(_is_function, arms))):
+        return str(word)
+    plain = any(map(is_mapping, arms))  # such as a JWK, which may have a ``use`` of its own
+    return "use" if "use" in given and not plain else ""
+
+
+def arm_of(given: Any, wanted: Any) -> Any:  # noqa: ANN401 - plain data, annotations
+    """That of several annotations which plain data can be meant for; the first, when there is none."""
+    arms = _arms(wanted)
+    return next((arm for arm in arms if _suits(given, arm)), arms[0])
+
+
+def in_pairs(wanted: Any) -> bool:  # noqa: ANN401 - an annotation
+    """Whether a mapping has keys that are no texts, and can be written as a list of pairs."""
+    return is_mapping(wanted) and typing.get_args(wanted)[0] is not str
 
 
 def parameters_of(kind: Any) -> tuple[dict[str, Any], str]:  # noqa: ANN401 - a class
@@ -137,7 +182,17 @@ def _hint(kind: type, annotation: Any) -> Any:  # noqa: ANN401 - an annotation
         return Any
 
 
-def _tuple_of(hint: Any) -> Any:  # noqa: ANN401 - an annotation
+def _arms(wanted: Any) -> tuple[Any, ...]:  # noqa: ANN401 - an annotation
+    return typing.get_args(wanted) if typing.get_origin(wanted) in (Union, types.UnionType) else (wanted,)
+
+
+def pair_of(wanted: Any) -> Any:  # noqa: ANN401 - annotations
+    """That of a key and what it leads to in a mapping."""
+    return types.GenericAlias(tuple, typing.get_args(wanted))
+
+
+def tuple_of(hint: Any) -> Any:  # noqa: ANN401 - an annotation
+    """That of any number of what another annotation means."""
     return types.GenericAlias(tuple, (hint, Ellipsis))
 
 
@@ -153,7 +208,7 @@ def _suits(given: Any, wanted: Any) -> bool:  # noqa: ANN401 - plain data
     if isinstance(given, list):
         return origin in (tuple, frozenset) or _is_collection(origin)
     if isinstance(given, dict):
-        return _is_mapping(origin) or dataclasses.is_dataclass(wanted)
+        return is_mapping(wanted) or dataclasses.is_dataclass(wanted)
     if origin is Literal or wanted in (str, int, float, bool, type(None)):
         return matches(given, wanted)
     return isinstance(given, str) and (_is_function(wanted) or wanted in (datetime, bytes))
@@ -168,8 +223,17 @@ def _is_collection(origin: Any) -> bool:  # noqa: ANN401 - of an annotation
     return isinstance(origin, type) and issubclass(origin, Collection) and not issubclass(origin, Mapping)
 
 
-def _is_mapping(origin: Any) -> bool:  # noqa: ANN401 - of an annotation
+def is_mapping(wanted: Any) -> bool:  # noqa: ANN401 - an annotation
+    """Whether it is that of a mapping, whose keys and values have annotations too."""
+    origin = typing.get_origin(wanted)
     return isinstance(origin, type) and issubclass(origin, Mapping)
+
+
+def _bytes(given: dict[str, Any], where: str) -> bytes:
+    try:
+        return base64.b64decode(given["base64"], validate=True)
+    except (binascii.Error, TypeError, ValueError):
+        raise _mistake(where, given, "holds no base64", "Write the bytes in base64") from None
 
 
 def _moment(text: str, where: str) -> datetime:

@@ -1,83 +1,225 @@
 """From values to plain data, so that reading it gives equal values again; what cannot be written is refused."""
 
+import base64
 import dataclasses
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from pathlib import PurePath
 from typing import Any
 
-from apim_middleware.configuration._catalogue import UnknownName, imported, named
+from apim_middleware.configuration._catalogue import UnknownName, named
+from apim_middleware.configuration._environment import parts_of
 from apim_middleware.configuration._functions import text_of
-from apim_middleware.configuration._reading import parameters_of
+from apim_middleware.configuration._reading import (
+    Reader,
+    arm_of,
+    in_pairs,
+    is_mapping,
+    pair_of,
+    parameters_of,
+    saying,
+    tuple_of,
+)
+from apim_middleware.configuration._secrets import is_public
+from apim_middleware.env import Env, default_env
 from apim_middleware.errors import ConfigError
 from apim_middleware.policy import Stack
+from apim_middleware.proxy.members import Member, Members
+
+_BY_NAME = "Name the object in names=, here and when it is read"
+_PUBLISHED = ("document",)
+"""Fields that are left out of reprs for their length alone."""
 
 
 class Writer:
     """Writes values; objects the program brings along are written by their names."""
 
-    def __init__(self, brought: Mapping[str, object], *, secrets: bool) -> None:
-        """``brought`` are the objects that ``ref`` may name; ``secrets`` says whether to write what may be one."""
-        self._brought = {id(each): name for name, each in brought.items()}
-        self._secrets = secrets
+    def __init__(self, brought: Mapping[str, object], *, secrets: bool, moments: bool) -> None:
+        """``brought`` are the objects that ``ref`` may name; ``secrets`` says whether to write what may be one.
 
-    def value(self, given: object, where: str, *, exactly: object = None) -> Any:  # noqa: ANN401 - plain data
-        """The plain data of a value; ``exactly`` is the class it must be of where it stands. Raises ConfigError."""
+        ``moments`` says whether they can be written as they are, and not as text alone.
+        """
+        self._brought = {id(each): name for name, each in brought.items()}
+        self._secrets, self._moments = secrets, moments
+        self._reader = Reader({})
+
+    def value(self, given: Any, wanted: Any, where: str) -> Any:  # noqa: ANN401 - any value, plain data
+        """The plain data that means a value where something is wanted. Raises ConfigError."""
         if id(given) in self._brought:
             return {"ref": self._brought[id(given)]}
-        if given is None or isinstance(given, str | int | float | bool | datetime):
-            return given
-        if isinstance(given, bytes):
-            return given.decode()
-        if isinstance(given, tuple | list):
-            return [self.value(each, f"{where}[{at}]", exactly=exactly) for at, each in enumerate(given)]
-        if isinstance(given, frozenset | set):
-            return sorted(self.value(each, where) for each in given)
         if isinstance(given, Mapping):
-            return {key: self.value(each, f"{where}.{key}") for key, each in given.items()}
+            return self._mapping(given, wanted, where)
+        if isinstance(given, tuple | list | frozenset | set):
+            return self._several(given, arm_of([], wanted), where)
         if dataclasses.is_dataclass(given) and not isinstance(given, type):
-            return self._table(given, where, exactly=exactly)
-        if isinstance(given, Stack) and given.env is None:
-            place = {"place": given.place} if given.place else {}
-            return {"use": "Stack", "layers": self.value(given.layers, f"{where}.layers"), **place}
-        if callable(given) and (text := text_of(given)) is not None:
-            return text
-        return self._imported(given, where)
+            return self._table(given, where, exactly=_only_class(wanted))
+        if type(given) is Env and given is not default_env:
+            return self._environment(given, where)
+        if type(given) is Stack:
+            return self._stack(given, where)
+        return self._single(given, wanted, where)
+
+    def _mapping(self, given: Mapping[Any, Any], wanted: Any, where: str) -> Any:  # noqa: ANN401 - plain data
+        arm, word = arm_of({}, wanted), saying(given, wanted)
+        if in_pairs(arm) and (word or not _is_text(given)):
+            return [self.value(each, pair_of(arm), f"{where}[{at}]") for at, each in enumerate(given.items())]
+        if word:
+            _refuse(where, f"has the key {word!r}, which says in a file what a table is")
+        if arm is Any or arm is object:
+            return self._free(given, where)
+        if not is_mapping(arm) or not _is_text(given):
+            _refuse(where, "is a mapping, which cannot be written here")
+        kind = typing.get_args(arm)[1]
+        return {str.__str__(key): self.value(each, kind, f"{where}.{key}") for key, each in given.items()}
+
+    def _several(self, given: Any, wanted: Any, where: str) -> list[Any]:  # noqa: ANN401 - a collection
+        if wanted is Any or wanted is object:
+            found: list[Any] = self._free(given, where)
+            return found
+        origin, args = typing.get_origin(wanted), typing.get_args(wanted)
+        made = frozenset if origin is frozenset else tuple
+        if not args or not isinstance(given, made):
+            _refuse(where, f"is a {type(given).__name__}, which cannot be written here", f"Give a {made.__name__}")
+        fixed = origin is tuple and args[1:] != (Ellipsis,)
+        kinds = args if fixed else args[:1] * len(given)
+        read = [self.value(each, kinds[at], f"{where}[{at}]") for at, each in enumerate(given)]
+        return sorted(read, key=str) if made is frozenset else read
+
+    def _free(self, given: Any, where: str) -> Any:  # noqa: ANN401 - plain data
+        """Data where anything can stand: it is read as it is, however it is nested."""
+        if isinstance(given, list):
+            return [self._free(each, f"{where}[{at}]") for at, each in enumerate(given)]
+        if isinstance(given, Mapping):
+            if not _is_text(given):
+                _refuse(where, "has keys that are no texts")
+            return {str.__str__(key): self._free(each, f"{where}.{key}") for key, each in given.items()}
+        if isinstance(given, tuple):
+            _refuse(where, "is a tuple, which would be read as a list", "Give a list")
+        if given is None or isinstance(given, str | int | float | datetime):
+            return self._single(given, Any, where)
+        return _refuse(where, f"is a {type(given).__name__}, which cannot be written here")
 
     def _table(self, given: Any, where: str, *, exactly: object) -> dict[str, Any]:  # noqa: ANN401 - a dataclass
         kind = type(given)
-        table: dict[str, Any] = {} if kind is exactly else {"use": self._name(kind, where)}
+        table: dict[str, Any] = {} if kind is exactly else {"use": _name(kind, where)}
         hints, several = parameters_of(kind)
         for field in dataclasses.fields(given):
             value = getattr(given, field.name)
             if (not field.init and field.name != several) or _is_default(field, value, given):
                 continue
-            if not (field.repr or self._secrets) and isinstance(value, str | bytes):
+            if _is_fresh(field, value) and id(value) not in self._brought:
+                continue
+            if not (field.repr or field.name in _PUBLISHED or self._secrets) and self._tells(value):
                 cure = "Keep it where files can refer to it, or write secrets=True if it is none"
                 raise ConfigError(kind.__name__, field.name, f"may hold a secret (at {where})", cure)
-            only = _only_class(hints.get(field.name))
-            table[field.name] = self.value(value, f"{where}.{field.name}", exactly=only)
+            place = f"{where}.{field.name}"
+            if field.name == several:
+                table[several] = self._positional(value, hints[several], place)
+            else:
+                table[field.name] = self.value(value, hints[field.name], place)
         return table
 
-    def _name(self, kind: type, where: str) -> str:
-        try:
-            if named(str(kind.__name__)) is kind:
-                return str(kind.__name__)
-        except UnknownName:
-            pass
-        problem = f"is a {kind.__name__}, which has no name in files"
-        raise ConfigError(where, "", problem, "Name the object in names=, or write {import = ...} by hand")
+    def _positional(self, given: Any, wanted: Any, where: str) -> Any:  # noqa: ANN401 - plain data
+        """What is given one after the other; the members of a pool, unless they are an object of their own."""
+        if isinstance(given, Members):
+            alone = id(given) in self._brought or type(given)(*given) != given
+            given = (given,) if alone else tuple(map(_short, given))
+        return self.value(given, tuple_of(wanted), where)
 
-    def _imported(self, given: Any, where: str) -> dict[str, str]:  # noqa: ANN401 - any object
-        """A function or class of a module, by where it is found."""
-        reference = f"{getattr(given, '__module__', '')}:{getattr(given, '__qualname__', '')}"
-        try:
-            if imported(reference) is given:
-                return {"import": reference}
-        except UnknownName:
-            pass
-        problem = f"is a {type(given).__name__}, which cannot be written"
-        raise ConfigError(where, "", problem, "Name the object in names=, here and when it is read")
+    def _stack(self, given: Stack, where: str) -> dict[str, Any]:
+        hints, several = parameters_of(Stack)
+        table = {"use": "Stack", several: self._positional(given.layers, hints[several], f"{where}.{several}")}
+        if given.env is not None:
+            table["env"] = self.value(given.env, hints["env"], f"{where}.env")
+        return {**table, "place": given.place} if given.place else table
+
+    def _environment(self, given: Env, where: str) -> dict[str, Any]:
+        hints, _ = parameters_of(Env)
+        table = {
+            name: self.value(part, hints[name], f"{where}.{name}")
+            for name, part, is_usual in parts_of(given)
+            if id(part) in self._brought or not is_usual
+        }
+        return {"use": "Env", **table}
+
+    def _single(self, given: Any, wanted: Any, where: str) -> Any:  # noqa: ANN401 - plain data
+        """The first form of a value that is read as an equal one where it stands."""
+        for form in self._forms(given):
+            try:
+                read = self._reader.value(form, wanted, where)
+            except ConfigError:
+                continue
+            if isinstance(given, type(read)) and read == given:
+                return form
+        cure = "Give it as text" if isinstance(given, PurePath) else _BY_NAME
+        return _refuse(where, f"is a {type(given).__name__}, which cannot be written here", cure)
+
+    def _forms(self, given: Any) -> Iterator[Any]:  # noqa: ANN401 - plain data
+        """All the ways to write a value, the shortest first; of enumerations, what they stand for."""
+        match given:
+            case None | bool():
+                yield given
+            case str():
+                yield str.__str__(given)
+            case int():
+                yield int(given)
+            case float():
+                yield float(given)
+            case datetime():
+                text = given.isoformat()
+                yield datetime.fromisoformat(text) if self._moments else text
+            case bytes():
+                yield given.decode(errors="ignore")
+                yield {"base64": base64.b64encode(given).decode()}
+            case _ if callable(given) or given is default_env:
+                yield from _names_of(given)
+
+    def _tells(self, given: object) -> bool:
+        """Whether there is anything in a value that may be a secret; other values have fields of their own."""
+        if id(given) in self._brought or is_public(given):
+            return False
+        if isinstance(given, Mapping):
+            return any(map(self._tells, (*given, *given.values())))
+        if isinstance(given, tuple | list | frozenset | set):
+            return any(map(self._tells, given))
+        return isinstance(given, int | float) or (isinstance(given, str | bytes) and bool(given))
+
+
+def _is_text(given: Mapping[Any, Any]) -> bool:
+    """Whether all keys are."""
+    return all(isinstance(key, str) for key in given)
+
+
+def _refuse(where: str, problem: str, cure: str = _BY_NAME) -> typing.NoReturn:
+    raise ConfigError(where, "", problem, cure)
+
+
+def _name(kind: type, where: str) -> str:
+    try:
+        if named(str(kind.__name__)) is kind:
+            return str(kind.__name__)
+    except UnknownName:
+        pass
+    problem = f"is a {kind.__name__}, which has no name in files"
+    return _refuse(where, problem, "Name the object in names=, or write {import = ...} by hand")
+
+
+def _names_of(given: Any) -> Iterator[Any]:  # noqa: ANN401 - any object
+    """A function of ours as text, any other object by where it is found, and a text among texts as what it is."""
+    text = text_of(given)
+    if text is not None:
+        yield text
+    if given is default_env:
+        yield {"import": "apim_middleware.env:default_env"}
+    yield {"import": f"{getattr(given, '__module__', '')}:{getattr(given, '__qualname__', '')}"}
+    if text is not None:
+        yield {"function": text}
+
+
+def _short(member: Any) -> Any:  # noqa: ANN401 - a member of a pool
+    """A member that is nothing but its URL as that."""
+    return member.url if isinstance(member, Member) and member == Member(member.url) else member
 
 
 def _is_default(field: dataclasses.Field[Any], value: object, owner: object) -> bool:
@@ -87,6 +229,13 @@ def _is_default(field: dataclasses.Field[Any], value: object, owner: object) -> 
     if field.default_factory is not dataclasses.MISSING:
         return bool(value == field.default_factory())
     return False
+
+
+def _is_fresh(field: dataclasses.Field[Any], value: object) -> bool:
+    """Whether an object that is no part of its owner's value is as new, such as the drain of a ``Health``."""
+    if field.compare or field.default_factory is dataclasses.MISSING:
+        return False
+    return bool(vars(value) == vars(field.default_factory()))
 
 
 def _made_up(owner: Any, name: str, value: object) -> bool:  # noqa: ANN401 - a dataclass

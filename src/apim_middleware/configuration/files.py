@@ -1,6 +1,7 @@
 """Reading and writing whole gateways: TOML, YAML and JSON say the same."""
 
 import json
+import math
 import os
 import re
 import tomllib
@@ -11,6 +12,7 @@ from operator import eq
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from apim_middleware._config import check
 from apim_middleware.configuration._reading import Reader
 from apim_middleware.configuration._writing import Writer
 from apim_middleware.errors import ConfigError
@@ -24,6 +26,8 @@ _LARGEST = 16 << 20
 _DEEPEST = 64
 _TELLING = 8
 """So many characters of a variable are never shown, nor all of one of 4 and more: it may be a secret."""
+_BREAKS = frozenset("\x85\u2028\u2029\ufeff")
+"""Characters that YAML folds like line breaks, or drops, where they stand without double quotes."""
 _NOTHING: Mapping[str, object] = {}
 
 
@@ -61,7 +65,8 @@ def loads(text: str | bytes, format: Format = "toml", *, names: Mapping[str, obj
     except ConfigError as error:
         parts = (error.policy, error.field, error.problem, error.cure)
         raise ConfigError(*(_without_values(part, variables) for part in parts)) from None
-    assert isinstance(gateway, Gateway)  # noqa: S101 - for the type checker
+    if not isinstance(gateway, Gateway):
+        raise ConfigError("loads", "text", f"is a {type(gateway).__name__}", "Write the fields of a Gateway")
     return gateway
 
 
@@ -75,16 +80,29 @@ def dumps(
     """A gateway as text that reads back as an equal one, what has its default left out.
 
     Objects that are no values, such as stores, are written by the names they have in ``names``, functions of modules as
-    ``{import = ...}``. ConfigError for what cannot be written: other objects, lambdas, and unless ``secrets`` is true,
-    what may be a secret, such as the value of a ``SetHeader``.
+    ``{import = ...}``; an ``Env``, which is equal to itself alone, by what it was given. ConfigError for what cannot be
+    written: other objects, lambdas, and unless ``secrets`` is true, what may be a secret, such as the value of a
+    ``SetHeader``.
     """
-    document = _escaped(Writer(names, secrets=secrets).value(gateway, "gateway", exactly=Gateway))
+    check("dumps", "gateway", gateway, Gateway)
+    try:
+        document = Writer(names, secrets=secrets, moments=format != "json").value(gateway, Gateway, "gateway")
+    except RecursionError:
+        raise ConfigError("dumps", "gateway", "is nested too deep", "Make it flatter") from None
+    _check_sayable(document, format, "gateway", 0)
+    text = _text_of(_escaped(document), format)
+    if len(text.encode()) > _LARGEST:
+        raise ConfigError("dumps", "gateway", "takes more than 16 MiB", "Split the gateway")
+    return text
+
+
+def _text_of(document: Any, format: Format) -> str:  # noqa: A002, ANN401 - plain data
     if format == "json":
-        return json.dumps(document, indent=2, default=str) + "\n"
+        return json.dumps(document, indent=2) + "\n"
     if format == "yaml":
         yaml = _library("yaml", "dumps")
-        return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
-    return str(_library("tomli_w", "dumps").dumps(_without_none(document)))
+        return str(yaml.dump(document, Dumper=_quoting_dumper(yaml), sort_keys=False, allow_unicode=True))
+    return str(_library("tomli_w", "dumps").dumps(document))
 
 
 def _parsed(raw: bytes, format: Format) -> Any:  # noqa: A002, ANN401 - plain data
@@ -140,6 +158,17 @@ def _strict_loader(yaml: Any) -> Any:  # noqa: ANN401 - a class made of the libr
             )
 
     return Strict
+
+
+def _quoting_dumper(yaml: Any) -> Any:  # noqa: ANN401 - a class made of the library's
+    """A safe dumper whose texts come back with every character they have."""
+
+    class Quoting(yaml.SafeDumper):  # type: ignore[misc]
+        def represent_str(self, text: str) -> Any:  # noqa: ANN401
+            return self.represent_scalar("tag:yaml.org,2002:str", text, '"' if _BREAKS & set(text) else None)
+
+    Quoting.add_representer(str, Quoting.represent_str)
+    return Quoting
 
 
 def _unique(pairs: Iterable[Sequence[Any]]) -> dict[str, Any]:
@@ -204,13 +233,20 @@ def _escaped(given: Any) -> Any:  # noqa: ANN401 - plain data
     return given
 
 
-def _without_none(given: Any) -> Any:  # noqa: ANN401 - plain data
-    """The same without what TOML cannot say; a None that is no default is one that was asked for."""
+def _check_sayable(given: Any, format: Format, where: str, depth: int) -> None:  # noqa: A002, ANN401 - plain data
+    """Refuse what would not be read as it is: a None that is no default is one that was asked for."""
+    if depth > _DEEPEST:
+        raise ConfigError(where, "", "is nested too deep", "Make it flatter")
+    if given is None and format == "toml":
+        raise ConfigError(where, "", "is None, which TOML cannot say", 'Write it as "yaml" or "json"')
+    if isinstance(given, float) and not math.isfinite(given) and format == "json":
+        raise ConfigError(where, "", f"is {given}, which JSON cannot say", 'Write it as "toml" or "yaml"')
+    if isinstance(given, str) and not given.isascii() and any("\ud800" <= each <= "\udfff" for each in given):
+        raise ConfigError(where, "", "holds half a character", "Write the whole of it")
+    if isinstance(given, list):
+        for at, each in enumerate(given):
+            _check_sayable(each, format, f"{where}[{at}]", depth + 1)
     if isinstance(given, dict):
-        kept = {}
         for key, each in given.items():
-            if each is None:
-                raise ConfigError("dumps", key, "is None, which TOML cannot say", 'Write it as "yaml" or "json"')
-            kept[key] = _without_none(each)
-        return kept
-    return [_without_none(each) for each in given] if isinstance(given, list) else given
+            _check_sayable(key, format, where, depth + 1)
+            _check_sayable(each, format, f"{where}.{key}", depth + 1)

@@ -3,30 +3,35 @@
 import ast
 import dataclasses
 import inspect
+import re
 import textwrap
 import types
 import typing
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from datetime import datetime
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Literal, Union
 
 from apim_middleware.configuration._catalogue import named, names
-from apim_middleware.configuration._reading import parameters_of
+from apim_middleware.configuration._reading import in_pairs, is_mapping, pair_of, parameters_of, tuple_of
 from apim_middleware.gateway.app import Gateway
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean", bytes: "string", type(None): "null"}
-_FUNCTION = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/import"}, {"$ref": "#/$defs/ref"}]}
+_PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
+_WORDS = {
+    "ref": "The name of an object the program brings along.",
+    "import": "An object of a module, as module:name.",
+    "function": "A key or a condition, where a text would be one.",
+    "base64": "Bytes, where a text would be one, or there is none that means them.",
+}
+_FUNCTION = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/function"}, {"$ref": "#/$defs/used"}]}
+_BYTES = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/base64"}]}
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema (JSON Schema 2020-12) of what ``load`` reads, with the documentation of every field."""
-    definitions: dict[str, Any] = {
-        "ref": _exactly("ref", "The name of an object the program brings along."),
-        "import": _exactly("import", "An object of a module, as module:name."),
-    }
+    """The schema (JSON Schema 2020-12) of what ``load`` reads, with what is said of its fields where they are made."""
+    definitions: dict[str, Any] = {word: _exactly(word, meaning) for word, meaning in _WORDS.items()}
     found = _object(Gateway, definitions)
     for name in names():
         definitions[f"use-{name}"] = _used(name, definitions)
@@ -60,8 +65,9 @@ def _object(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:  # noqa: 
     words = _documented(kind)
     properties = {}
     for name, hint in hints.items():
-        wanted = types.GenericAlias(tuple, (hint, Ellipsis)) if name == several else hint
-        properties[name] = {**_schema(wanted, definitions), **({"description": words[name]} if name in words else {})}
+        wanted = tuple_of(hint) if name == several else hint
+        said = words.get(name) or _mentioned(kind, name)
+        properties[name] = {**_schema(wanted, definitions), **({"description": said} if said else {})}
     summary = inspect.cleandoc(kind.__doc__ or "").partition("\n")[0]
     found = {"type": "object", "description": summary, "properties": properties, **_CLOSED}
     required = _required(kind, several)
@@ -87,10 +93,14 @@ def _schema(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:  # noqa: 
         return {"enum": list(args)}
     if hint in _PLAIN:
         return {"type": _PLAIN[hint]}
+    if hint is bytes:
+        return _BYTES
     if hint is datetime:
         return {"type": "string", "format": "date-time"}
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return {"type": "object", "additionalProperties": _schema(args[1], definitions)}
+    if is_mapping(hint):
+        table = {"type": "object", "additionalProperties": _schema(args[1], definitions)}
+        pairs = {"type": "array", "items": _schema(pair_of(hint), definitions)} if in_pairs(hint) else None
+        return {"anyOf": [table, pairs]} if pairs else table
     if origin is tuple and not (len(args) == 2 and args[1] is Ellipsis):
         return {"type": "array", "prefixItems": [_schema(each, definitions) for each in args], "items": False}
     if isinstance(origin, type) and issubclass(origin, Collection):
@@ -98,16 +108,18 @@ def _schema(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:  # noqa: 
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return _defined(hint, definitions)
     if isinstance(origin, type) and origin.__name__ == "Callable":
-        return _LAYER if args and args[-1] is not str and _is_layer(args) else _FUNCTION
+        return _LAYER if args and _is_layer(args[0]) else _FUNCTION
     return {"anyOf": [{"$ref": "#/$defs/used"}, {"type": ["string", "number", "boolean", "object", "array"]}]}
 
 
 _LAYER = {"$ref": "#/$defs/used"}
 
 
-def _is_layer(args: tuple[Any, ...]) -> bool:
+def _is_layer(parameters: Any) -> bool:  # noqa: ANN401 - annotations
     """Whether a function is one from app to app."""
-    return typing.get_origin(args[-1]) is not None and "Scope" not in str(args[0]) and "Exchange" not in str(args[0])
+    if not isinstance(parameters, list) or len(parameters) != 1:
+        return False
+    return getattr(typing.get_origin(parameters[0]), "__name__", "") == "Callable"
 
 
 def _defined(kind: type, definitions: dict[str, Any]) -> dict[str, Any]:
@@ -132,3 +144,10 @@ def _documented(kind: type) -> dict[str, str]:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str() as words)):
                     found[name] = " ".join(words.split())
     return found
+
+
+def _mentioned(kind: Any, name: str) -> str:  # noqa: ANN401 - a class
+    """The sentences about a parameter in what is said of its class and of how one is made."""
+    told = f"{kind.__doc__ or ''}\n\n{kind.__init__.__doc__ or ''}"
+    said = (" ".join(part.split()) for part in re.split(r"(?<=\.)\s+|\n\s*\n", told))
+    return " ".join(each for each in said if f"``{name}``" in each)
