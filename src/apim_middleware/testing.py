@@ -92,7 +92,12 @@ def http_scope(
     query: bytes = b"",
     **more: object,
 ) -> Scope:
-    """An HTTP scope as a server makes it; ``more`` overrides or adds keys."""
+    """An HTTP scope as a server makes it; ``more`` overrides or adds keys.
+
+    ValueError for a path that holds a query, unless ``raw_path`` says that its question mark was encoded.
+    """
+    if "?" in path and "raw_path" not in more:
+        raise ValueError(f"the path {path!r} holds a query; give it apart: query=b'...'")
     lines = list(headers)
     if not any(name == b"host" for name, _ in lines):
         lines.insert(0, _HOST)
@@ -114,10 +119,15 @@ def http_scope(
 
 
 def websocket_scope(
-    path: str = "/", *, headers: Sequence[tuple[bytes, bytes]] = (), denial: bool = True, **more: object
+    path: str = "/",
+    *,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+    query: bytes = b"",
+    denial: bool = True,
+    **more: object,
 ) -> Scope:
     """A WebSocket scope; ``denial`` says whether the server can answer a handshake with an HTTP response."""
-    scope = http_scope(path=path, headers=headers)
+    scope = http_scope("GET", path, headers=headers, query=query, **more)
     del scope["method"]
     extensions: dict[str, Any] = {"websocket.http.response": {}} if denial else {}
     return {**scope, "type": "websocket", "scheme": "ws", "subprotocols": [], "extensions": extensions, **more}
@@ -155,18 +165,22 @@ async def connect(
     path: str = "/",
     *,
     headers: Sequence[tuple[bytes, bytes]] = (),
+    query: bytes = b"",
     texts: Sequence[str] = (),
     denial: bool = True,
     leave_after: int | None = None,
     answer: Answer | None = None,
     **more: object,
 ) -> Answer:
-    """Open a WebSocket, send these texts, close; give back all the app sent."""
+    """Open a WebSocket, send these texts, close; give back all the app sent.
+
+    ``denial`` says whether a handshake can be refused with an HTTP response; else it is closed.
+    """
     inbox: list[Message] = [
         {"type": "websocket.connect"},
         *({"type": "websocket.receive", "text": text} for text in texts),
     ]
-    scope = websocket_scope(path, headers=headers, denial=denial, **more)
+    scope = websocket_scope(path, headers=headers, query=query, denial=denial, **more)
     gone = {"type": "websocket.disconnect", "code": 1000}
     return await exchange(app, scope, inbox, gone, leave_after=leave_after, answer=answer)
 

@@ -25,6 +25,7 @@ from apim_middleware import (
     by,
     conditions,
 )
+from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
 from apim_middleware.gateway import Gateway, Reloadable
 from apim_middleware.guarding import Only, Require, coverage, guard, guarded_by
@@ -205,6 +206,12 @@ def test_a_gateway_has_a_table_too() -> None:
         ("starter", "GET /orders/{id}"): ["IPFilter", "APIKeyAuth", "RequireHeader", "RateLimit"],
         ("", "any /*"): ["IPFilter"],
     }
+
+
+def test_keys_are_asked_for_behind_the_policies_of_a_gateway_wherever_its_env_is() -> None:
+    orders = Api("orders", "/orders", backend="http://localhost:1")
+    gateway = Gateway(apis=(orders,), policies=(SHUT,), keys=MemoryKeys(), env=Env(place="eu"))
+    assert names(gateway)["any /orders/*"] == ["IPFilter", "APIKeyAuth"]
 
 
 def test_a_table_is_seen_through_what_stands_in_front_of_a_gateway() -> None:

@@ -173,6 +173,23 @@ async def test_a_client_that_closes_its_websocket_did_nothing_wrong(lines: Lines
     assert lines.only["outcome"] == "completed"
 
 
+async def test_the_code_a_client_closes_its_websocket_with_is_written_down(lines: Lines) -> None:
+    async def listening(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await receive()
+
+    messages = iter([{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 4001}])
+
+    async def receive() -> dict[str, object]:
+        return next(messages)
+
+    async def send(message: object) -> None: ...
+
+    await lines.app(listening)({**http_scope(), "type": "websocket"}, receive, send)
+    assert lines.only["apim.websocket.close_code"] == 4001
+
+
 async def test_a_stream_is_written_down_at_its_last_byte(lines: Lines) -> None:
     seen: list[int] = []
 

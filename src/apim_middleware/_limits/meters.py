@@ -11,6 +11,7 @@ from apim_middleware._limits.places import LONGEST_KEY, digest_of, place_of
 from apim_middleware._limits.rates import Rate
 from apim_middleware._limits.rules import Limiting
 from apim_middleware._limits.transfer import Transfer
+from apim_middleware.by import name_of
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
 from apim_middleware.protocols import Counters, Limit, Tally
@@ -133,7 +134,7 @@ class Meter:
             return
         if not self._warned:
             self._warned = True
-            log.warning("%s refuses requests of which %r is not known", self, self.policy.by)
+            log.warning("%s refuses requests of which %s is not known", self, name_of(self.policy.by))
         raise Refusal(403, "caller-unknown", "The request does not say who is calling.")
 
     def used(self, exchange: Exchange, asked: Asked, transfer: Transfer | None) -> int:

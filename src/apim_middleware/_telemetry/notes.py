@@ -11,10 +11,12 @@ from apim_middleware._http.headers import get_all
 from apim_middleware._http.paths import BadTarget, canonical_path
 from apim_middleware._telemetry.masking import LONGEST, SECRET_PARAMETERS, Mask
 from apim_middleware.exchange import Exchange
-from apim_middleware.types import RawHeaders, Scope
+from apim_middleware.types import Message, RawHeaders, Scope
 
 _METHODS = "CONNECT,DELETE,GET,HEAD,OPTIONS,PATCH,POST,PUT,TRACE"
 PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+_UNSAID = {"websocket.close": 1000, "websocket.disconnect": 1005}
+"""The codes of messages that end a WebSocket and say none."""
 _MOST_ROUTES = 1000
 _FRAMES = 50
 
@@ -130,6 +132,12 @@ def told(exchange: Exchange) -> dict[str, Any]:
     if exchange.refusal is not None:
         said["apim.refusal.code"] = exchange.refusal.code
     return said
+
+
+def close_code(message: Message) -> int | None:
+    """The code a WebSocket ends with by this message, from whichever side; None unless it ends by it."""
+    code: int | None = message.get("code", _UNSAID.get(message["type"]))
+    return code
 
 
 def type_name(error: BaseException) -> str:

@@ -147,15 +147,21 @@ def coverage(app: object) -> Coverage:
 
 
 def _of_gateway(gateway: Gateway) -> Iterator[Covered]:
-    auth = gateway.authenticator
+    auth, own = gateway.authenticator, _place_of(gateway)
     for row in gateway.rows():
         if row.current:
             method = _ANY if row.method == "*" else row.method
             layers = [each.layer for each in row.layers]
             if row.subscription_required and auth is not None:  # asked behind the policies of the gateway
-                layers.insert(sum(each.place == gateway.name for each in row.layers), auth)
+                layers.insert(sum(each.place == own for each in row.layers), auth)
             yield Covered(method, row.path, tuple(layers), product=row.product)
     yield Covered(_ANY, NOTHING.template, tuple(gateway.policies), nowhere=True)
+
+
+def _place_of(gateway: Gateway) -> str:
+    """The place of a gateway's own policies."""
+    outer = gateway.env.place if gateway.env else ""
+    return f"{outer}/{gateway.name}" if outer else gateway.name
 
 
 def _of_app(app: object) -> Iterator[Covered]:

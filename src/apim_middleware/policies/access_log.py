@@ -12,7 +12,7 @@ from apim_middleware._config import Configured
 from apim_middleware._http.headers import get_all
 from apim_middleware._http.trace_context import traceparent
 from apim_middleware._telemetry.choosing import check_choice
-from apim_middleware._telemetry.notes import Notes, origin, told, type_name
+from apim_middleware._telemetry.notes import Notes, close_code, origin, told, type_name
 from apim_middleware._telemetry.routes import route_of
 from apim_middleware.env import Env
 from apim_middleware.exchange import KEY, Exchange
@@ -118,8 +118,8 @@ class _Entry:
     """One call under way, and what will be said of it."""
 
     __slots__ = (
-        "_began", "_ended", "_exchange", "_house", "_lasted", "_left", "_receive", "_said", "_scope", "_send",
-        "_status", "_time", "_trailers", "error",
+        "_began", "_code", "_ended", "_exchange", "_house", "_lasted", "_left", "_receive", "_said", "_scope",
+        "_send", "_status", "_time", "_trailers", "error",
     )  # fmt: skip
 
     def __init__(self, house: _Logged, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
@@ -128,6 +128,7 @@ class _Entry:
         self._began, self._time = house.clock.monotonic(), house.clock.now()
         self._said = house.notes.of_request(scope, house.notes.method(scope))  # policies may change the request
         self._status: int | None = None
+        self._code: int | None = None
         self._lasted: float | None = None  # seconds to the last byte, once it is sent
         self._trailers = self._left = self._ended = False
         self.error: BaseException | None = None
@@ -137,6 +138,7 @@ class _Entry:
         message = await self._receive()
         if message["type"] in _GONE and self._lasted is None:
             self._left = True
+            self._code = close_code(message)
         return message
 
     async def send(self, message: Message) -> None:
@@ -148,7 +150,7 @@ class _Entry:
             self._trailers = message.get("trailers", False)
         elif kind == "websocket.close":
             self._status = self._status or 403  # as servers answer a handshake that is closed instead of accepted
-            self._said["apim.websocket.close_code"] = message.get("code", 1000)
+            self._code = close_code(message)
         try:
             await self._send(message)
         except OSError:
@@ -186,6 +188,8 @@ class _Entry:
             line |= origin(self._scope, dict(reversed(self._scope["headers"])).get(b"host"))
         if self._status is not None:
             line["http.response.status_code"] = self._status
+        if self._code is not None:
+            line["apim.websocket.close_code"] = self._code
         line |= told(exchange)
         for name, value in self._found():
             if value:

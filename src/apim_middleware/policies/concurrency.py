@@ -163,7 +163,7 @@ class _Door(ABC):
     def _unknown(self) -> str:
         if self.policy.when_unknown == "refuse":
             refuses = "would refuse" if self.policy.shadow else "refuses"
-            self._tell_once(f"{refuses} requests of which {self.by!r} is not known")
+            self._tell_once(f"{refuses} requests of which {name_of(self.by)} is not known")
             raise Refusal(403, "caller-unknown", "The request does not say who is calling.")
         return f"{self.place}?:"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from apim_middleware._config import Configured
 from apim_middleware._telemetry.choosing import check_choice, check_names
-from apim_middleware._telemetry.notes import PORTS, Notes, exception, origin, span_name, told, type_name
+from apim_middleware._telemetry.notes import PORTS, Notes, close_code, exception, origin, span_name, told, type_name
 from apim_middleware._telemetry.propagation import Propagation
 from apim_middleware._telemetry.routes import route_of
 from apim_middleware.env import Env
@@ -252,7 +252,7 @@ class _Watch:
         message = await self._receive()
         if message["type"] in _GONE and self._lasted is None:
             self._left = True
-            self._code = message.get("code")
+            self._code = close_code(message)
         return message
 
     def send(self, message: Message) -> Awaitable[None]:
@@ -268,7 +268,7 @@ class _Watch:
                 self.span.set_attributes(noted)
         elif kind == "websocket.close":
             self._status = self._status or 403  # as servers answer a handshake that is closed instead of accepted
-            self._code = message.get("code", 1000)
+            self._code = close_code(message)
             return self._last(message)
         elif kind == "http.response.pathsend" or (
             kind == "http.response.trailers" and not message.get("more_trailers", False)
