@@ -148,6 +148,8 @@ class Later:
         lambda: by.header(5),  # type: ignore[arg-type]
         lambda: by.header(""),
         lambda: by.header("X Tenant"),
+        lambda: by.header("X-Forwarded-For"),
+        lambda: by.header("forwarded"),
         lambda: by.header("X-Ten\u00e4nt\u20ac"),
         lambda: by.cookie(5),  # type: ignore[arg-type]
         lambda: by.cookie(""),

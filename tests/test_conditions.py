@@ -204,6 +204,7 @@ async def awaited(exchange: Exchange) -> bool:
         (lambda: conditions.header("x y"), "header: .* cannot be met"),
         (lambda: conditions.header("x", "a\n"), "header: .* cannot be met"),
         (lambda: conditions.header("x", 1), "header: .* is not text"),
+        (lambda: conditions.header("X-Forwarded-Proto", "http"), "header: .* sets aside for TrustedProxies"),
         (lambda: conditions.not_(True), "not_: .* no plain conditions"),
         (lambda: conditions.not_(awaited), "not_: .* no plain conditions"),
         (lambda: conditions.all_of(), "all_of: .* no plain conditions"),

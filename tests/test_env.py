@@ -36,6 +36,20 @@ def test_what_cannot_be_used_is_a_mistake(field: str, given: Any, cure: str) -> 
     assert "hunter2" not in str(caught.value)
 
 
+def test_a_name_that_is_none_is_told_with_the_one_that_is() -> None:
+    with pytest.raises(ConfigError, match=r"Env\.clok: no such field .* Did you mean clock\?"):
+        Env(clok=FakeClock())  # type: ignore[call-arg]
+
+
+class _Own(Env):
+    def __init__(self, url: str) -> None:
+        super().__init__(place=url)
+
+
+def test_an_environment_of_another_kind_may_be_given_something_else() -> None:
+    assert _Own("a").place == _Own(url="a").place == "a"
+
+
 class _NotCallable(MemoryPermits):
     release = "later"  # type: ignore[assignment]
 

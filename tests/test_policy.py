@@ -4,7 +4,7 @@ import copy
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -17,7 +17,7 @@ from apim_middleware.policies.branch import When
 from apim_middleware.policy import Policy, Stack
 from apim_middleware.protocols import Clock
 from apim_middleware.testing import FakeClock
-from apim_middleware.types import ASGIApp, Receive, Scope, Send
+from apim_middleware.types import ASGIApp, Layer, Receive, Scope, Send
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,6 +51,7 @@ class Sample(Policy):
         ({"calls": "10"}, "Sample.calls: '10' is not int. Give int."),
         ({"calls": True}, "Sample.calls: True is not int. Give int."),
         ({"calls": 1, "per": "60"}, "Sample.per: '60' is not float. Give float."),
+        ({"calls": 1, "per": 10**400}, f"Sample.per: 1{'0' * 76}... is not float. Give float."),
         ({"calls": 1, "mode": "deny"}, "Sample.mode: 'deny' is not 'refuse' or 'allow'. Give 'refuse' or 'allow'."),
         ({"calls": 1, "paths": "/a"}, "Sample.paths: '/a' is not a tuple of str. Write paths=(\"...\",), with the comma."),  # noqa: E501
         ({"calls": 1, "paths": (1,)}, "Sample.paths: (1,) is not a tuple of str. Give a tuple of str."),
@@ -111,11 +112,32 @@ def test_secrets_stay_out_of_the_repr() -> None:
         (lambda: Stack(Sample(calls=1), None), "Stack.layers: number 2 is None"),
         (lambda: Stack(env="x"), "Stack.env: 'x' is not an Env"),
         (lambda: Stack(place=5), "Stack.place: 5 is not a str"),
+        (lambda: Stack(plac="x"), r"Stack.plac: no such field \(given a value of type str\). Did you mean place?"),
+        (lambda: Stack(hygiene=None), "Stack.hygiene: no such field .* The fields are env, place"),
     ],
 )
 def test_a_stack_takes_layers(make: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make()  # type: ignore[operator]
+
+
+class Tenants(Stack):
+    def __init__(self, tenant: str, **more: str) -> None:
+        super().__init__(place=tenant)
+        self.more = more
+
+
+def test_a_stack_of_another_kind_may_be_given_more() -> None:
+    assert Tenants("acme", region="eu").more == {"region": "eu"}
+    assert Tenants(tenant="acme").place == "acme"
+
+
+@pytest.mark.parametrize("given", [None, "main:app", 5])
+@pytest.mark.parametrize("front", [Sample(calls=1), Stack(Sample(calls=1)), When(everyone, Stack())])
+def test_what_is_no_app_cannot_be_guarded(front: Layer, given: Any) -> None:
+    """Found by an audit: it was built, and every request failed."""
+    with pytest.raises(ConfigError, match=rf"{type(front).__name__}: was put in front of {given!r}, which is no ASGI"):
+        front(given)
 
 
 def test_a_stack_shows_what_it_is_made_of() -> None:

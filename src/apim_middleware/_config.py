@@ -62,11 +62,7 @@ def _positional(cls: type, named: Mapping[str, Any], args: Sequence[object]) -> 
 
 
 def _check_names(cls: type, named: Mapping[str, Any], given: Mapping[str, object]) -> None:
-    for name in given:
-        if name not in named:
-            near = difflib.get_close_matches(name, named, n=1)
-            cure = f"Did you mean {near[0]}?" if near else f"The fields are {', '.join(named)}"
-            raise ConfigError(cls.__name__, name, f"no such field (given {shown(given[name], secret=True)})", cure)
+    check_known(cls.__name__, given, named)
     for name, field in named.items():
         no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if no_default and name not in given:
@@ -86,11 +82,45 @@ def shown(value: object, *, secret: bool = False) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def check_known(owner: str, given: Mapping[str, object], known: Iterable[str]) -> None:
+    """Refuse a name that means nothing here, and tell the one that was perhaps meant."""
+    names = tuple(known)
+    for name, value in given.items():
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            cure = f"Did you mean {near[0]}?" if near else f"The fields are {', '.join(names)}"
+            raise ConfigError(owner, name, f"no such field (given {shown(value, secret=True)})", cure)
+
+
+def check_named(made: type, given: Mapping[str, object]) -> None:
+    """The same for a class that is no dataclass: what it knows is what its ``__init__`` takes by name."""
+    if given:
+        _, *parameters = inspect.signature(made.__init__).parameters.values()  # type: ignore[misc]
+        known = [each.name for each in parameters if each.kind is not each.VAR_POSITIONAL]
+        if not any(each.kind is each.VAR_KEYWORD for each in parameters):
+            check_known(made.__name__, given, known)
+
+
+def check_one_by_one(owner: str, field: str, given: Mapping[str, object]) -> None:
+    """Refuse as one field what is given one after the other."""
+    if field in given:
+        raise ConfigError(owner, field, "is not given by name", f"Write {owner}(first, second, ...)")
+
+
 def check(owner: str, field: str, value: object, wanted: Any, *, cure: str = "", secret: bool = False) -> None:  # noqa: ANN401
     """Raise a ConfigError for what does not fit an annotation, on behalf of a class that is not ``Configured``."""
     if not matches(value, wanted):
         words = describe(wanted)
         raise ConfigError(owner, field, f"{shown(value, secret=secret)} is not {words}", cure or f"Give {words}")
+
+
+def is_text(value: str) -> bool:
+    """Whether UTF-8 can carry a text: what the environment has of other bytes becomes half surrogate pairs."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def awaits(function: object) -> bool:
@@ -129,7 +159,7 @@ def matches(value: object, wanted: Any) -> bool:  # noqa: ANN401 - an annotation
     if isinstance(origin, type):
         return _generic_matches(value, origin, args)
     if wanted is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, int | float) and not isinstance(value, bool) and _is_float(value)
     if wanted is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if not isinstance(wanted, type):
@@ -137,6 +167,15 @@ def matches(value: object, wanted: Any) -> bool:  # noqa: ANN401 - an annotation
     if getattr(wanted, "_is_protocol", False):
         return all(_offers(value, name, each) for name, each in vars(wanted).items() if not name.startswith("_"))
     return isinstance(value, wanted)
+
+
+def _is_float(value: float) -> bool:
+    """Whether a number can be computed with: an int can be larger than any float."""
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
 
 
 def _offers(value: object, name: str, wanted: object) -> bool:

@@ -14,6 +14,7 @@ from apim_middleware._http import cookies
 from apim_middleware._http.addresses import address_text, parse_address
 from apim_middleware._http.basic import BadCredentials, read
 from apim_middleware._http.headers import header_name
+from apim_middleware._http.unseen import unseen
 from apim_middleware.errors import ConfigError
 from apim_middleware.exchange import Exchange
 
@@ -47,6 +48,12 @@ def needs(key: Key) -> frozenset[str]:
     """What a key relies on: ``client``, ``principal``, ``subscription``, or nothing known."""
     found: frozenset[str] = getattr(key, "needs", frozenset())
     return found
+
+
+def reads(function: object) -> frozenset[str]:
+    """The request headers that a key or condition asks for, as far as it says so."""
+    found = getattr(function, "reads", None)
+    return found if isinstance(found, frozenset) else frozenset()  # stores and doubles have other things of that name
 
 
 def name_of(function: Callable[..., object]) -> str:
@@ -135,12 +142,16 @@ def header(name: str) -> Key:
         raw = header_name(name)
     except ValueError:
         raise _no_name("header", name) from None
+    if found := unseen(raw):
+        problem, cure = found
+        raise ConfigError("by.header", "", f"{name!r} is a field that hygiene {problem}", cure)
 
     def key(exchange: Exchange) -> str | None:
         value = exchange.header(raw)
         return None if value is None else value.decode("latin-1")
 
     key.__name__ = f"header({name!r})"
+    key.reads = frozenset({name})  # type: ignore[attr-defined]
     return key
 
 
@@ -262,5 +273,7 @@ def _check(name: str, given: Iterable[object], *, least: int) -> None:
 
 def _combined(key: Key, name: str, parts: Iterable[str], asked: Iterable[Callable[..., object]]) -> Key:
     key.__name__ = key.__qualname__ = f"{name}({', '.join(parts)})"
+    asked = tuple(asked)
     key.needs = frozenset[str]().union(*map(needs, asked))  # type: ignore[attr-defined, arg-type]
+    key.reads = frozenset[str]().union(*map(reads, asked))  # type: ignore[attr-defined]
     return key

@@ -13,6 +13,7 @@ from apim_middleware import by
 from apim_middleware._config import shown
 from apim_middleware._http.headers import header_name, header_value, is_token
 from apim_middleware._http.paths import BadTarget, written_path
+from apim_middleware._http.unseen import unseen
 from apim_middleware.errors import ConfigError
 from apim_middleware.exchange import Exchange
 from apim_middleware.types import Scope
@@ -69,10 +70,14 @@ def header(name: str, value: str | None = None) -> Condition:
         key, wanted = header_name(name), None if value is None else header_value(value)
     except ValueError as error:
         raise _mistake("header", given, f"cannot be met: {error}", 'Write header("x-beta", "on")') from None
+    if found := unseen(key):
+        problem, cure = found
+        raise _mistake("header", given, f"asks for a field that hygiene {problem}", cure)
 
     def matches(exchange: Exchange) -> bool:
         return exchange.header(key) is not None if wanted is None else wanted in exchange.headers(key)
 
+    matches.reads = frozenset({name})  # type: ignore[attr-defined]
     return _named(matches, "header", map(repr, given))
 
 
@@ -176,6 +181,7 @@ def _joined(name: str, conditions: Sequence[Condition], matches: Callable[[Excha
     if not conditions or not all(callable(each) and not iscoroutinefunction(each) for each in conditions):
         raise _mistake(name, conditions, "are no plain conditions", "Give functions that need no await")
     matches.needs = frozenset[str]().union(*map(by.needs, conditions))  # type: ignore[attr-defined, arg-type]
+    matches.reads = frozenset[str]().union(*map(by.reads, conditions))  # type: ignore[attr-defined]
     return _named(matches, name, [getattr(each, "__name__", repr(each)) for each in conditions])
 
 

@@ -6,9 +6,9 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
 
-from apim_middleware._config import check
+from apim_middleware._config import check, check_named
 from apim_middleware._http.hygiene import Hygiene
 from apim_middleware._lifespan import Ending
 from apim_middleware.errors import ConfigError
@@ -44,6 +44,11 @@ class Env:
     Equal policies at the same named ``place`` keep what they counted when the stack is built anew (a reload);
     equal policies at two places count apart. Without a name, one policy object keeps one count wherever it is used.
     """
+
+    def __new__(cls, *args: object, **given: object) -> Self:
+        """Check the names of what was given."""
+        check_named(cls, given)
+        return super().__new__(cls)
 
     def __init__(
         self,

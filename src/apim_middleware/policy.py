@@ -1,11 +1,14 @@
 """Policies and stacks: ``Stack(a, b, c)(app)`` behaves as ``a(b(c(app)))``."""
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
-from apim_middleware._config import Configured, shown
+from apim_middleware._config import Configured, check_named, shown
+from apim_middleware._http.unseen import unseen
 from apim_middleware._lifespan import Ending
 from apim_middleware._ring import Ring, Seat
+from apim_middleware.by import reads
 from apim_middleware.documentation import Documentation, documentation_of, together
 from apim_middleware.env import Env, default_env
 from apim_middleware.errors import ConfigError
@@ -26,6 +29,7 @@ class Composable:
 
     def __call__(self, app: ASGIApp) -> ASGIApp:
         """The guarded app: the layer used alone, as ``add_middleware`` does."""
+        check_app(type(self).__name__, app)
         built = self.build(app, default_env)
         if isinstance(built, Ring):  # put on one by one, layers are easily put on in the wrong order
             check_needs([seat.policy for seat in built.seats])
@@ -94,6 +98,7 @@ def ring(
 
     ``endings`` are run at the end of the lifespan, besides that of the environment.
     """
+    check_functions(policy, env)
     built = Ring([Seat(policy, hooks, env)], app, env.scrub, closed=closed, endings=endings | {env.ending})
     check_guards([seat.policy for seat in built.seats])
     return built
@@ -109,12 +114,42 @@ def check_place(policy: Policy, env: Env) -> None:
         raise ConfigError(type(policy).__name__, "", problem, 'Write Stack(..., place="orders")')
 
 
+def check_app(front: str, app: object) -> None:
+    """Refuse to stand in front of what is no app, such as the name of one: every request would fail."""
+    if not callable(app):
+        raise ConfigError(front, "", f"was put in front of {shown(app)}, which is no ASGI app", "Give the app itself")
+
+
+def check_read(policy: Configured, field: str, header: str, env: Env) -> None:
+    """Refuse a field of a policy that asks for a request header which nobody here ever sees."""
+    if found := unseen(header.lower().encode("latin-1", "replace"), env.scrub):
+        problem, cure = found
+        raise policy.mistake(field, f"asks for the header {header}, which hygiene {problem}", cure)
+
+
+def check_functions(policy: Configured, env: Env) -> None:
+    """The same for the keys and conditions that a policy was given."""
+    if dataclasses.is_dataclass(policy):
+        for field in dataclasses.fields(policy):
+            for header in sorted(_reads(getattr(policy, field.name, None))):
+                check_read(policy, field.name, header, env)
+
+
+def _reads(value: object) -> frozenset[str]:
+    return frozenset[str]().union(*map(_reads, value)) if isinstance(value, tuple) else reads(value)
+
+
 class Stack(Composable):
     """Several layers as one, in the order written: the first is the outermost.
 
     ``env`` gives clock, stores and transport to the policies in it (also to stacks within, unless they have their own);
     ``place`` names where the stack stands, so that its counters survive a reload and are shared by processes.
     """
+
+    def __new__(cls, *layers: Layer, **given: object) -> Self:
+        """Check the names of what was given."""
+        check_named(cls, given)
+        return super().__new__(cls)
 
     def __init__(self, *layers: Layer, env: Env | None = None, place: str = "") -> None:
         """Check that everything given is a layer and that the order can work."""

@@ -202,6 +202,7 @@ def upload(port: int, size: int) -> float:
 
 # The servers
 
+READER = "apim_middleware.serving.httptools:HttpToolsProtocol"
 OURS, GRANIAN = "Proxy on uvicorn", "Proxy on granian"
 SEVEN = ("... behind seven policies", "... behind seven policies, granian")
 
@@ -239,7 +240,7 @@ def servers(folder: Path, upstream: int) -> dict[str, AbstractContextManager[Fro
 
 def uvicorn(app: str, port: int) -> list[str]:
     """uvicorn with one worker."""
-    options = ["--factory", "--app-dir", str(HERE), "--port", str(port), "--loop", "uvloop", "--http", "httptools"]
+    options = ["--factory", "--app-dir", str(HERE), "--port", str(port), "--loop", "uvloop", "--http", READER]
     quiet = ["--no-proxy-headers", "--no-access-log", "--no-server-header", "--no-date-header", "--log-level", "error"]
     return [sys.executable, "-m", "uvicorn", f"proxy_apps:{app}", *options, *quiet]
 

@@ -23,6 +23,7 @@ from apim_middleware import (
     Env,
     Gateway,
     HMACSignature,
+    Hygiene,
     Idempotency,
     IPFilter,
     LimitConcurrency,
@@ -105,6 +106,12 @@ APPS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "mounted": (lambda: Starlette(routes=[Mount("/", Stack(RATE)(shop()))]), ["RateLimit:"]),
     "mounted with middleware": (lambda: Starlette(middleware=[Middleware(RATE)]), ["RateLimit:"]),
     "forward auth": (lambda: ForwardAuth(Stack(RATE), trusted=("unix",)), ["RateLimit:"]),
+    "odd names": (
+        lambda: Stack(RateLimit(calls=1, per=1, by=by.header("x_tenant")), env=Env(hygiene=Hygiene(odd_names="keep")))(
+            shop()
+        ),
+        ["RateLimit:"],
+    ),
     "nothing kept": (lambda: Stack(IPFilter(deny=("192.0.2.1",)))(shop()), []),
 }
 

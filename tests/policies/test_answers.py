@@ -298,9 +298,13 @@ async def test_a_function_that_fails_is_refused_and_not_passed():
     assert (answer.status, b"secret" in answer.body) == (500, False)
 
 
+async def unreached(scope: Scope, receive: Receive, send: Send) -> None:
+    raise AssertionError("asked")
+
+
 async def test_nothing_behind_is_asked_and_what_is_in_front_sees_the_response():
     policy = Stack(SetHeader(name="x-a", value="1", on="response"), ReturnResponse(status=204))
-    answer = await call(policy(None), "POST", body=b"unread")  # type: ignore[arg-type]
+    answer = await call(policy(unreached), "POST", body=b"unread")
     assert (answer.status, answer.header(b"x-a")) == (204, b"1")
 
 
@@ -335,6 +339,7 @@ def test_it_needs_what_its_function_needs():
         ({"status": 199}, "is no status"),
         ({"status": 600}, "is no status"),
         ({"status": 204, "body": "x"}, "has no body"),
+        ({"body": "\udcff"}, "half a surrogate pair"),
         ({"status": 304, "headers": {"content-type": "text/plain"}}, "describe a body"),
         ({"headers": {"Content-Length": "3"}}, "which is framing"),
         ({"headers": {"x y": "3"}}, "cannot be sent"),

@@ -508,6 +508,7 @@ async def test_a_branch_that_is_not_taken_might_as_well_not_be_there():
         (lambda: Choose((yes, a, b)), r"Choose\.branches"),
         (lambda: Choose((yes, a), otherwize=b), "Did you mean otherwise"),
         (lambda: Choose((yes, a), otherwise=3), r"Choose\.otherwise: 3 is not"),
+        (lambda: Choose(branches=((yes, a),)), r"Choose\.branches: is not given by name"),
     ],
 )
 def test_a_mistake_is_found_while_building(make: Callable[[], Policy], message: str):

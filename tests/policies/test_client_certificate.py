@@ -428,3 +428,8 @@ def test_a_run_of_blanks_in_pem_is_read_in_one_way() -> None:
 def test_a_header_that_hygiene_takes_away_is_a_mistake(header: str) -> None:
     with pytest.raises(ConfigError, match="taken out of every request"):
         House(header=header)
+
+
+def test_the_cure_for_such_a_header_leaves_everything_else_taken_away() -> None:
+    with pytest.raises(ConfigError, match=r'each for each in Hygiene\(\).strip if each != "x-ssl-client-cert"'):
+        House(header="X-SSL-Client-Cert")

@@ -651,6 +651,13 @@ def test_other_mistakes_name_their_field() -> None:
         assert (caught.value.policy, caught.value.field) == ("AnyOf", field)
 
 
+@pytest.mark.parametrize("kind", [AnyOf, AllOf])
+def test_they_are_given_one_after_the_other(kind: Any) -> None:
+    for given in (None, (JWT,)):
+        with pytest.raises(ConfigError, match=rf"{kind.__name__}\.layers: is not given by name"):
+            kind(layers=given)
+
+
 def test_they_are_values() -> None:
     one = AnyOf(JWT, RequireHeader(name="x-a"), anonymous=True)
     assert one == AnyOf(JWT, RequireHeader(name="x-a"), anonymous=True)

@@ -375,6 +375,7 @@ async def test_a_caller_without_a_key_is_refused_or_counted_with_the_others(env:
         ("failures", {"failures": 0}),
         ("failures", {"failures": "many"}),
         ("per", {"per": 0}),
+        ("per", {"per": 10**400}),
         ("name", {"name": ""}),
         ("name", {"name": "ä"}),
         ("trusted_for", {"trusted_for": -1}),

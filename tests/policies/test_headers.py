@@ -392,6 +392,8 @@ async def awaited(exchange: Exchange) -> str:
         ({"name": "authorization", "exists": "append"}, "stands alone"),
         ({"name": "Location", "value": ("a", "b"), "on": "response"}, "stands alone"),
         ({"name": "cookie", "exists": "append"}, "stands alone"),
+        ({"name": "authorization", "exists": "append", "value": lambda exchange: "a"}, "stands alone"),
+        ({"name": "Content-Type", "exists": "append", "value": by.principal, "on": "response"}, "stands alone"),
     ],
 )
 def test_a_mistake_is_found_while_building(fields: dict[str, Any], message: str):

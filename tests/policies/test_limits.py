@@ -285,6 +285,13 @@ async def test_a_request_without_a_key_is_refused(env: Env, app: Counting, polic
     assert app.asked == 0
 
 
+async def test_the_log_names_the_key_that_is_not_known(app: Counting, caplog: pytest.LogCaptureFixture) -> None:
+    await call(Stack(RateLimit(calls=1, per=60), env=Env())(app), client=None)
+    assert caplog.messages == [
+        "RateLimit(name='default') refuses requests of which apim_middleware.by.client is not known"
+    ]
+
+
 async def test_requests_without_a_key_can_be_counted_together_but_with_nobody_else(env: Env, app: Counting) -> None:
     policy = RateLimit(calls=2, per=60, by=by.header("x-tenant"), when_unknown="together")
     guarded = Stack(policy, env=env)(app)
@@ -752,6 +759,7 @@ def test_a_mistake_about_a_burst_names_its_field(given: dict[str, Any], field: s
         ({"calls": 1, "per": math.inf}, "per"),
         ({"calls": 1, "per": 1e-9}, "per"),
         ({"calls": 1, "per": 1e12}, "per"),
+        ({"calls": 1, "per": 10**400}, "per"),
         ({"calls": 1, "per": "60"}, "per"),
         ({"rate": "100/minute", "calls": 1}, "rate"),
         ({"rate": "100/minute", "per": 1}, "rate"),

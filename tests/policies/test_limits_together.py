@@ -194,6 +194,13 @@ def test_what_it_cannot_join_is_a_mistake(given: Any) -> None:
         Limits(*given)
 
 
+def test_what_it_joins_is_given_one_after_the_other() -> None:
+    with pytest.raises(ConfigError, match=r"Limits\.policies: is not given by name"):
+        Limits(policies=(RateLimit(calls=1, per=1),))  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match=r"Limits\.name: no such field"):
+        Limits(RateLimit(calls=1, per=1), name="both")  # type: ignore[call-arg]
+
+
 # Tiers
 
 

@@ -404,6 +404,8 @@ async def awaited(exchange: Exchange) -> str:
         ("/{a", "/x", "a whole segment"),
         ("/{1}", "/x", "a whole segment"),
         ("/{a:int}", "/x", "a whole segment"),
+        ("/a/*", "/x", r"a star stands for nothing.*\{rest:path\}"),
+        ("/a*", "/x", "a star stands for nothing"),
         ("/{a}", "x", r"to: .* does not begin with a slash"),
         ("/{a}", "{a}", "does not begin with a slash"),
         ("/{a}", "http://evil/{a}", "does not begin with a slash"),

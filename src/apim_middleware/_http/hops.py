@@ -12,6 +12,11 @@ HOP_BY_HOP = frozenset(
 )
 """Fields for the next recipient alone, whether or not ``Connection`` names them."""
 
+FRAMING = frozenset(
+    b"connection content-length keep-alive proxy-connection te trailer transfer-encoding upgrade".split()
+)
+"""What a message says of its own end and its connection: nothing else can be said in these."""
+
 _LASTING = frozenset(
     b"accept age allow authorization baggage cache-control cookie date etag expect expires forwarded from host "
     b"last-modified location max-forwards ocp-apim-subscription-key origin pragma priority proxy-status range referer "
@@ -27,6 +32,11 @@ _NEVER_TRAILING = HOP_BY_HOP.union(
 )
 _NEVER_TRAILING_PREFIXES = (b"access-control-", b"if-", b"proxy-", b"sec-", b"x-forwarded-")
 _LASTING_PREFIXES = (b"accept-", b"access-control-", b"content-", b"if-", b"sec-", b"x-forwarded-")
+
+
+def carries(name: bytes) -> bool:
+    """Whether a field of this lower-case name can hold something of our own, such as a key."""
+    return name not in FRAMING and name != b"host"
 
 
 def nominated(headers: RawHeaders) -> frozenset[bytes]:

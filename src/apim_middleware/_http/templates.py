@@ -61,6 +61,8 @@ def _segment_pattern(segment: str) -> str:
         return "[^/]+"
     if "{" in segment or "}" in segment:
         raise ValueError("a {name} is a whole segment, and {name:path} the last")
+    if "*" in segment:
+        raise ValueError("a star stands for nothing, and {name:path} for all that is below")
     return re.escape(segment)
 
 

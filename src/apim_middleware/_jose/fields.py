@@ -10,6 +10,7 @@ from apim_middleware._jose.claims import Path, names_a_claim
 from apim_middleware._jose.places import is_place
 from apim_middleware._jose.proofs import DPoP
 from apim_middleware._jose.rules import Wanted
+from apim_middleware._jose.tokens import can_come
 from apim_middleware._jose.urls import Allowance, fault_of
 from apim_middleware.errors import ConfigError
 
@@ -23,6 +24,8 @@ class ChecksTokens(Protocol):
     def required_claims(self) -> Mapping[str | tuple[str, ...], Wanted]: ...
     @property
     def scopes(self) -> str | tuple[str, ...]: ...
+    @property
+    def subject_claim(self) -> str: ...
     @property
     def roles(self) -> str | tuple[str, ...]: ...
     @property
@@ -60,6 +63,12 @@ def check_wishes(policy: ChecksTokens) -> None:
             raise policy.mistake("required_claims", f"accepts no value of {name}", "Give at least one value")
         if "" in (name, *name):
             raise policy.mistake("required_claims", "names no claim", 'Write {"tid": "..."}')
+        if not can_come(wanted):
+            raise policy.mistake("required_claims", f"wants a {name} that no token can have", "Give finite numbers")
+    if not policy.subject_claim:
+        raise policy.mistake("subject_claim", "names no claim", 'Write "sub"')
+    if isinstance(policy.scopes, str) and not policy.scopes.strip():
+        raise policy.mistake("scopes", "names no scope", "Name one, or leave it out")
     if not all(map(_SCOPE.fullmatch, words_in(policy.scopes))):
         raise policy.mistake("scopes", "holds what is no scope", 'Write scopes=("orders.read", "orders.write")')
     for field, names in (("roles", policy.roles), ("client_ids", policy.client_ids)):

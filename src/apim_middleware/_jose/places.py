@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 from apim_middleware._http import cookies, queries
 from apim_middleware._http.headers import is_token
+from apim_middleware._http.hops import carries
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
 
@@ -25,7 +26,15 @@ _DPOP = re.compile(rb"dpop(?![!#$%&'*+.^_`|~0-9A-Za-z-])", re.IGNORECASE)
 def is_place(text: str) -> bool:
     """Whether this names a place: ``header:x-token``, ``cookie:token`` or ``query:access_token``."""
     match = _PLACE.fullmatch(text)
-    return match is not None and (match[1] == "query" or is_token(match[2].encode()))
+    if match is None:
+        return False
+    kind, name = match[1], match[2].lower().encode()
+    return kind == "query" or (is_token(name) and (kind == "cookie" or carries(name)))
+
+
+def headers_in(places: tuple[str, ...]) -> list[str]:
+    """The names of the headers among these places."""
+    return [name for kind, _, name in (place.partition(":") for place in places) if kind == "header"]
 
 
 def finder(places: tuple[str, ...], ambiguous: Callable[[], Refusal], *, dpop: bool = False) -> Find:

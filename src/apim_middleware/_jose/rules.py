@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from apim_middleware._config import Configured
-from apim_middleware._jose.tokens import BadToken, Scalar, exactly
+from apim_middleware._jose.tokens import BadToken, Scalar, can_come, exactly
 from apim_middleware.identity import Principal
 
 Claims: TypeAlias = Mapping[str, Any]
@@ -32,7 +32,9 @@ class ClaimMatch(Configured):
     """What stands between the values when the claim is one text, as a blank does in ``scope``."""
 
     def __post_init__(self) -> None:
-        """A separator separates."""
+        """A separator separates, and the values are such as come."""
+        if not can_come(self.values):
+            raise self.mistake("values", "holds a number that no token can", "Give finite numbers")
         if self.separator == "":
             raise self.mistake("separator", "separates nothing", 'Write separator=" "')
 

@@ -161,6 +161,12 @@ def _check_text(text: str) -> None:
         raise BadToken("malformed") from None
 
 
+def can_come(wanted: object) -> bool:
+    """Whether JSON can say what is wanted of a claim, a value or several: it has neither NaN nor infinity."""
+    values = wanted if isinstance(wanted, tuple) else (wanted,)
+    return all(math.isfinite(value) for value in values if isinstance(value, float))
+
+
 def exactly(accepted: Iterable[Scalar]) -> frozenset[tuple[bool, Scalar]]:
     """Accepted values for comparison as JSON compares: ``true`` is not 1, though Python says so."""
     return frozenset((isinstance(value, bool), value) for value in accepted)

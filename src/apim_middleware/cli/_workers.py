@@ -62,7 +62,7 @@ def kept_apart(app: object, workers: int) -> list[str]:
 
 
 def _apart(each: Standing) -> Iterator[str]:
-    asked = _asked_by(each.policy)
+    asked = _asked_by(each)
     if "counters" in asked and isinstance(each.env.counters(MemoryCounters), MemoryCounters):
         yield "counters"
     if "permits" in asked and isinstance(each.env.permits(MemoryPermits), MemoryPermits):
@@ -73,11 +73,11 @@ def _apart(each: Standing) -> Iterator[str]:
         yield "keys"
 
 
-def _asked_by(policy: Policy) -> set[str]:
+def _asked_by(each: Standing) -> set[str]:
     noting = _Noting(place="check")
-    noting.asked = set()
+    noting.asked, noting.scrub = set(), each.env.scrub
     try:
-        policy.build(_nowhere, noting)
+        each.policy.build(_nowhere, noting)
     except ApimError:  # which is told where the policy really stands
         return set()
     return noting.asked

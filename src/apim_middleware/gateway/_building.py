@@ -15,6 +15,7 @@ from apim_middleware.gateway._scopes import Scope
 from apim_middleware.gateway._sites import Sites
 from apim_middleware.gateway._tries import Taken
 from apim_middleware.model import ANY, Api, Definition, Operation, Product, definitions
+from apim_middleware.policy import check_read
 from apim_middleware.types import Layer
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class Building:
         return found
 
     def _entry(self, api: Api) -> Entry:
+        if api.versions is not None and api.versions.by == "header":
+            check_read(api.versions, "parameter", api.versions.parameter, self._env)
         products = self._products.get(api.name, [])
         opened = [product.name for product in products if not product.subscription_required]
         if len(opened) > 1:

@@ -10,7 +10,9 @@ from typing import Literal
 import anyio
 
 from apim_middleware import by
+from apim_middleware._config import is_text
 from apim_middleware._http.headers import get, header_name, header_value
+from apim_middleware._http.hops import FRAMING
 from apim_middleware._http.templates import (
     Shape,
     Target,
@@ -32,9 +34,6 @@ from apim_middleware.types import ASGIApp, Message, RawHeaders, Receive, Scope, 
 
 _Headers = Mapping[str, str | tuple[str, ...]]
 
-_FRAMING = frozenset(
-    b"connection content-length keep-alive proxy-connection te trailer transfer-encoding upgrade".split()
-)
 _BODILESS = frozenset((204, 205, 304))
 _LONGEST_DELAY = 60.0
 
@@ -178,6 +177,8 @@ class ReturnResponse(Policy):
         lines = _checked(self, self.headers)
         if iscoroutinefunction(self.body):
             raise self.mistake("body", "must be awaited", "Give a plain function, or write a policy of your own")
+        if isinstance(self.body, str) and not is_text(self.body):
+            raise self.mistake("body", "holds half a surrogate pair", "Give text that UTF-8 can carry")
         _check_status(self, self.status, has_body=bool(self.body))
         if self.status in _BODILESS and get(lines, b"content-type") is not None:
             raise self.mistake("headers", f"describe a body, which a {self.status} has not", "Leave content-type out")
@@ -209,7 +210,7 @@ class MockResponse(Policy):
     """Further header fields; a tuple of texts makes several lines. Framing is not to be set."""
 
     delay: float = 0.0
-    """Seconds until the answer, as an app would take; 60 at most. Default none."""
+    """Seconds until the answer, as an app would take; 60 at most. Default none. It ends with a client that leaves."""
 
     @property
     def documentation(self) -> Documentation:
@@ -254,7 +255,7 @@ def _checked(policy: ReturnResponse | MockResponse, headers: _Headers) -> RawHea
             lines += [(key, header_value(each)) for each in ((value,) if isinstance(value, str) else value)]
         except ValueError as error:
             raise policy.mistake("headers", f"cannot be sent: {error}", "Give names, and printable Latin-1") from None
-        if key in _FRAMING:
+        if key in FRAMING:
             raise policy.mistake("headers", f"holds {name!r}, which is framing", "Leave it to the server")
     return lines
 
@@ -317,8 +318,18 @@ class _Mocking:
         return self._answer if self._delay else self._reply
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await anyio.sleep(self._delay)
+        with anyio.move_on_after(self._delay):
+            await _left(scope, receive)
+            return
         await self._reply(scope, receive, send)
+
+
+async def _left(scope: Scope, receive: Receive) -> None:
+    """Return when the client has left. One that waits to be asked for its body is not asked (RFC 9110 §10.1.1)."""
+    if any(name == b"expect" for name, _ in scope["headers"]):
+        await anyio.sleep_forever()
+    while (await receive())["type"] not in ("http.disconnect", "websocket.disconnect"):
+        pass
 
 
 class _Redirecting:

@@ -12,12 +12,13 @@ from typing import Any
 
 from apim_middleware._http import cookies, queries
 from apim_middleware._http.headers import is_token
+from apim_middleware._http.hops import carries
 from apim_middleware.documentation import Answer, Documentation, api_key, challenged
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, StoreError
 from apim_middleware.exchange import Exchange
 from apim_middleware.identity import Subscription
-from apim_middleware.policy import Policy
+from apim_middleware.policy import Policy, check_read
 from apim_middleware.stores.key_text import is_prefix, misfit
 from apim_middleware.stores.keys import KeyRecord, KeyStore, key_digest
 
@@ -114,6 +115,8 @@ class APIKeyAuth(Policy):
             raise self.mistake("header", "and query and cookie are all None", "Name at least one place for the key")
         if self.header is not None and not is_token(self.header.encode("latin-1", "replace")):
             raise self.mistake("header", "is no header name", 'Write header="x-api-key"')
+        if self.header is not None and not carries(self.header.lower().encode()):
+            raise self.mistake("header", "says something else of every request", 'Write header="x-api-key"')
         if self.query is not None and not _QUOTABLE.fullmatch(self.query):
             raise self.mistake("query", "is no name for a parameter", 'Write query="api-key"')
         if self.cookie is not None and not is_token(self.cookie.encode("latin-1", "replace")):
@@ -132,6 +135,8 @@ class APIKeyAuth(Policy):
 
     def bind(self, env: Env) -> "_SyncGate | _AsyncGate":
         """The gate: plain where the store is, async where it may have to wait."""
+        if self.header is not None:
+            check_read(self, "header", self.header, env)
         gate = _AsyncGate if inspect.iscoroutinefunction(self.keys.find) else _SyncGate
         return gate(self, env, misfit(self._prefixes()))
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 from apim_middleware import by
 from apim_middleware._http.challenges import scheme_of, with_parameters
 from apim_middleware._jose.claims import Path, members, names_a_claim, steps
-from apim_middleware._jose.tokens import Scalar, exactly
+from apim_middleware._jose.tokens import Scalar, can_come, exactly
 from apim_middleware.conditions import Condition, holds
 from apim_middleware.documentation import Answer, Documentation, challenged
 from apim_middleware.env import Env
@@ -119,6 +119,8 @@ class Authorize(Policy):
             if "" in _names(getattr(self, name)):
                 raise self.mistake(name, "holds an empty name", "Give the exact text")
         for name in ("scopes", "any_scope"):
+            if isinstance(getattr(self, name), str) and not _scopes(getattr(self, name)):
+                raise self.mistake(name, "names no scope", "Name one, or leave it out")
             if not all(map(_SCOPE.fullmatch, _scopes(getattr(self, name)))):
                 raise self.mistake(name, "holds what is no scope", f'Write {name}=("orders.read", "orders.write")')
         if self.issuer == ():
@@ -132,6 +134,8 @@ class Authorize(Policy):
         for path, accepted in self.claims.items():
             if accepted == ():
                 raise self.mistake("claims", f"accepts no value of {path}", "Give at least one value")
+            if not can_come(accepted):
+                raise self.mistake("claims", f"wants a {path} that no token can have", "Give finite numbers")
 
     def bind(self, env: Env) -> "_Gate | _AskingGate":
         """The gate: async where there is a function to ask."""

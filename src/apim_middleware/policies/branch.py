@@ -7,6 +7,7 @@ from inspect import isawaitable, iscoroutinefunction
 from typing import Any, Self, TypeAlias
 
 from apim_middleware import by
+from apim_middleware._config import check_one_by_one
 from apim_middleware._ring import Ring
 from apim_middleware.conditions import Condition, holds
 from apim_middleware.documentation import Documentation, documentation_of, either
@@ -109,6 +110,7 @@ class Choose(_Branching):
 
     def __new__(cls, *branches: Branch, **given: object) -> Self:
         """Check what was given, the pairs as one field."""
+        check_one_by_one(cls.__name__, "branches", given)
         return super().__new__(cls, branches=branches, **given)
 
     def __init__(self, *branches: Branch, otherwise: Layer | None = None) -> None:

@@ -8,6 +8,7 @@ from apim_middleware._certificates.revocation import RevocationLists
 from apim_middleware._http.addresses import AddressSet, BadNetwork
 from apim_middleware._http.forwarded import Trust
 from apim_middleware._http.headers import is_token
+from apim_middleware._http.hygiene import Hygiene
 from apim_middleware.documentation import Answer, Documentation, Scheme
 from apim_middleware.env import Env
 from apim_middleware.policy import Policy
@@ -108,8 +109,12 @@ class ClientCertificate(Policy):
         """The gate, with a memory of certificates that were good."""
         from apim_middleware._certificates.gate import Gate, Showing
 
-        if self.header and not env.scrub.passes(self.header.lower().encode()):
-            cure = "Have the proxy write another, or let it through with Env(hygiene=Hygiene(strip=...))"
+        name = self.header.lower()
+        if name and not env.scrub.passes(name.encode()):
+            cure = "Have the proxy write another, of letters, digits and hyphens"
+            if name in Hygiene().strip:  # given anew, for all that is not said again would be let through
+                rest = f'tuple(each for each in Hygiene().strip if each != "{name}")'
+                cure = f"Have the proxy write another, or let this one through: Env(hygiene=Hygiene(strip={rest}))"
             raise self.mistake("header", "is taken out of every request by hygiene", cure)
         authorities = self._authorities()
         trust = Trust(self._networks(), unix="unix" in self.trusted)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Literal, Self
 
+from apim_middleware._config import check_one_by_one
 from apim_middleware._ring import refusal_messages
 from apim_middleware.documentation import Answer, Documentation, challenged, documentation_of, either, together
 from apim_middleware.env import Env
@@ -81,6 +82,7 @@ class AllOf(_Combined):
 
     def __new__(cls, *layers: Policy | Stack, **given: object) -> Self:
         """Check what was given, the layers as one field."""
+        check_one_by_one(cls.__name__, "layers", given)
         return super().__new__(cls, layers=layers, **given)
 
     def __init__(self, *layers: Policy | Stack) -> None:
@@ -132,6 +134,7 @@ class AnyOf(_Combined):
 
     def __new__(cls, *layers: Policy | Stack, **given: object) -> Self:
         """Check what was given, the layers as one field."""
+        check_one_by_one(cls.__name__, "layers", given)
         return super().__new__(cls, layers=layers, **given)
 
     def __init__(

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 from apim_middleware import by
 from apim_middleware._http.headers import header_name, header_value
+from apim_middleware._http.hops import FRAMING
 from apim_middleware.documentation import Answer, Documentation, Told
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
@@ -17,9 +18,8 @@ from apim_middleware.types import RawHeaders
 
 log = logging.getLogger("apim_middleware")
 
-_RESERVED = frozenset(
-    b"connection content-length host keep-alive proxy-connection te trailer transfer-encoding upgrade "
-    b"sec-websocket-accept sec-websocket-extensions sec-websocket-key sec-websocket-protocol "
+_RESERVED = FRAMING.union(
+    b"host sec-websocket-accept sec-websocket-extensions sec-websocket-key sec-websocket-protocol "
     b"sec-websocket-version".split()
 )
 """What belongs to one connection (RFC 9110 §7.6.1, RFC 9112 §6, RFC 6455 §11.3), and the host, which is verified."""
@@ -43,6 +43,7 @@ class SetHeader(Policy):
     Framing, hop-by-hop and WebSocket handshake fields and ``Host`` cannot be set, and two lines of a field that must
     stand alone cannot be asked for: ConfigError. A function's value that may not stand in a header (a control
     character, text outside Latin-1) is logged and refused with 400 ``bad-header-value``; it never becomes two headers.
+    A function that raises, or gives something else than text, is logged and refused with 500 ``policy-failed``.
     Follows Azure's ``set-header``, but for several values always being lines of their own.
     """
 
@@ -72,6 +73,9 @@ class SetHeader(Policy):
     def __post_init__(self) -> None:
         """The name must be free to set, and literal text must fit a header."""
         name = _free_name(self)
+        several = self.exists == "append" or (isinstance(self.value, tuple) and len(self.value) > 1)
+        if name in _SINGLE and several:
+            raise self.mistake("name", "is a field that stands alone", 'Give one value and exists="override" or "skip"')
         if callable(self.value):
             if iscoroutinefunction(self.value):
                 raise self.mistake("value", "must be awaited", "Give a plain function")
@@ -82,8 +86,6 @@ class SetHeader(Policy):
             raise self.mistake("value", f"cannot be sent: {error}", "Give printable Latin-1 text") from None
         if not lines:
             raise self.mistake("value", "holds nothing", "Use RemoveHeader to take a header away")
-        if name in _SINGLE and (len(lines) > 1 or self.exists == "append"):
-            raise self.mistake("name", "is a field that stands alone", 'Give one value and exists="override" or "skip"')
 
     def bind(self, env: Env) -> "_OnRequest | _OnResponse":
         """An object with the one hook that is needed."""

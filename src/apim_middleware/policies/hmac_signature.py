@@ -19,7 +19,7 @@ from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
 from apim_middleware.identity import Principal
-from apim_middleware.policy import Policy, ring
+from apim_middleware.policy import Policy, check_read, ring
 from apim_middleware.types import ASGIApp
 
 ISSUER = "urn:apim-middleware:hmac-signature"
@@ -145,6 +145,9 @@ class HMACSignature(Policy):
 
     def bind(self, env: Env) -> "_Gate":
         """The gate."""
+        check_read(self, "header", self.header, env)
+        if self.timestamp_header:
+            check_read(self, "timestamp_header", self.timestamp_header, env)
         return _Gate(self, env)
 
     def build(self, app: ASGIApp, env: Env) -> ASGIApp:

@@ -21,7 +21,7 @@ from apim_middleware.documentation import Answer, Documentation, api_key
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, StoreError
 from apim_middleware.exchange import Exchange
-from apim_middleware.policy import Policy, ring
+from apim_middleware.policy import Policy, check_read, ring
 from apim_middleware.types import ASGIApp
 
 log = logging.getLogger("apim_middleware.signature")
@@ -127,6 +127,9 @@ class HTTPSignature(Policy):
 
     def bind(self, env: Env) -> "_Gate":
         """The gate, with its keys by their ids."""
+        for name in self.covered:
+            if name not in COMPONENTS:
+                check_read(self, "covered", name, env)
         return _Gate(self, env)
 
     def build(self, app: ASGIApp, env: Env) -> ASGIApp:

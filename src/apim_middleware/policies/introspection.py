@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from apim_middleware._config import is_text
 from apim_middleware._jose.asking import AskingGate, Habits, Wishes
 from apim_middleware._jose.binding import Possession
 from apim_middleware._jose.claims import Path, steps
@@ -18,14 +19,14 @@ from apim_middleware._jose.fields import (
     words_in,
 )
 from apim_middleware._jose.introspection import Authenticate, Endpoint, assertion, basic, post
-from apim_middleware._jose.places import finder
+from apim_middleware._jose.places import finder, headers_in
 from apim_middleware._jose.proofs import DPoP, ProofCheck
 from apim_middleware._jose.refusals import Refusals
 from apim_middleware._jose.rules import ClaimMatch, Wanted, demand
 from apim_middleware._jose.urls import Allowance, is_here
 from apim_middleware.documentation import Documentation
 from apim_middleware.env import Env
-from apim_middleware.policy import Policy
+from apim_middleware.policy import Policy, check_read
 
 _LEAST = {"max_token_bytes": 1, "remember": 0, "keep": 0, "keep_refused": 0, "at_once": 1}
 
@@ -149,6 +150,9 @@ class OAuth2Introspection(Policy):
             value = getattr(self, name)
             if value is not None and (not value or "" in texts_in(value)):
                 raise self.mistake(name, "is empty", "Give the exact text")
+        for name in ("client_id", "client_secret"):
+            if not is_text(getattr(self, name) or ""):
+                raise self.mistake(name, "holds half a surrogate pair", "Give text that UTF-8 can carry")
         self._check_client()
         check_wishes(self)
         check_places(self)
@@ -183,6 +187,8 @@ class OAuth2Introspection(Policy):
 
     def bind(self, env: Env) -> AskingGate:
         """The gate, with a memory of its own."""
+        for name in headers_in(texts_in(self.token_from)):
+            check_read(self, "token_from", name, env)
 
         def failed() -> None:
             env.count("apim.introspection.failed", {})

@@ -8,7 +8,7 @@ from apim_middleware._jose.claims import Path, steps
 from apim_middleware._jose.described import described
 from apim_middleware._jose.fields import check_numbers, check_places, check_timeout, check_wishes, texts_in, words_in
 from apim_middleware._jose.issuers import Issuer, StaticKey
-from apim_middleware._jose.places import finder
+from apim_middleware._jose.places import finder, headers_in
 from apim_middleware._jose.proofs import DPoP, ProofCheck
 from apim_middleware._jose.refusals import Refusals
 from apim_middleware._jose.revocations import Revoked
@@ -18,7 +18,7 @@ from apim_middleware._jose.urls import Allowance
 from apim_middleware.documentation import Documentation
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
-from apim_middleware.policy import Policy
+from apim_middleware.policy import Policy, check_read
 
 if TYPE_CHECKING:
     from apim_middleware._jose.gates import Checks, RemoteGate, StaticGate
@@ -28,7 +28,7 @@ _ASYMMETRIC = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "E
 _SHARED = ("HS256", "HS384", "HS512")
 _ALGORITHMS = (*_ASYMMETRIC, "ES256K", *_SHARED)
 
-_LEAST = {"max_token_bytes": 1, "remember": 0, "jwks_refresh": 60, "jwks_cooldown": 1, "jwks_keep": 0}
+_LEAST = {"max_token_bytes": 100, "remember": 0, "jwks_refresh": 60, "jwks_cooldown": 1, "jwks_keep": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,6 +230,8 @@ class JWTAuth(Policy):
         from apim_middleware._jose.sources import StaticKeys, StaticKeysOfMany
         from apim_middleware._jose.trust import source_of
 
+        for name in headers_in(texts_in(self.token_from)):
+            check_read(self, "token_from", name, env)
         memories = Memories.of(self.remember)
         checks = self._checks(env)
         source = source_of(self._issuers(), self.algorithms, self._asking(), env, memories.forget_keys)

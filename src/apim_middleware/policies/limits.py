@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, Self
 
+from apim_middleware._config import check_one_by_one
 from apim_middleware._http.fields import GREATEST_INTEGER
 from apim_middleware._limits.answers import headers_of, told_in
 from apim_middleware._limits.build import gate, in_front
@@ -19,7 +20,7 @@ from apim_middleware._limits.rules import Limiting
 from apim_middleware.by import Key, everyone, subscription
 from apim_middleware.documentation import Answer, Documentation, Told, together
 from apim_middleware.env import Env
-from apim_middleware.policy import Policy, check_counts
+from apim_middleware.policy import Policy, check_counts, check_functions
 from apim_middleware.protocols import Limit
 from apim_middleware.stores.calendars import period_of
 from apim_middleware.types import ASGIApp
@@ -180,15 +181,17 @@ class Limits(Policy):
     and one set of ``RateLimit`` fields. When several refuse, the one that keeps out for longest gives status and code.
     If the store is away, the strictest ``when_store_fails`` among them holds for all.
 
-    Refused: what the policy that refuses says, and as it says.
+    Refused as the policy that refuses does: 429 ``rate-limit-exceeded`` or 403 ``quota-exceeded`` with ``Retry-After``;
+    403 ``caller-unknown``; 503 ``limit-store-unavailable``.
     """
 
     policies: tuple[RateLimit | Quota, ...]
     """The policies, in the order callers are told of them."""
 
-    def __new__(cls, *policies: RateLimit | Quota) -> Self:
-        """Check what was given."""
-        return super().__new__(cls, policies=policies)
+    def __new__(cls, *policies: RateLimit | Quota, **given: object) -> Self:
+        """Check what was given, the policies as one field."""
+        check_one_by_one(cls.__name__, "policies", given)
+        return super().__new__(cls, policies=policies, **given)
 
     def __init__(self, *policies: RateLimit | Quota) -> None:
         """Keep the policies as one field."""
@@ -233,6 +236,8 @@ class Limits(Policy):
 
     def bind(self, env: Env) -> Hooks:
         """Count for all of them at once."""
+        for each in self.policies:
+            check_functions(each, env)
         return gate(self.policies, env)
 
     def build(self, app: ASGIApp, env: Env) -> ASGIApp:

@@ -6,12 +6,12 @@ from http import HTTPStatus
 
 from apim_middleware._http.challenges import scheme_of
 from apim_middleware._http.headers import header_name, header_value
-from apim_middleware._http.hygiene import FORWARDING
+from apim_middleware._http.unseen import unseen
 from apim_middleware.documentation import Answer, Asked, Documentation
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
-from apim_middleware.policy import Policy
+from apim_middleware.policy import Policy, check_read
 
 _NEEDS_MORE = frozenset((405, 407, 426))
 """Statuses that must come with fields this policy knows nothing of (RFC 9110 §15.5.6, §15.5.8, §15.5.22)."""
@@ -77,15 +77,16 @@ class RequireHeader(Policy):
             name = header_name(self.name)
         except ValueError:
             raise self.mistake("name", "is not a header name", "Use letters, digits and hyphens") from None
-        if name in FORWARDING or name.startswith(b"x-forwarded"):
-            problem = "is taken out of every request by hygiene, so that nobody could come in"
-            raise self.mistake("name", problem, "Use TrustedProxies for what proxies say")
+        if found := unseen(name):
+            problem, cure = found
+            raise self.mistake("name", f"is a field that hygiene {problem}", cure)
 
     def _accepted(self) -> tuple[str, ...]:
         return (self.values,) if isinstance(self.values, str) else self.values
 
     def bind(self, env: Env) -> "_Presence | _Comparison":
         """The check that is needed."""
+        check_read(self, "name", self.name, env)
         accepted = self._accepted()
         return _Comparison(self, accepted) if accepted else _Presence(self)
 

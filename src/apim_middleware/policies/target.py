@@ -10,6 +10,7 @@ from inspect import iscoroutinefunction
 from typing import Literal
 
 from apim_middleware import by
+from apim_middleware._config import is_text
 from apim_middleware._http import queries
 from apim_middleware._http.templates import Shape, Target, canonical, path_of, query_of, sent, shape_of, target_of
 from apim_middleware.conditions import routed_path
@@ -102,7 +103,7 @@ class SetQuery(Policy):
             raise self.mistake("value", "must be awaited", "Give a plain function")
         if self.value == ():
             raise self.mistake("value", "holds nothing", "Use RemoveQuery to take a parameter away")
-        if not callable(self.value) and not all(map(_is_text, _texts(self.value))):
+        if not callable(self.value) and not all(map(is_text, _texts(self.value))):
             raise self.mistake("value", "holds half a surrogate pair", "Give text that UTF-8 can carry")
 
     def bind(self, env: Env) -> "_Setting":
@@ -189,16 +190,8 @@ class _Setting:
 
 
 def _check_name(policy: SetQuery | RemoveQuery) -> None:
-    if not policy.name or not _is_text(policy.name):
+    if not policy.name or not is_text(policy.name):
         raise policy.mistake("name", "names no parameter", "Give the name as it reads decoded")
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _texts(value: str | tuple[str, ...]) -> tuple[str, ...]:
