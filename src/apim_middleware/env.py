@@ -72,10 +72,12 @@ class Env:
         self.clock: Clock = SystemClock() if clock is None else clock
         self.scrub = (hygiene or Hygiene()).compiled()
         self.place = place
-        self._given: dict[str, Any] = {
-            "counters": counters, "entries": entries, "permits": permits, "transport": transport,
+        self.given: Mapping[str, Any] = {
+            "clock": clock, "counters": counters, "entries": entries, "permits": permits, "transport": transport,
+            "hygiene": hygiene,
         }  # fmt: skip
-        self._brought = transport
+        """What it was given for each but its place; None where it makes its own."""
+        self._parts: dict[str, Any] = {**self.given}
         self._made = _Transports()
         self._bound: dict[str | int, list[_Seat]] = {}  # by place; where there is none, by policy
         self._listeners: list[Listener] = []
@@ -129,8 +131,9 @@ class Env:
         It is the transport that was given, else one made by ``default``: apart from that of the proxy, and one for
         calls that may only reach ``public`` addresses, because the two do not admit the same. ``aclose`` closes it.
         """
-        if self._brought is not None:
-            return self._brought
+        given: Transport | None = self.given["transport"]
+        if given is not None:
+            return given
         return self._resolve("callouts.public" if public else "callouts", lambda: self._made.keep(default()))
 
     async def aclose(self) -> None:
@@ -161,9 +164,9 @@ class Env:
             self._listeners.append(listener)
 
     def _resolve(self, name: str, default: Callable[[], T]) -> T:
-        found: T | None = self._given.get(name)
+        found: T | None = self._parts.get(name)
         if found is None:
-            found = self._given[name] = default()
+            found = self._parts[name] = default()
         return found
 
     def bind(self, policy: "Policy") -> Any:  # noqa: ANN401 - whatever has the hooks

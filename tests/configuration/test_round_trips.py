@@ -412,6 +412,14 @@ def test_references_to_secrets_are_none(form: Any) -> None:
 
 
 @each_form
+def test_a_named_value_that_is_no_secret_is_written(form: Any) -> None:
+    gateway = around(
+        apim.SetHeader(name="x-region", value=apim.NamedValue("region", "north", secret=False), on="request")
+    )
+    assert loads(dumps(gateway, form), form) == gateway
+
+
+@each_form
 @pytest.mark.parametrize("function", [by.client, by.header("x-a"), by.either(by.principal, by.header("x-b"))])
 def test_a_function_among_texts_stays_one(function: Any, form: Any) -> None:
     gateway = around(

@@ -50,6 +50,7 @@ def test_a_value_shows_what_was_said() -> None:
     assert repr(Product("p", apis=("a",))) == "Product('p', apis=('a',))"
     assert repr(Api("a", "/a")) == "Api('a', '/a')"
     assert repr(NamedValue("key", "secret")) == "NamedValue('key')"
+    assert repr(NamedValue("key", "known", secret=False)) == "NamedValue('key', secret=False, value='known')"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from pathlib import PurePath
 from typing import Any
 
 from apim_middleware.configuration._catalogue import UnknownName, named
-from apim_middleware.configuration._environment import parts_of
 from apim_middleware.configuration._functions import text_of
 from apim_middleware.configuration._reading import (
     Reader,
@@ -110,7 +109,8 @@ class Writer:
                 continue
             if _is_fresh(field, value) and id(value) not in self._brought:
                 continue
-            if not (field.repr or field.name in _PUBLISHED or self._secrets) and self._tells(value):
+            told = field.repr or field.name in _PUBLISHED or getattr(given, "secret", True) is False
+            if not (told or self._secrets) and self._tells(value):
                 cure = "Keep it where files can refer to it, or write secrets=True if it is none"
                 raise ConfigError(kind.__name__, field.name, f"may hold a secret (at {where})", cure)
             place = f"{where}.{field.name}"
@@ -136,12 +136,9 @@ class Writer:
 
     def _environment(self, given: Env, where: str) -> dict[str, Any]:
         hints, _ = parameters_of(Env)
-        table = {
-            name: self.value(part, hints[name], f"{where}.{name}")
-            for name, part, is_usual in parts_of(given)
-            if id(part) in self._brought or not is_usual
-        }
-        return {"use": "Env", **table}
+        said = {"place": given.place or None, **given.given}
+        parts = {name: part for name, part in said.items() if part is not None}
+        return {"use": "Env"} | {name: self.value(part, hints[name], f"{where}.{name}") for name, part in parts.items()}
 
     def _single(self, given: Any, wanted: Any, where: str) -> Any:  # noqa: ANN401 - plain data
         """The first form of a value that is read as an equal one where it stands."""

@@ -1,6 +1,6 @@
 """Names for policies and texts that are used in several places."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass, field
 
 from apim_middleware.documentation import Documentation, documentation_of, together
@@ -54,6 +54,11 @@ class NamedValue(Value):
         check_name(self)
         if (self.value is None) == (self.provider is None):
             raise ConfigError("NamedValue", "value", "has no source, or two", "Give either value or provider")
+
+    def _said(self) -> Iterator[str]:
+        yield from super()._said()
+        if not self.secret and self.value is not None:
+            yield f"value={self.value!r}"
 
     def __call__(self, exchange: Exchange | None = None) -> str:
         """The text as it is now."""
