@@ -32,6 +32,9 @@ HOMES = {
     "joserfc": 1,
     "sqlite3": 1,
     "httpx": 1,
+    "httpx2": 1,
+    "httpcore": 1,
+    "httpcore2": 1,
     "websockets": 1,
     "opentelemetry": 2,
     "limits": 2,  # its notation of rates, and its storages
@@ -39,7 +42,7 @@ HOMES = {
 }
 """In how many files at most a library may be imported."""
 
-SERVERS = ("uvicorn", "granian", "hypercorn", "fastapi", "httpx2")
+SERVERS = ("uvicorn", "granian", "hypercorn", "fastapi")
 """What no module of the package imports but the command that serves."""
 
 READERS = ("serving.httptools",)

@@ -82,6 +82,33 @@ def test_files_that_cannot_be_read_are_found_while_building(tmp_path):
         server_context(tmp_path / "none.pem")
 
 
+@pytest.mark.parametrize(
+    ("field", "odd"),
+    [
+        *[("certificate", odd) for odd in (None, 5, True, b"cert.pem", "", ("cert.pem", "key.pem"), "a\0b")],
+        *[("key", odd) for odd in (5, False, b"key.pem", ["key.pem"])],
+        *[("every", odd) for odd in (None, True, "1", -1, float("nan"), float("inf"), 1e9)],
+        *[("alpn", odd) for odd in (None, 5, "h2", (b"h2",), ("",), ("h2", 5), ("x" * 256,), ("hä",))],
+        *[("clock", odd) for odd in (5, "now", FakeClock)],
+    ],
+)
+def test_a_mistake_names_its_field(tmp_path, field, odd):
+    files = dict(zip(("certificate", "key"), write_certificate(tmp_path, "gateway.example"), strict=True))
+    with pytest.raises(ConfigError, match=rf"^server_context\.{field}: "):
+        server_context(**{**files, field: odd})
+
+
+async def later():
+    return "secret"
+
+
+@pytest.mark.parametrize("password", ["secret", b"secret", 5, (), lambda again: again, later])
+def test_a_password_is_asked_for_and_never_shown(tmp_path, password):
+    with pytest.raises(ConfigError, match=r"^server_context\.password: ") as raised:
+        server_context(*write_certificate(tmp_path, "gateway.example"), password=password)
+    assert "secret" not in str(raised.value)
+
+
 def test_uvicorn_serves_with_it(tmp_path):
     async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})

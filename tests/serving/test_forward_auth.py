@@ -303,11 +303,14 @@ async def test_a_handshake_that_is_passed_on_is_answered_as_a_request(refusal, s
         ({"prefix": "/auth"}, "stands before no path"),
         ({"prefix": "auth", "told_by": "path"}, "stands before no path"),
         ({"told_by": "nginx"}, "told_by"),
+        ({"layer": 5}, "^ForwardAuth.layer: 5 is not"),
+        ({"layer": int}, "^ForwardAuth.layer: .* cannot be put in front of an app"),
+        ({"layer": str}, "^ForwardAuth.layer: .* makes '.*' of an app"),
     ],
 )
 def test_mistakes_are_found_while_building(options, problem):
     with pytest.raises(ConfigError, match=problem):
-        ForwardAuth(Seen(), **{"trusted": ("127.0.0.1",), **options})
+        ForwardAuth(**{"layer": Seen(), "trusted": ("127.0.0.1",), **options})
 
 
 async def test_the_lifespan_reaches_the_layer_inside():

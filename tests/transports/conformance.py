@@ -15,6 +15,7 @@ from tests.servers import LOOPBACK, saying, stub
 
 from apim_middleware.errors import ConnectFailed, TransportError, UpstreamBroken, UpstreamTimeout
 from apim_middleware.protocols import UpstreamRequest
+from apim_middleware.transports._keeping import NoConnectionFree
 
 from .hostile import BODIES, EXCESS, HEADS, POISON, STALLING
 
@@ -286,7 +287,7 @@ class TransportConformance:
         async with stub(speak) as upstream, anyio.create_task_group() as tasks:
             tasks.start_soon(ask, transport, upstream)
             await heard.wait()
-            with pytest.raises(ConnectFailed, match="every connection is in use"):
+            with pytest.raises(NoConnectionFree, match="every connection is in use"):
                 await ask(transport, upstream, connect=0.01)
             tasks.start_soon(ask, transport, upstream)
             answer.set()

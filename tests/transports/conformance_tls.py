@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from tests.servers import LOOPBACK
 
-from apim_middleware.errors import ConnectFailed
+from apim_middleware.errors import ConfigError, ConnectFailed
 from apim_middleware.protocols import UpstreamRequest
 
 from .conformance import OK
@@ -88,6 +88,20 @@ class TLSConformance:
         context = ssl.create_default_context(cafile=authority)
         with pytest.raises(ConnectFailed):
             await fetch(make(verify=context), tls_origin.replace("localhost", LOOPBACK))
+
+    @pytest.mark.parametrize("verify", [True, None, 0, 1, 0.0, "", "ca.pem", b"", [], (), {}], ids=repr)
+    async def test_nothing_but_false_lets_an_unknown_authority_through(self, make, tls_origin, verify):
+        """What was only false, None among it, turned the check off; the name of a file was taken for True."""
+        with pytest.raises((ConfigError, ConnectFailed)):
+            await fetch(make(verify=verify), tls_origin)
+
+    @pytest.mark.parametrize("verify", [None, 0, "", "ca.pem", [], ()], ids=repr)
+    async def test_what_is_no_verify_is_told_with_the_field_for_a_file(self, make, verify):
+        with pytest.raises(ConfigError) as raised:
+            make(verify=verify)
+        told = str(raised.value)
+        assert told.startswith(f"{self.kind.__name__}.verify: {verify!r} is not ")
+        assert 'ca="' in told or "cafile=" in told
 
     async def test_nobody_asks_for_certificates_when_told_not_to(self, make, tls_origin):
         assert await fetch(make(verify=False), tls_origin) == b"ok"

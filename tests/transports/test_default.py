@@ -13,9 +13,13 @@ from apim_middleware.transports.http1 import Http1Transport
 from apim_middleware.transports.httpx import HttpxTransport
 
 from .conformance import OK
-from .conformance_tls import authority, tls_origin
+from .conformance_tls import TLSConformance, authority, tls_origin
 
 __all__ = ["authority", "tls_origin"]
+
+
+class TestDefaultTransportOverTLS(TLSConformance):
+    kind = DefaultTransport
 
 
 async def here():

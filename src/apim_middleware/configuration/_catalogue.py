@@ -17,6 +17,7 @@ _ELSEWHERE = {
     "apim_middleware.stores.sqlite": ("SQLiteCounters", "SQLiteEntries", "SQLitePermits", "SQLiteRecords"),
     "apim_middleware.transports.http1": ("Http1Transport",),
     "apim_middleware.transports.httpx": ("HttpxTransport",),
+    "apim_middleware.transports.httpx2": ("Httpx2Transport",),
 }
 """Modules that load a library of their own, and so are loaded only when a file names them."""
 

@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TypeAlias
 
+from apim_middleware._config import awaits, check, shown
 from apim_middleware.env import SystemClock
 from apim_middleware.errors import ConfigError
 from apim_middleware.protocols import Clock
@@ -16,6 +17,9 @@ from apim_middleware.protocols import Clock
 log = logging.getLogger("apim_middleware")
 
 File: TypeAlias = str | PathLike[str]
+
+_DAY = 86_400.0
+_UNUSABLE = (OSError, TypeError, ValueError)  # TypeError: the password is none
 
 
 def server_context(
@@ -37,6 +41,12 @@ def server_context(
     Give it to uvicorn as ``ssl_context_factory=lambda config, default: server_context("cert.pem", "key.pem")``.
     Raises ConfigError when the files cannot be read now.
     """
+    _check_files(certificate, key, password)
+    _check_alpn(alpn)
+    check("server_context", "every", every, float)
+    if not 0 <= every <= _DAY:
+        raise ConfigError("server_context", "every", f"{every} is out of range", f"Give seconds from 0 to {_DAY:g}")
+    check("server_context", "clock", clock, Clock | None)
     files = (certificate,) if key is None else (certificate, key)
 
     def read() -> ssl.SSLContext:
@@ -48,12 +58,28 @@ def server_context(
 
     try:
         shelf = _Latest(read, files, every, clock or SystemClock())
-    except (OSError, ValueError) as error:
+    except _UNUSABLE as error:
         cure = "Give a PEM file with the certificate chain, and one with its key"
         raise ConfigError("server_context", "certificate", f"cannot be read: {_said(error)}", cure) from error
     front = read()
     front.sni_callback = shelf.choose
     return front
+
+
+def _check_files(certificate: File, key: File | None, password: Callable[[], str] | None) -> None:
+    check("server_context", "certificate", certificate, File)
+    check("server_context", "key", key, File | None)
+    cure = "Give a function that returns the password"
+    check("server_context", "password", password, Callable[[], str] | None, cure=cure, secret=True)
+    if awaits(password):
+        raise ConfigError("server_context", "password", "is async", "Give a plain function")
+
+
+def _check_alpn(alpn: Sequence[str]) -> None:
+    check("server_context", "alpn", alpn, Sequence[str], cure='Write alpn=("http/1.1",)')
+    for name in alpn:
+        if not name.isascii() or not 1 <= len(name) <= 255:  # RFC 7301 §3.1
+            raise ConfigError("server_context", "alpn", f"{shown(name)} is no protocol", 'Write alpn=("http/1.1",)')
 
 
 class _Latest:
@@ -80,7 +106,7 @@ class _Latest:
             return
         try:
             self._context = self._read()
-        except (OSError, ValueError) as error:  # half written, perhaps: the next look will tell
+        except _UNUSABLE as error:  # half written, perhaps: the next look will tell
             log.error("the changed certificate cannot be used: %s", _said(error))
         else:
             log.info("the certificate was read anew")

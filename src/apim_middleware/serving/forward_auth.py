@@ -9,13 +9,13 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 from urllib.parse import unquote
 
-from apim_middleware._config import Configured
+from apim_middleware._config import Configured, shown
 from apim_middleware._http import forwarded, hops
 from apim_middleware._http.addresses import AddressSet, BadNetwork
 from apim_middleware._http.client_certificate import KEY as CERTIFICATE
 from apim_middleware._http.headers import get, get_all, header_name, is_token
 from apim_middleware._ring import refusal_messages
-from apim_middleware.errors import Refusal
+from apim_middleware.errors import ConfigError, Refusal
 from apim_middleware.exchange import KEY, Exchange
 from apim_middleware.serving._verdict import STATUS, Verdict, Yes, as_denial
 from apim_middleware.types import ASGIApp, Layer, Message, RawHeaders, Receive, Scope, Send
@@ -27,6 +27,7 @@ _OWN = (KEY, forwarded.PEER, CERTIFICATE, "subprotocols")
 _SCHEMES = ("http", "https")
 _METHOD = re.compile(rb"[A-Z][A-Z0-9!#$%&'*+\-.^_`|~]{0,31}")
 _TARGET = re.compile(rb"/[!-\"$-~]*|\*")
+_A_LAYER = "Give a Stack, a policy, or a function from app to app"
 _RESERVED = frozenset(
     b"cache-control connection content-length content-type date host keep-alive te trailer transfer-encoding upgrade "
     b"x-auth-status".split()
@@ -97,8 +98,6 @@ class ForwardAuth(Configured):
 
     def __post_init__(self) -> None:
         """It must be known who asks; what is told must be names."""
-        if not callable(self.layer):
-            raise self.mistake("layer", "is no layer", "Give a Stack or a policy")
         if not self.trusted:
             raise self.mistake("trusted", "names nobody", "Give the address your front server connects from")
         if self._networks.everything:
@@ -211,7 +210,15 @@ class ForwardAuth(Configured):
 
     @cached_property
     def _judge(self) -> ASGIApp:
-        return self.layer(Yes(self._names))
+        try:
+            judge = self.layer(Yes(self._names))
+        except ConfigError:  # a TypeError too, of the layer's own
+            raise
+        except TypeError as error:
+            raise self.mistake("layer", f"cannot be put in front of an app: {error}", _A_LAYER) from error
+        if not callable(judge):
+            raise self.mistake("layer", f"makes {shown(judge)} of an app", _A_LAYER)
+        return judge
 
 
 def _lines(scope: Scope) -> RawHeaders:

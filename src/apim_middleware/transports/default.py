@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from apim_middleware.protocols import Transport, UpstreamRequest, UpstreamResponse
+from apim_middleware.transports._fields import NO_FILE, check_admits, check_verify
 from apim_middleware.transports.websockets import WebSockets
 
 
@@ -20,6 +21,8 @@ class DefaultTransport:
 
     def __init__(self, *, verify: ssl.SSLContext | bool = True, admits: Callable[[str], bool] | None = None) -> None:
         """Neither is made before it is needed."""
+        check_verify("DefaultTransport", verify, NO_FILE)
+        check_admits("DefaultTransport", admits)
         self._verify = verify
         self._admits = admits
 

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from os import PathLike
 from typing import TYPE_CHECKING, TypeAlias
 
+from apim_middleware._config import check, shown
 from apim_middleware.errors import ConfigError, UpstreamBroken
 from apim_middleware.protocols import UpstreamRequest
 from apim_middleware.transports._answer import Answer
 from apim_middleware.transports._dialling import Dialling
+from apim_middleware.transports._fields import check_admits, check_count, check_idle, check_uds, check_verify
 from apim_middleware.transports._keeping import Limits, Pools
 from apim_middleware.transports._requests import repeatable, written
 from apim_middleware.transports._sending import ask
@@ -70,11 +72,13 @@ class Http1Transport:
         admits: Callable[[str], bool] | None = None,
     ) -> None:
         """Nothing is opened before the first request."""
-        for name, value in (("max_connections", max_connections), ("max_idle", max_idle), ("max_waiting", max_waiting)):
-            if value < (name == "max_connections"):
-                raise ConfigError("Http1Transport", name, f"{value} is too few", "Give a larger number")
-        if not idle >= 0:
-            raise ConfigError("Http1Transport", "idle", f"{idle} is no time", "Give seconds, 0 to keep nothing")
+        _check_tls(verify, ca, cert, server_name)
+        check_count("Http1Transport", "max_connections", max_connections, 1)
+        check_count("Http1Transport", "max_idle", max_idle, 0)
+        check_count("Http1Transport", "max_waiting", max_waiting, 0)
+        check_idle("Http1Transport", idle)
+        check_uds("Http1Transport", uds)
+        check_admits("Http1Transport", admits)
         limits = Limits(max_connections, max_idle, max_waiting, idle)
         dialling = Dialling(_Tls(verify, ca, cert).context, server_name, uds, admits)
         self._pools = Pools(limits, dialling)
@@ -116,6 +120,31 @@ class Http1Transport:
         return self._pools.here().connections + self._tunnels.here().connections
 
 
+def _check_tls(
+    verify: ssl.SSLContext | bool, ca: File | None, cert: File | tuple[File, File] | None, server_name: str | None
+) -> None:
+    check_verify("Http1Transport", verify, 'Give True, False or an ssl.SSLContext; a file of authorities is ca="..."')
+    check("Http1Transport", "ca", ca, File | None)
+    check("Http1Transport", "cert", cert, File | tuple[File, File] | None)
+    check("Http1Transport", "server_name", server_name, str | None)
+    if ca == "":
+        raise ConfigError("Http1Transport", "ca", "'' is no file", "Give a PEM file, or leave it out")
+    if (ca is not None or cert is not None) and (isinstance(verify, ssl.SSLContext) or (ca is not None and not verify)):
+        problem, cure = "makes no use of ca and cert", "Load them into the context, or leave verify out"
+        raise ConfigError("Http1Transport", "verify", problem, cure)
+    if server_name is not None and not _can_be_asked_for(server_name):
+        problem, cure = f"{shown(server_name)} is no name", "Give the name in the upstream's certificate"
+        raise ConfigError("Http1Transport", "server_name", problem, cure)
+
+
+def _can_be_asked_for(name: str) -> bool:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=name)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 class _Tls:
     """The SSL context of a transport: read at once when files are named, else when it is first needed."""
 
@@ -123,9 +152,6 @@ class _Tls:
         self._verify = verify
         self._made = verify if isinstance(verify, ssl.SSLContext) else None
         if ca is not None or cert is not None:
-            if self._made is not None or (ca is not None and not verify):
-                problem, cure = "makes no use of ca and cert", "Load them into the context, or leave verify out"
-                raise ConfigError("Http1Transport", "verify", problem, cure)
             self._made = self._read(ca, cert)
         if self._made is not None:
             self._made.set_alpn_protocols(["http/1.1"])
@@ -140,14 +166,14 @@ class _Tls:
     def _read(self, ca: File | None, cert: File | tuple[File, File] | None) -> ssl.SSLContext:
         try:
             context = ssl.create_default_context(cafile=ca)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise ConfigError("Http1Transport", "ca", f"cannot be read: {error}", "Give a PEM file") from error
-        if not self._verify:
+        if self._verify is False:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         if cert is not None:
             try:
                 context.load_cert_chain(*(cert if isinstance(cert, tuple) else (cert,)))
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 cure = "Give a PEM file with certificate and key, or one for each"
                 raise ConfigError("Http1Transport", "cert", f"cannot be read: {error}", cure) from error
         return context

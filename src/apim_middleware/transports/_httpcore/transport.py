@@ -1,0 +1,91 @@
+"""What ``HttpxTransport`` and ``Httpx2Transport`` are made of: each adds its library and nothing else."""
+
+import ssl
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+
+import anyio.lowlevel
+
+from apim_middleware._config import check
+from apim_middleware.errors import ConfigError, UpstreamBroken
+from apim_middleware.protocols import UpstreamRequest
+from apim_middleware.transports._fields import NO_FILE, check_admits, check_count, check_idle, check_uds, check_verify
+from apim_middleware.transports._httpcore.answer import Answer
+from apim_middleware.transports._httpcore.core import Core
+from apim_middleware.transports._httpcore.line import GiveBack, Line
+from apim_middleware.transports._httpcore.pool import Pool
+from apim_middleware.transports._httpcore.wire import Wire
+from apim_middleware.transports._origins import parsed
+from apim_middleware.transports._requests import repeatable
+
+
+class CoreTransport(ABC):
+    """Asks upstreams over the connections of a library."""
+
+    def __init__(
+        self,
+        *,
+        verify: ssl.SSLContext | bool = True,
+        http2: bool = False,
+        max_connections: int = 1000,
+        max_idle: int = 100,
+        idle: float = 4.0,
+        uds: str | None = None,
+        admits: Callable[[str], bool] | None = None,
+    ) -> None:
+        """Nothing is opened before the first request."""
+        owner = type(self).__name__
+        check_verify(owner, verify, NO_FILE)
+        check(owner, "http2", http2, bool)
+        check_count(owner, "max_connections", max_connections, 1)
+        check_count(owner, "max_idle", max_idle, 0)
+        check_idle(owner, idle)
+        check_uds(owner, uds)
+        check_admits(owner, admits)
+        if http2 and find_spec("h2") is None:
+            raise ConfigError(owner, "http2", "True needs the package h2", 'Install "apim-middleware[http2]"')
+        core = self._core()
+        tls = core.context(verify)
+
+        def line(text: str, give_back: GiveBack) -> Line:
+            parts, wire = parsed(text), Wire(core, admits)
+            origin = core.origin(parts.scheme.encode(), parts.host.encode(), parts.port)
+            options = {"keepalive_expiry": idle, "http2": http2, "uds": uds, "network_backend": wire}
+            return Line(core, text, core.connection(origin, tls, **options), wire, give_back)
+
+        self._new_pool = partial(Pool, max_connections, max_idle, line)
+        self._pools: anyio.lowlevel.RunVar[Pool] = anyio.lowlevel.RunVar("apim_middleware.connections")
+
+    @staticmethod
+    @abstractmethod
+    def _core() -> Core:
+        """The library. Raises ConfigError when it is not installed."""
+
+    async def send(self, request: UpstreamRequest) -> Answer:
+        """Send the request and return once the response head is known. Raises TransportError.
+
+        A request that is safe to repeat is repeated once, on a new connection, when a kept one turns out to be dead.
+        """
+        pool = self._pool()
+        line = await pool.take(request)
+        try:
+            return await line.ask(request)
+        except UpstreamBroken:
+            if not (line.was_dead and repeatable(request)):
+                raise
+        return await (await pool.take(request, fresh=True)).ask(request)
+
+    async def aclose(self) -> None:
+        """Close every pooled connection of this event loop; those in use close when their exchange ends."""
+        pool = self._pools.get(None)
+        if pool is not None:
+            await pool.aclose()
+
+    def _pool(self) -> Pool:
+        pool = self._pools.get(None)
+        if pool is None or pool.closed:
+            pool = self._new_pool()
+            self._pools.set(pool)
+        return pool
