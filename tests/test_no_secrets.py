@@ -272,7 +272,7 @@ class Run:
 
     def reprs(self) -> list[object]:
         return [
-            *self.stacks.values(), *self.credentials.values(), *self.env._given.values(), self.env, self.counters,
+            *self.stacks.values(), *self.credentials.values(), *self.env._parts.values(), self.env, self.counters,
             self.durable, self.keys, *(policy for stack in self.stacks.values() for policy in stack.policies()),
             *(vars(self.env)["_bound"],),
         ]  # fmt: skip

@@ -119,6 +119,10 @@ class ConnectFailed(TransportError):
     """No connection was made, so nothing was sent: always safe to try elsewhere."""
 
 
+class NoConnectionFree(ConnectFailed):
+    """There are as many connections as there may be, and none became free in time; says nothing of the upstream."""
+
+
 class UpstreamTimeout(TransportError):
     """The upstream took longer than allowed."""
 

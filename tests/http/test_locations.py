@@ -68,8 +68,8 @@ def test_references(reference: str, upstream: Base, public: Base, becomes: str |
     assert rewritten(reference.encode(), upstream, public) == (None if becomes is None else becomes.encode())
 
 
-def test_bytes_beyond_ascii_stay_where_they_are():
-    assert rewritten("http://backend:8080/é".encode(), PLAIN, SITE) is None
+def test_bytes_beyond_ascii_stay_as_they_are():
+    assert rewritten("http://backend:8080/é".encode(), PLAIN, SITE) == "https://site.test/é".encode()
     assert rewritten("/é".encode(), PLAIN, SHOP) == "/shop/é".encode()
 
 

@@ -13,7 +13,7 @@ from apim_middleware import SetHeader, Stack, TrustedProxies, When, by, conditio
 from apim_middleware.errors import ConfigError
 from apim_middleware.policies.answers import MockResponse, Redirect, ReturnResponse
 from apim_middleware.policy import Policy
-from apim_middleware.testing import Answer, call, connect
+from apim_middleware.testing import Answer, call, connect, http_scope
 from apim_middleware.types import Receive, Scope, Send
 
 pytestmark = pytest.mark.anyio
@@ -403,6 +403,28 @@ def test_a_mock_takes_its_time():
 
     clock = trio.testing.MockClock(autojump_threshold=0)
     assert anyio.run(ask, backend="trio", backend_options={"clock": clock}) == pytest.approx(30)
+
+
+@pytest.mark.parametrize("body", [b"", [b"one", b"two"]])
+async def test_a_mock_takes_no_time_for_a_client_that_leaves(body):
+    """The request was kept until the delay was over, and with it what it held."""
+    with anyio.fail_after(10):
+        assert (await call(MockResponse(delay=60)(app), body=body, leave_after=0)).messages == []
+
+
+async def test_a_mock_asks_nobody_for_a_body_meanwhile():
+    """RFC 9110 §10.1.1: one that waits to be asked for it may be told that there is no need."""
+
+    async def receive():
+        raise AssertionError("it was asked")
+
+    sent = []
+
+    async def send(message):
+        sent.append(message["type"])
+
+    await MockResponse(delay=0.01)(app)(http_scope("PUT", headers=[(b"expect", b"100-continue")]), receive, send)
+    assert sent == ["http.response.start", "http.response.body"]
 
 
 async def test_a_mock_answers_a_websocket_as_a_response_does():

@@ -43,6 +43,23 @@ async def test_a_redirect_of_the_upstream_leads_to_where_the_client_asked():
     assert answer.header(b"location") == b"https://site.test:8443/x?y"
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "becomes"),
+    [
+        ("Location", "http://backend:8080/api/é?ü#ö", "https://site.test/é?ü#ö"),
+        ("Refresh", "0; http://backend:8080/api/x", "0; https://site.test/x"),
+        ("Refresh", "0 http://backend:8080/api/x", "0 https://site.test/x"),
+        ("Refresh", "0;url='http://backend:8080/api/x' it's", "0;url='https://site.test/x' it's"),
+        ("Refresh", "0; url=http://backend:8080/api/it's", "0; url=https://site.test/it's"),
+    ],
+)
+async def test_the_upstream_does_not_show_where_only_browsers_read_a_reference(field: str, value: str, becomes: str):
+    """What no standard allows, but browsers follow, was passed on with the host of the upstream."""
+    policy = RewriteLocation(upstream=UPSTREAM, public="https://site.test")
+    answer = await asked(policy, (field, value))
+    assert answer.header(field.lower().encode()) == becomes.encode()
+
+
 async def test_every_field_that_points_somewhere_is_rewritten_and_no_other():
     policy = RewriteLocation(upstream=UPSTREAM, public="https://site.test/shop")
     answer = await asked(

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 
 import anyio
 
+from apim_middleware.errors import ConnectFailed
 from apim_middleware.testing import Answer, http_scope
 
 
@@ -53,7 +54,7 @@ class Scripted:
         lines = self.told.get(host, [200])
         what = lines[0] if len(lines) == 1 else lines.pop(0)
         if isinstance(what, Exception):  # nothing is sent of what never connected, all of it of the others
-            if type(what).__name__ != "ConnectFailed":
+            if not isinstance(what, ConnectFailed):
                 await self._take(host, request)
             raise what
         await self._take(host, request)

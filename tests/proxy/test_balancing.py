@@ -19,6 +19,10 @@ class Spot:
     turn: float = 0.0
 
     @property
+    def share(self):
+        return self.weight
+
+    @property
     def seed(self):
         return digest(self.name)
 

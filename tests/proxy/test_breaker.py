@@ -126,7 +126,7 @@ def test_an_answer_from_before_says_nothing_of_after():
     assert made.state == "half-open"
 
 
-@pytest.mark.parametrize(("asked", "lasts"), [(5, 5), (1000, 300), (None, 30)])
+@pytest.mark.parametrize(("asked", "lasts"), [(5, 5), (1000, 300), (None, 30), (0.0, 30), (-5.0, 30)])
 def test_the_upstream_may_say_how_long_it_stays_open(asked, lasts):
     made, _ = breaker(failures=1, open_for=30, longest=300)
     made.tell(made.admit(), 0, failed=True, wait=asked)

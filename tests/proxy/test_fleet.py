@@ -133,6 +133,16 @@ def test_never_more_are_put_out_than_may_be(steps):
             assert sum(1 for each in life.fleet.nodes() if each.outing.until > now) <= 2
 
 
+@settings(max_examples=100)
+@given(steps)
+def test_there_is_always_somebody_who_was_not_put_out(steps):
+    life = Life({"ejection": Ejection(consecutive=1, seconds=10, longest=40, at_most=1.0)})
+    for what, how in steps:
+        if what in ("begin", "again", "end", "pass"):
+            life.do(what, how)
+            assert any(each.available(life.clock.monotonic()) for each in life.fleet.nodes())
+
+
 few = st.lists(
     st.one_of(
         st.tuples(st.just("begin"), st.none()),

@@ -10,12 +10,15 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from tests.servers import stub
 
-from apim_middleware.errors import ConnectFailed, UpstreamBroken
+from apim_middleware.errors import ConnectFailed, NoConnectionFree, UpstreamBroken
 from apim_middleware.proxy import Proxy
 from apim_middleware.proxy._background import Rounds
 from apim_middleware.proxy.health import HealthCheck
 from apim_middleware.proxy.members import Members
 from apim_middleware.proxy.pool import Pool
+from apim_middleware.testing import http_scope
+from apim_middleware.transports.http1 import Http1Transport
+from apim_middleware.transports.httpx import HttpxTransport
 
 from .scripted import Said, Scripted, ask, problem
 from .test_pool import A, B, Gateway
@@ -27,7 +30,13 @@ ONE = HealthCheck(path="/healthz?deep=1", up=1, down=1, every=3600)
 
 async def check(gateway, times=1):
     for _ in range(times):
-        await gateway.app._plan.fleet._checking.check_all()
+        await check_all(gateway.app)
+
+
+async def check_all(app):
+    fleet = app._plan.fleet
+    for each in fleet.nodes():
+        await fleet._checking.check(each)
 
 
 @pytest.mark.parametrize("failure", [500, 302, ConnectFailed("x"), UpstreamBroken("x")])
@@ -74,7 +83,7 @@ async def test_an_answer_that_never_ends_is_a_bad_one():
             return Endless()
 
     app = Proxy(Pool(A, health=HealthCheck(timeout=0.01, down=1)), transport=Transport())
-    await app._plan.fleet._checking.check_all()
+    await check_all(app)
     assert app.standing()[0].state == "unhealthy"
     assert len(closed) == 1
 
@@ -106,13 +115,13 @@ async def test_what_is_asked_is_the_path_below_the_members_own():
 
     async with stub(speak) as upstream:
         app = Proxy(Pool(upstream.origin + "/base", health=ONE))
-        await app._plan.fleet._checking.check_all()
+        await check_all(app)
         assert upstream.heard[0].split(b"\r\n")[:2] == [
             b"GET /base/healthz?deep=1 HTTP/1.1",
             b"host: 127.0.0.1:%d" % upstream.port,
         ]
         assert app.standing()[0].state == "ready"
-        await app._transport.aclose()
+        await app._plan.fleet.aclose()
 
 
 async def test_members_that_come_later_are_asked_as_well():
@@ -127,7 +136,107 @@ async def test_members_that_come_later_are_asked_as_well():
 @pytest.mark.parametrize(("drawn", "seconds"), [(0.0, 9.0), (0.5, 10.0), (1.0, 11.0)])
 async def test_rounds_are_not_all_as_long(drawn, seconds):
     gateway = Gateway(A, health=HealthCheck(every=10), random=lambda: drawn)
-    assert await gateway.app._plan.fleet._checking.check_all() == pytest.approx(seconds)
+    fleet = gateway.app._plan.fleet
+    assert await fleet._checking.check(fleet.nodes()[0]) == pytest.approx(seconds)
+
+
+async def test_a_member_that_hangs_delays_the_checks_of_no_other():
+    async def never(request):
+        await anyio.sleep_forever()
+
+    class Transport(Counting):
+        async def send(self, request):
+            return await (super().send(request) if request.origin == B else Scripted.send(self, request))
+
+    transport = Transport(5)
+    transport.told = {"a": [never]}
+    app = Proxy(Pool(A, B, health=HealthCheck(every=0.001, timeout=3600)), transport=transport)
+    await lifespan(app, transport.enough.wait)
+    assert transport.counts["a"] == 1
+
+
+async def test_a_member_that_goes_is_asked_no_more():
+    members = Members(A, B)
+    transport = Counting(5)
+    app = Proxy(Pool(members, health=HealthCheck(every=0.001)), transport=transport)
+
+    async def between():
+        await transport.enough.wait()
+        members.remove(A)
+        while A in {each._node.place.url for each in app._plan.fleet._checking._checkups.values()}:
+            await anyio.lowlevel.checkpoint()
+        before = transport.counts
+        transport.left, transport.enough = 5, anyio.Event()
+        await transport.enough.wait()
+        assert (transport.counts - before)["a"] == 0
+
+    await lifespan(app, between)
+
+
+# Over connections of their own
+
+
+async def holding(spoken):
+    """An upstream whose answers never end, but for those to checks."""
+    if b"/healthz" in await spoken.until():
+        await spoken.say(b"HTTP/1.1 204 No Content\r\n\r\n")
+    else:
+        await spoken.say(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+    await spoken.hang_on()
+
+
+def transports(backend, **fields):
+    made = [HttpxTransport(**fields)]
+    return [*made, Http1Transport(**fields)] if backend == "asyncio" else made
+
+
+async def test_a_member_that_is_busy_is_not_taken_for_unwell(anyio_backend):
+    """Checks waited for a connection that event streams had taken, and put members out that were well."""
+    for transport in transports(anyio_backend, max_connections=1):
+        async with stub(holding) as upstream:
+            app = Proxy(Pool(upstream.origin, health=HealthCheck(path="/healthz", down=1)), transport=transport)
+            app._plan.fleet.begin = lambda: None  # the check is made here
+            begun, leave = anyio.Event(), anyio.Event()
+
+            async def receive(leave=leave):
+                await leave.wait()
+                return {"type": "http.disconnect"}
+
+            async def send(message, begun=begun):
+                begun.set()
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(app, http_scope("GET"), receive, send)
+                with anyio.fail_after(10):
+                    await begun.wait()
+                    await check_all(app)
+                assert app.standing()[0].state == "ready"
+                leave.set()
+            await app._plan.fleet.aclose()
+            await transport.aclose()
+
+
+async def test_connections_of_checks_are_closed_with_them():
+    gone = anyio.Event()
+
+    async def speak(spoken):
+        await spoken.until()
+        await spoken.say(b"HTTP/1.1 204 No Content\r\n\r\n")
+        await spoken.hang_on()
+        gone.set()
+
+    async with stub(speak) as upstream:
+        app = Proxy(Pool(upstream.origin, health=ONE))
+        await check_all(app)
+        await app._plan.fleet.aclose()
+        with anyio.fail_after(10):
+            await gone.wait()
+
+
+async def test_a_check_that_finds_no_connection_says_nothing():
+    gateway = Gateway(A, told={"a": NoConnectionFree("x")}, health=ONE)
+    await check(gateway)
+    assert gateway.states == ["ready"]
 
 
 # From the start of the server to its end

@@ -16,6 +16,7 @@ from tests.certificates import write_certificate
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
 from apim_middleware.proxy import Proxy, _lookup, _roster
+from apim_middleware.proxy._node import Place
 from apim_middleware.proxy.health import HealthCheck
 from apim_middleware.proxy.members import Member, Members, Service
 from apim_middleware.proxy.pool import Pool
@@ -164,7 +165,72 @@ async def test_a_record_without_weight_is_seldom_chosen(names):
 async def test_a_service_stands_beside_other_members(names):
     names.records["_http._tcp.api.test."] = (20, "0 1 8001 a.test.")
     gateway = Gateway("http://b.test", service(names, scheme="http", path="/v1"))
+    await gateway.fleet.look_up()
     assert sorted(await gateway.asked(2)) == ["a.test:8001", "b.test"]
+
+
+class Silence:
+    """A name server that takes its time, and then has said nothing."""
+
+    def __init__(self, monkeypatch):
+        self.asked = 0
+        self.clock = None
+        monkeypatch.setattr(_roster, "targets", self.targets)
+        monkeypatch.setattr(_roster, "addresses", self.targets)
+
+    async def targets(self, *_):
+        self.asked += 1
+        await anyio.lowlevel.checkpoint()
+        self.clock.advance(5)
+        raise _lookup.LookupFailed("nothing came")
+
+
+@pytest.fixture
+def silence(monkeypatch):
+    return Silence(monkeypatch)
+
+
+async def test_a_request_waits_for_one_lookup_however_long_that_takes(silence):
+    """A lookup that lasted as long as what it found was due again at once, and no request ever came to an end."""
+    gateway = Gateway(Service("_http._tcp.api.test"))
+    silence.clock = gateway.clock
+    assert problem(await ask(gateway.app)) == (503, "no-upstream-available")
+    assert silence.asked == 1
+    assert problem(await ask(gateway.app)) == (503, "no-upstream-available")
+    assert silence.asked == 1
+
+
+async def test_the_wait_for_the_next_lookup_begins_when_the_last_one_is_done(silence):
+    gateway = Gateway(Member("http://api.test", lookup=30))
+    silence.clock = gateway.clock
+    assert await gateway.fleet.look_up() == 5
+    await gateway.fleet.look_up()
+    assert silence.asked == 1
+
+
+async def test_a_request_waits_for_no_lookup_while_somebody_else_can_be_asked(monkeypatch):
+    async def never(*_):
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(_roster, "targets", never)
+    gateway = Gateway("http://b.test", Service("_http._tcp.api.test"))
+    assert await gateway.asked(2) == ["b.test", "b.test"]
+
+
+async def test_one_lookup_does_not_wait_for_another(monkeypatch):
+    second = anyio.Event()
+
+    async def look(host, port):
+        if host == "a.test":
+            await second.wait()
+        second.set()
+        return ["10.0.0.1" if host == "a.test" else "10.0.0.2"]
+
+    monkeypatch.setattr(_roster, "addresses", look)
+    gateway = Gateway(Member("http://a.test", lookup=30), Member("http://b.test", lookup=30))
+    with anyio.fail_after(10):
+        await gateway.fleet.look_up()
+    assert sorted(await gateway.asked(2)) == ["10.0.0.1", "10.0.0.2"]
 
 
 # Addresses
@@ -269,6 +335,14 @@ async def test_an_address_of_an_https_host_is_asked_for_the_certificate_of_the_h
         assert heard == [b"host: localhost:%d" % port]
         await app._plan.fleet.aclose()
         await app._transports.aclose()
+
+
+@pytest.mark.parametrize("host", ["[::1]:8443", "[::1]"])
+def test_an_address_in_the_place_of_a_host_is_the_name_of_its_certificate(host):
+    """What stands before the first colon of it is no name."""
+    app = Proxy(Pool(Member(f"https://{host}", lookup=30)))
+    transport = app._transports.of(Place("a", "https://[::1]:8443", host, 1, 0, f"https://{host}"))
+    assert transport._pools._dialling.server_name == "::1"
 
 
 async def test_the_system_is_asked_for_addresses():

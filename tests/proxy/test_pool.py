@@ -1,6 +1,7 @@
 """Pools: who is asked, who is left alone and for how long, and what the client is told when there is nobody."""
 
 import copy
+import gc
 from collections import Counter
 
 import anyio
@@ -9,7 +10,7 @@ from tests.servers import free_port, saying, stub
 
 from apim_middleware import Hygiene, by
 from apim_middleware.env import Env
-from apim_middleware.errors import ConfigError, ConnectFailed, UpstreamBroken, UpstreamTimeout
+from apim_middleware.errors import ConfigError, ConnectFailed, NoConnectionFree, UpstreamBroken, UpstreamTimeout
 from apim_middleware.policy import Policy, Stack
 from apim_middleware.proxy import Proxy
 from apim_middleware.proxy.affinity import Affinity
@@ -20,6 +21,7 @@ from apim_middleware.proxy.members import Member, Members
 from apim_middleware.proxy.pool import Pool
 from apim_middleware.proxy.retry import Hedge, Retry
 from apim_middleware.testing import FakeClock, http_scope
+from apim_middleware.transports.http1 import Http1Transport
 from apim_middleware.transports.httpx import HttpxTransport
 
 from .scripted import Said, Scripted, ask, problem
@@ -303,6 +305,69 @@ async def test_never_so_many_are_put_out_that_too_few_are_left():
     assert alone.states == ["ready"]
 
 
+async def test_what_comes_while_a_member_is_out_does_not_count():
+    """One failure after its return put a member out again, for answers to requests from before had been counted."""
+    gateway = Gateway(A, B, ejection=Ejection(consecutive=5, seconds=30))
+    fleet = gateway.app._plan.fleet
+    early = [fleet.nodes()[0].take() for _ in range(9)]
+    for live in early:
+        fleet.answered(live, 503, [])
+        live.leave()
+    gateway.clock.advance(30)
+    gateway.transport.told = {"a": [503]}
+    await gateway.asked(2)
+    assert gateway.states == ["ready", "ready"]
+
+
+async def test_the_last_that_can_be_asked_is_not_put_out():
+    gateway = Gateway(A, B, told={"a": 503}, ejection=Ejection(consecutive=1), health=HealthCheck(down=1))
+    gateway.app._plan.fleet.nodes()[1].pulse.turns(well=False)
+    assert await gateway.asked(3) == "aaa"
+    assert gateway.states == ["ready", "unhealthy"]
+
+
+# Our own limits
+
+
+async def test_a_connection_that_is_not_to_be_had_says_nothing_of_the_member():
+    """A burst beyond our own limits opened the breakers of members that were well."""
+    rules = {"breaker": CircuitBreaker(failures=1), "ejection": Ejection(consecutive=1)}
+    gateway = Gateway(A, B, told={"a": NoConnectionFree("x")}, **rules)
+    answer = await gateway.ask()
+    assert problem(answer) == (503, "upstream-busy")
+    assert answer.header(b"retry-after") == b"1"
+    assert gateway.states == ["ready", "ready"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("waiting", [0, 5])
+async def test_a_request_that_finds_no_connection_is_told_so(waiting):
+    async def speak(spoken):
+        await spoken.until()
+        await spoken.say(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+        await spoken.hang_on()
+
+    async with stub(speak) as upstream:
+        transport = Http1Transport(max_connections=1, max_waiting=waiting)
+        app = Proxy(upstream.origin, transport=transport, connect_timeout=0.01)
+        begun, leave = anyio.Event(), anyio.Event()
+
+        async def receive():
+            await leave.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            begun.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(app, http_scope("GET"), receive, send)
+            with anyio.fail_after(10):
+                await begun.wait()
+            assert problem(await ask(app)) == (503, "upstream-busy")
+            leave.set()
+        await transport.aclose()
+
+
 # Nobody
 
 
@@ -332,6 +397,17 @@ async def test_a_member_that_comes_back_takes_its_weight_little_by_little():
     assert early <= 3
     assert 8 <= middle <= 12
     assert Counter(await gateway.asked(20))["a"] == 10
+
+
+async def test_a_member_that_comes_in_has_its_keys_at_once():
+    members = Members(A, B)
+    fields = {"balance": "consistent-hash", "key": by.header("x-tenant")}
+    slow, quick = Gateway(members, slow_start=100, **fields), Gateway(members, **fields)
+    await slow.ask()
+    members.add(C)
+    for number in range(30):
+        tenant = [(b"x-tenant", b"%d" % number)]
+        assert await slow.asked(1, headers=tenant) == await quick.asked(1, headers=tenant)
 
 
 # The same member for the same client
@@ -484,6 +560,32 @@ async def test_one_upstream_and_no_rules_is_no_pool():
 # Values and mistakes
 
 
+def test_what_could_not_be_asked_is_not_added_later_either():
+    members = Members(A)
+    app = Proxy(Pool(members), transport=Scripted())
+    with pytest.raises(ConfigError, match=r"Member\.lookup"):
+        members.add(Member("https://b", lookup=5))
+    assert [each.url for each in members] == [A]
+    del app
+
+
+def test_what_no_proxy_forbids_any_more_can_be_added():
+    members = Members(A)
+    app = Proxy(Pool(members), transport=Scripted())
+    app.__dict__.clear()
+    del app
+    gc.collect()
+    members.add(Member("https://b", lookup=5))
+    assert len(members) == 2
+
+
+def test_members_that_a_proxy_uses_can_be_copied():
+    members = Members(A)
+    app = Proxy(Pool(members))
+    assert [each.url for each in copy.deepcopy(members)] == [A]
+    assert app.standing()
+
+
 def test_a_pool_is_a_value():
     pool = Pool(A, Member(B, weight=2), balance="least-connections", affinity=Affinity(cookie="n", secret="s" * 16))
     assert copy.copy(pool) == pool
@@ -499,6 +601,7 @@ def test_a_pool_is_a_value():
         (lambda: Pool(), "Pool.members"),
         (lambda: Pool(7), "Pool.members"),
         (lambda: Pool(A, A), "Members.members"),
+        (lambda: Members(A).add(5), "Members.members"),
         (lambda: Pool(Member(A, name="x"), Member(B, name="x")), "Members.members"),
         (lambda: Pool("a:80"), "Member.url"),
         (lambda: Pool("http://user:secret@a"), "Member.url"),

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.servers import stub
 
-from apim_middleware.errors import ConfigError, ConnectFailed, TransportError, UpstreamBroken, UpstreamTimeout
+from apim_middleware.errors import (
+    ConfigError,
+    ConnectFailed,
+    NoConnectionFree,
+    TransportError,
+    UpstreamBroken,
+    UpstreamTimeout,
+)
 from apim_middleware.policy import Stack
 from apim_middleware.proxy import Proxy
 from apim_middleware.proxy._kept_body import KeptBody
@@ -85,6 +92,35 @@ async def test_a_member_left_alone_is_not_asked_again():
     assert gateway.under_way == [0, 0]
 
 
+async def test_another_member_is_asked_at_once():
+    """A Retry-After is for the member that said it: the client got the 503 of one while another was well."""
+    for asked in (b"1", b"30"):
+        told = {"a": (503, [(b"retry-after", asked)])}
+        gateway = Gateway(A, B, told=told, retry=Retry(backoff=1000, max_backoff=1000), random=lambda: 0.999)
+        assert ((await gateway.ask()).status, gateway.transport.asked) == (200, ["a", "b"])
+
+
+async def test_a_member_that_asked_for_longer_is_not_asked_again():
+    told = dict.fromkeys("ab", (503, [(b"retry-after", b"30")]))
+    gateway = Gateway(A, B, told=told, retry=Retry(backoff=0, attempts=9))
+    assert (await gateway.ask()).status == 503
+    assert gateway.transport.asked == ["a", "b"]
+    assert gateway.under_way == [0, 0]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_where_no_connection_is_to_be_had_another_member_is_asked(method):
+    gateway = Gateway(A, B, told={"a": NoConnectionFree("x")}, retry=AT_ONCE)
+    assert ((await gateway.ask(method)).status, gateway.transport.asked) == (200, ["a", "b"])
+    assert ("apim.upstream.retries", A, "busy") in gateway.events.all
+
+
+async def test_where_no_connection_is_to_be_had_the_same_member_is_not_asked_again():
+    gateway = Gateway(A, told={"a": NoConnectionFree("x")}, retry=AT_ONCE)
+    assert problem(await gateway.ask()) == (503, "upstream-busy")
+    assert (gateway.transport.asked, gateway.under_way) == (["a"], [0])
+
+
 # What may be repeated
 
 
@@ -120,6 +156,18 @@ async def test_a_body_too_large_to_keep_goes_up_once():
     gateway = Gateway(A, B, told={"a": 503}, retry=Retry(backoff=0, max_body=7))
     answer = await gateway.ask("PUT", headers=LONG, body=[b"one ", b"two!"])
     assert (answer.status, gateway.transport.asked) == (503, ["a"])
+
+
+@pytest.mark.parametrize(("most", "asked"), [(8, ["a", "b"]), (7, ["a"]), (0, ["a"])])
+async def test_a_body_that_comes_at_once_is_kept_up_to_the_same_size(most, asked):
+    gateway = Gateway(A, B, told={"a": 503}, retry=Retry(backoff=0, max_body=most))
+    await gateway.ask("PUT", headers=LONG, body=b"one two!")
+    assert gateway.transport.asked == asked
+
+
+async def test_a_body_that_came_at_once_and_was_not_begun_goes_elsewhere_however_large():
+    gateway = Gateway(A, B, told={"a": ConnectFailed("x")}, retry=Retry(backoff=0, max_body=0))
+    assert (await gateway.ask("POST", headers=LONG, body=b"one two!")).status == 200
 
 
 async def test_a_body_that_was_not_begun_goes_elsewhere_however_large():

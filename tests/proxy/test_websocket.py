@@ -559,7 +559,7 @@ async def test_websockets_are_counted_apart_from_requests():
         client = Client()
         tasks.start_soon(client.run, proxy)
         await client.hear()
-        assert b"upstream-unreachable" in (await visited(proxy))[1]["body"]
+        assert b"upstream-busy" in (await visited(proxy))[1]["body"]
         assert (await call(proxy)).status == 204
         client.leave(1006)
 

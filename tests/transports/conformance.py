@@ -13,9 +13,8 @@ import anyio.lowlevel
 import pytest
 from tests.servers import LOOPBACK, saying, stub
 
-from apim_middleware.errors import ConnectFailed, TransportError, UpstreamBroken, UpstreamTimeout
+from apim_middleware.errors import ConnectFailed, NoConnectionFree, TransportError, UpstreamBroken, UpstreamTimeout
 from apim_middleware.protocols import UpstreamRequest
-from apim_middleware.transports._keeping import NoConnectionFree
 
 from .hostile import BODIES, EXCESS, HEADS, POISON, STALLING
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 _PORTS = {"http": 80, "https": 443}
-_REFRESH = re.compile(rb"([ \t]*[0-9.]+[ \t]*[;,][ \t]*url[ \t]*=[ \t]*)(['\"]?)([^'\"]*)(['\"]?[ \t]*)", re.IGNORECASE)
+_REFRESH = re.compile(rb"[ \t]*[0-9.]+(?:[ \t]*[;,][ \t]*|[ \t]+)(?:url[ \t]*=[ \t]*)?", re.IGNORECASE)
 _HOST_COOKIE = re.compile(rb"[ \t]*__Host-", re.IGNORECASE)
 
 
@@ -91,12 +91,12 @@ def rewritten(reference: bytes, upstream: Base, public: Base) -> bytes | None:
 def _told_apart(reference: bytes) -> tuple[str, str, int | None, bytes] | None:
     """Scheme, host, port and the rest of a reference that names a host; None for any other."""
     try:
-        parts = urlsplit(reference.decode("ascii"))
+        parts = urlsplit(reference.decode("latin-1"))  # some servers write other bytes as they are
         if not parts.hostname:
             return None
         query = f"?{parts.query}" if parts.query else ""
         fragment = f"#{parts.fragment}" if parts.fragment else ""
-        return parts.scheme, parts.hostname, parts.port, f"{parts.path}{query}{fragment}".encode()
+        return parts.scheme, parts.hostname, parts.port, f"{parts.path}{query}{fragment}".encode("latin-1")
     except ValueError:
         return None
 
@@ -120,10 +120,20 @@ def _at(path: bytes, rest: bytes) -> bytes:
 
 
 def rewritten_refresh(value: bytes, upstream: Base, public: Base) -> bytes | None:
-    """The same for the URL in a Refresh field, ``5; url=http://upstream/``."""
-    match = _REFRESH.fullmatch(value)
-    there = match and rewritten(match[3], upstream, public)
-    return match[1] + match[2] + there + match[4] if match and there is not None else None
+    """The same for the URL in a Refresh field, as browsers read it: ``5; url=http://upstream/``, ``5 http://upstream/``.
+
+    One in quotes ends with them, whatever follows.
+    """
+    match = _REFRESH.match(value)
+    if match is None:
+        return None
+    front, text = match[0], value[match.end() :]
+    if text[:1] in (b"'", b'"'):
+        front, (text, *after) = front + text[:1], text[1:].partition(text[:1])
+    else:
+        after = []
+    there = rewritten(text.strip(b" \t"), upstream, public)
+    return None if there is None else b"".join((front, there, *after))
 
 
 # Cookies (RFC 6265 §5.2)

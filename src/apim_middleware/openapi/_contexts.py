@@ -17,7 +17,11 @@ PARAMETERS = re.compile(r"\{([^{}]*)\}")
 
 _PLAIN = "/!$&'()*+,;=:@-._~"
 _UPSTREAM = Documentation(
-    answers=(Answer(502, ("upstream-unreachable", "upstream-broken")), Answer(504, ("upstream-timeout",)))
+    answers=(
+        Answer(502, ("upstream-unreachable", "upstream-broken")),
+        Answer(503, ("upstream-busy",), ("retry-after",)),
+        Answer(504, ("upstream-timeout",)),
+    )
 )
 _NOBODY = Documentation(answers=(Answer(503, ("no-upstream-available",), ("retry-after",)),))
 

@@ -7,21 +7,27 @@ from inspect import iscoroutinefunction
 
 import anyio
 
+from apim_middleware._ring import refusal_messages, refused
+from apim_middleware.bodies import Ahead
 from apim_middleware.by import needs
 from apim_middleware.conditions import Condition, holds
 from apim_middleware.documentation import Answer, Documentation
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
-from apim_middleware.exchange import Exchange
-from apim_middleware.policy import Policy
+from apim_middleware.exchange import KEY, Exchange
+from apim_middleware.policy import Policy, ring
+from apim_middleware.types import ASGIApp, Receive, Scope, Send
 
+_SLOW = "apim_middleware.faults.slow"
 _HOUR = 3600.0
+_AHEAD = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
 class Faults(Policy):
     """Keep some requests waiting, and refuse some, as an upstream in trouble would; nothing happens unless told.
 
+    One whose client leaves meanwhile is kept no longer, and goes no further.
     Refused: ``status`` with code ``fault-injected``. Azure API Management has no such policy.
     """
 
@@ -69,23 +75,71 @@ class Faults(Policy):
         """What decides at one place."""
         return _Mischief(self, env)
 
+    def build(self, app: ASGIApp, env: Env) -> ASGIApp:
+        """A ring of this policy, and behind it, if anybody may have to wait, the place to do so."""
+        mischief = env.bind(self)
+        return ring(self, mischief, _Waiting(mischief, app) if self.slow else app, env)
+
 
 class _Mischief:
     def __init__(self, rule: Faults, env: Env) -> None:
-        self._rule, self._count = rule, env.count
+        self.rule, self._count = rule, env.count
         self._draw = rule.random or random.random
 
-    async def on_request(self, exchange: Exchange) -> None:
-        rule = self._rule
+    def on_request(self, exchange: Exchange) -> None:
+        rule = self.rule
         if rule.when is not None and not holds(rule.when, exchange):
             return
         if self._draw() < rule.slow:
             self._note(exchange, "slow")
-            await anyio.sleep(rule.seconds)
-        if self._draw() < rule.fail:
+            exchange.scope[_SLOW] = True
+        else:
+            self.go_on(exchange)
+
+    def go_on(self, exchange: Exchange) -> None:
+        """What becomes of a request that waits no longer."""
+        if self._draw() < self.rule.fail:
             self._note(exchange, "fail")
-            raise Refusal(rule.status, "fault-injected", "This request was refused on purpose.")
+            raise Refusal(self.rule.status, "fault-injected", "This request was refused on purpose.")
 
     def _note(self, exchange: Exchange, kind: str) -> None:
         exchange.attributes["apim.faults.kind"] = kind
         self._count("apim.faults", {"apim.faults.kind": kind})
+
+
+class _Waiting:
+    """Where those wait who must: right behind the policy, where it can be seen that a client leaves."""
+
+    def __init__(self, mischief: _Mischief, app: ASGIApp) -> None:
+        self._mischief, self._app = mischief, app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not scope.pop(_SLOW, False):
+            await self._app(scope, receive, send)
+            return
+        ahead = Ahead(receive, _AHEAD)
+        failure: Exception | None = None
+        async with anyio.create_task_group() as tasks:  # until the end, for a read under way belongs to the app then
+            try:
+                with anyio.move_on_after(self._mischief.rule.seconds) as waiting:
+                    if scope[KEY].header(b"expect") is None:  # a read would tell the client to go on (RFC 9110 §10.1.1)
+                        tasks.start_soon(ahead.watch, waiting.cancel)
+                    await anyio.sleep_forever()
+                ahead.stop()
+                if not ahead.left:
+                    await self._go_on(scope, ahead.receive, send)
+            except Exception as error:  # kept out of the group, which would wrap it
+                failure = error
+            tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _go_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange: Exchange = scope[KEY]
+        try:
+            self._mischief.go_on(exchange)
+        except Refusal as refusal:
+            for message in refusal_messages(refused(exchange, refusal), scope):
+                await send(message)
+        else:
+            await self._app(scope, receive, send)

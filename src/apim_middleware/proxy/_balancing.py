@@ -17,6 +17,9 @@ class Candidate(Protocol):
     weight: float
     """How much it takes just now, above 0."""
 
+    share: float
+    """How much it takes when it has come in for good."""
+
     load: int
     """How many requests are under way there."""
 
@@ -90,7 +93,7 @@ class ConsistentHash:
         if key is None:
             return self._otherwise.pick(candidates, None)
         hashed = digest(key)
-        return max(candidates, key=lambda each: _score(hashed ^ each.seed, each.weight))
+        return max(candidates, key=lambda each: _score(hashed ^ each.seed, each.share))
 
 
 def drawn(candidates: Sequence[C], number: float) -> C:

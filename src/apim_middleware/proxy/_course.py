@@ -9,7 +9,7 @@ import anyio
 
 from apim_middleware._ring import refused
 from apim_middleware.by import Key
-from apim_middleware.errors import ConnectFailed, Refusal, TransportError, UpstreamTimeout
+from apim_middleware.errors import ConnectFailed, NoConnectionFree, Refusal, TransportError, UpstreamTimeout
 from apim_middleware.exchange import Exchange
 from apim_middleware.protocols import UpstreamRequest, UpstreamResponse
 from apim_middleware.proxy._fleet import Fleet
@@ -24,6 +24,9 @@ from apim_middleware.types import Message, Scope, Send
 
 Asking: TypeAlias = Callable[[Node, UpstreamRequest], Awaitable[UpstreamResponse]]
 """How a member is sent a request."""
+
+Came: TypeAlias = UpstreamResponse | TransportError
+"""What came of a request."""
 
 _HEADS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 
@@ -57,7 +60,8 @@ class Course:
         self._key: str | None = None
         self._stamps: list[bytes] = []
         self._answered = False
-        self._tried: list[Node] = []
+        self._tried: dict[Node, float] = {}
+        """Who was asked, and when each may be asked again."""
 
     async def begin(self, index: dict[bytes, bytes] | None) -> tuple[UpstreamRequest, dict[bytes, bytes]]:
         """Choose a member, and write the request for it. Raises Refusal."""
@@ -134,9 +138,13 @@ class Course:
         over = inf if retry.deadline is None else clock.monotonic() + retry.deadline
         for repetition in count(1):
             came = await self._what_comes(request, min(retry.per_try or inf, over - clock.monotonic()))
-            wait = self._wait(request, came, repetition, over)
-            if wait is None or not self._move_on(_reason(came), repetition):
+            if repetition >= retry.attempts or not self._may_go_again(retry, request, came):
                 break
+            turn = self._turn(retry, came, repetition, over)
+            if turn is None:
+                break
+            live, wait = turn
+            self._turn_to(live, _reason(came), repetition)
             if not isinstance(came, TransportError):
                 await came.aclose()
             await anyio.sleep(wait)
@@ -145,46 +153,47 @@ class Course:
             raise came
         return came
 
-    async def _what_comes(self, request: UpstreamRequest, seconds: float) -> UpstreamResponse | TransportError:
+    async def _what_comes(self, request: UpstreamRequest, seconds: float) -> Came:
         try:
             return await self._once(request, None if seconds == inf else seconds)
         except TransportError as error:
             return error
 
-    def _wait(
-        self, request: UpstreamRequest, came: UpstreamResponse | TransportError, repetition: int, over: float
-    ) -> float | None:
-        """Seconds before the request may be sent again; None when it may not, or need not."""
-        fleet, retry, asked = self._plan.fleet, self._plan.retry, 0.0
-        if retry is None or repetition >= retry.attempts or not is_whole(request.body):
-            return None
-        if not isinstance(came, ConnectFailed) and request.method not in IDEMPOTENT:  # it may have been executed
-            return None
-        if isinstance(came, TransportError):
-            if kind_of(came) not in retry.errors:
-                return None
-        elif came.status not in self._plan.bad:
-            return None
-        else:
-            asked = retry_after(came.headers, fleet.clock.now()) or 0.0
-        wait, now = max(asked, retry.wait(repetition, fleet.draw())), fleet.clock.monotonic()
-        if asked > retry.max_backoff or now + wait >= over or not self._plan.repeating.take(now):
-            return None
-        return wait
+    def _may_go_again(self, retry: Retry, request: UpstreamRequest, came: Came) -> bool:
+        """Whether there is reason to send the request again, and nothing against it."""
+        begun = not isinstance(came, ConnectFailed)
+        if not is_whole(request.body, retry.max_body, begun=begun):
+            return False
+        if begun and request.method not in IDEMPOTENT:  # it may have been executed
+            return False
+        if not isinstance(came, TransportError):
+            return came.status in self._plan.bad
+        return (kind_of(came) or ("connect" if isinstance(came, NoConnectionFree) else None)) in retry.errors
 
-    def _move_on(self, reason: str, repetition: int) -> bool:
-        """Turn to another member, or to the same one again; whether there is any."""
-        fleet = self._plan.fleet
-        self._tried.append(self._live.node)
+    def _turn(self, retry: Retry, came: Came, repetition: int, over: float) -> tuple[Try, float] | None:
+        """Who is asked next, and the seconds before: another member at once, one that was asked only after a while."""
+        fleet, now = self._plan.fleet, self._plan.fleet.clock.monotonic()
+        asked = None if isinstance(came, TransportError) else retry_after(came.headers, fleet.clock.now())
+        self._tried[self._live.node] = now + (asked or 0.0)
         live = fleet.another(self._key, self._tried)
         if live is None:
-            return False
+            return None
+        wait, fits = 0.0, True
+        if live.node in self._tried:
+            left = self._tried[live.node] - now
+            wait = max(left, retry.wait(repetition, fleet.draw()))
+            fits = left <= retry.max_backoff and not isinstance(came, NoConnectionFree)
+        if not fits or now + wait >= over or not self._plan.repeating.take(now):
+            live.leave()
+            return None
+        return live, wait
+
+    def _turn_to(self, live: Try, reason: str, repetition: int) -> None:
         self._live.leave()
         told = {"apim.upstream.member": self._live.node.name, "apim.upstream.reason": reason}
-        fleet.count("apim.upstream.retries", told)
+        self._plan.fleet.count("apim.upstream.retries", told)
         self._attributes["apim.upstream.retries"] = repetition
         self._live = live
-        return True
 
     def _rewritten(self, request: UpstreamRequest, live: Try) -> UpstreamRequest:
         other, _ = live.node.writer.request(self._scope)
@@ -253,8 +262,8 @@ def _sent(node: Node, request: UpstreamRequest) -> Awaitable[UpstreamResponse]:
     return node.transport.send(request)
 
 
-def _reason(came: UpstreamResponse | TransportError) -> str:
-    return str(kind_of(came)) if isinstance(came, TransportError) else str(came.status)
+def _reason(came: Came) -> str:
+    return kind_of(came) or "busy" if isinstance(came, TransportError) else str(came.status)
 
 
 async def _within(seconds: float, asked: Awaitable[UpstreamResponse], body: Body) -> UpstreamResponse:

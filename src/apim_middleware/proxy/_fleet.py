@@ -6,21 +6,23 @@ left. ``_checking`` asks members how they are, and ``_roster`` knows where they 
 """
 
 import logging
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Collection, Sequence
 from math import ceil
+from typing import Any
 
 import anyio
 
 from apim_middleware._loops import running_loop
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, TransportError
-from apim_middleware.protocols import Transport
 from apim_middleware.proxy._background import Rounds
 from apim_middleware.proxy._checking import Checking
 from apim_middleware.proxy._node import MemberStanding, Node, Place, Try
 from apim_middleware.proxy._outcomes import kind_of, retry_after
 from apim_middleware.proxy._roster import Roster
 from apim_middleware.proxy._statuses import statuses_of
+from apim_middleware.proxy._transports import Transports
 from apim_middleware.proxy._writing import Writer
 from apim_middleware.proxy.affinity import Stamp
 from apim_middleware.proxy.pool import Pool
@@ -35,15 +37,13 @@ _NOBODY = "No upstream is available for this request."
 class Fleet:
     """The members of one pool in this process."""
 
-    def __init__(
-        self, pool: Pool, env: Env, *, writer: Callable[[Place], Writer], transport: Callable[[Place], Transport]
-    ) -> None:
-        """``writer`` and ``transport`` make what a place needs."""
+    def __init__(self, pool: Pool, env: Env, *, writer: Callable[[Place], Writer], transports: Transports) -> None:
+        """``writer`` and ``transports`` have what a place needs."""
         self.pool, self.clock = pool, env.clock
         self.stamp = None if pool.affinity is None else Stamp(pool.affinity)
         self.count = env.count
         self.draw = pool.drawing()
-        self._writer, self._transport = writer, transport
+        self._writer, self._transports = writer, transports
         self._balance = pool.balancing()
         self._roster = Roster(pool.members)
         self._nodes: list[Node] = []
@@ -55,10 +55,9 @@ class Fleet:
         self._breaking = frozenset[int]() if pool.breaker is None else statuses_of(pool.breaker, "statuses")
         self._ejecting = frozenset[int]() if pool.ejection is None else statuses_of(pool.ejection, "statuses")
         self._version = (-1, -1)
-        self._finding: tuple[object, anyio.Event] | None = None
+        self._turns: weakref.WeakKeyDictionary[Any, anyio.Lock] = weakref.WeakKeyDictionary()
         self._sync()
-        self._checking = None if pool.health is None else Checking(pool.health, self)
-        self._asking = None if self._checking is None else Rounds(self._checking.check_all)
+        self._checking = None if pool.health is None else Checking(pool.health, self, transports.apart())
         self._looking = Rounds(self.look_up)
 
     # Who
@@ -76,12 +75,12 @@ class Fleet:
             raise self._nobody()
         return node.take()
 
-    def another(self, key: str | None, tried: Sequence[Node], *, only_fresh: bool = False) -> Try | None:
+    def another(self, key: str | None, tried: Collection[Node], *, only_fresh: bool = False) -> Try | None:
         """Begin it at another member, if there is one, else at one that was tried, unless ``only_fresh``."""
         node = self._pick(key, (), tried)
         return None if node is None or (only_fresh and node in tried) else node.take()
 
-    def _pick(self, key: str | None, stamps: Sequence[bytes], tried: Sequence[Node]) -> Node | None:
+    def _pick(self, key: str | None, stamps: Sequence[bytes], tried: Collection[Node]) -> Node | None:
         now = self.clock.monotonic()
         ready = [each for each in self.nodes() if each.available(now)]
         for stamp in stamps:
@@ -100,6 +99,10 @@ class Fleet:
             for each in ready:
                 each.warm(now)
         return self._balance.pick(ready, key) if len(ready) > 1 else ready[0]
+
+    def _anybody(self, now: float, but: Node | None = None) -> bool:
+        """Whether a request could go to one of the members as they are now, ``but`` left out."""
+        return any(each is not but and not each.draining and each.available(now) for each in self.nodes())
 
     def _nobody(self) -> Refusal:
         now = self.clock.monotonic()
@@ -139,10 +142,10 @@ class Fleet:
 
     def _consider(self, node: Node, now: float, *, failed: bool) -> None:
         outing, rule = node.outing, self.pool.ejection
-        if outing is None or rule is None or not outing.full(failed=failed) or outing.until > now:
-            return
+        if outing is None or rule is None or outing.until > now or not outing.full(failed=failed):
+            return  # what comes while it is out is from before
         out = sum(1 for each in self._nodes if each.outing is not None and each.outing.until > now)
-        if out + 1 <= rule.at_most * len(self._nodes):
+        if out + 1 <= rule.at_most * len(self._nodes) and self._anybody(now, but=node):
             outing.begin(now)
             node.come_in(outing.until)
             self.tell(node, "ejection", "ejected")
@@ -162,22 +165,18 @@ class Fleet:
     # Where they are
 
     async def find(self) -> None:
-        """Look members up for the first time; all requests that come meanwhile wait for the same."""
-        here = running_loop()
-        while self._roster.lacks(self.clock.monotonic()):
-            if self._finding is not None and self._finding[0] is here:
-                await self._finding[1].wait()
-                continue
-            self._finding = finding = here, anyio.Event()
-            try:
-                await self.look_up()
-            finally:
-                self._finding = None
-                finding[1].set()
+        """Look services up for the first time, while there is nobody else to ask."""
+        now = self.clock.monotonic()
+        if self._roster.lacks(now) and not self._anybody(now):
+            await self.look_up()
 
     async def look_up(self) -> float:
-        """Look up the members that are due, and give the seconds until the next are."""
-        return await self._roster.look_up(self.clock.monotonic())
+        """Look up the members that are due, and give the seconds until the next are.
+
+        Who comes while that goes on waits for it, and finds that nothing is due.
+        """
+        async with self._turns.setdefault(running_loop(), anyio.Lock()):
+            return await self._roster.look_up(self.clock.monotonic)
 
     def _sync(self) -> None:
         begun = self._version != (-1, -1)
@@ -195,7 +194,7 @@ class Fleet:
         self._layered = len({each.priority for each in self._nodes}) > 1
 
     def _new_node(self, place: Place, now: float, *, slowly: bool) -> Node:
-        node = Node(self.pool, place, self._writer(place), self._transport(place), self.tell)
+        node = Node(self.pool, place, self._writer(place), self._transports.of(place), self.tell)
         if self.stamp is not None:
             node.stamp = self.stamp.value(node.name)
         if slowly:
@@ -206,13 +205,13 @@ class Fleet:
 
     def begin(self) -> None:
         """See that members are looked up and asked how they are in this event loop, where that is wanted."""
-        if self._asking is not None:
-            self._asking.begin()
+        if self._checking is not None:
+            self._checking.begin()
         if self.looks_up:
             self._looking.begin()
 
     async def aclose(self) -> None:
         """End what goes on in the background of this event loop."""
         await self._looking.aclose()
-        if self._asking is not None:
-            await self._asking.aclose()
+        if self._checking is not None:
+            await self._checking.aclose()

@@ -63,9 +63,14 @@ def kept(body: Body, most: int) -> Body:
     return KeptBody(body, most) if isinstance(body, AsyncIterable) else body
 
 
-def is_whole(body: Body) -> bool:
-    """Whether it can be sent again."""
-    return not isinstance(body, KeptBody) or body.whole
+def is_whole(body: Body, most: int, *, begun: bool) -> bool:
+    """Whether it can be sent again; ``begun`` is whether any of it may have been sent.
+
+    One that came at once is still there, but it is no more to be kept than one that came in parts.
+    """
+    if isinstance(body, KeptBody):
+        return body.whole
+    return not (begun and isinstance(body, bytes) and len(body) > most)
 
 
 def is_awaited(body: Body) -> bool:

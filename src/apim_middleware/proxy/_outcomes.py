@@ -4,7 +4,7 @@ from typing import Literal, TypeAlias
 
 from apim_middleware._http.dates import http_date
 from apim_middleware._http.headers import get
-from apim_middleware.errors import ConnectFailed, TransportError, UpstreamBroken, UpstreamTimeout
+from apim_middleware.errors import ConnectFailed, NoConnectionFree, TransportError, UpstreamBroken, UpstreamTimeout
 from apim_middleware.types import RawHeaders
 
 Kind: TypeAlias = Literal["connect", "timeout", "broken"]
@@ -12,7 +12,8 @@ Kind: TypeAlias = Literal["connect", "timeout", "broken"]
 
 KINDS: tuple[Kind, ...] = ("connect", "timeout", "broken")
 
-_CLASSES: tuple[tuple[type[TransportError], Kind], ...] = (
+_CLASSES: tuple[tuple[type[TransportError], Kind | None], ...] = (
+    (NoConnectionFree, None),
     (ConnectFailed, "connect"),
     (UpstreamTimeout, "timeout"),
     (UpstreamBroken, "broken"),
@@ -20,7 +21,7 @@ _CLASSES: tuple[tuple[type[TransportError], Kind], ...] = (
 
 
 def kind_of(error: TransportError) -> Kind | None:
-    """What kind of error it is; None when the request was at fault."""
+    """What kind of error it is; None when it says nothing of the upstream: the fault is the request's, or our own."""
     return next((kind for cls, kind in _CLASSES if isinstance(error, cls)), None)
 
 

@@ -11,7 +11,15 @@ from apim_middleware._http import hops
 from apim_middleware._http.headers import get_all, without
 from apim_middleware._http.lines import checked
 from apim_middleware._ring import refusal_messages
-from apim_middleware.errors import ClientLeft, ConnectFailed, Refusal, TransportError, UpstreamBroken, UpstreamTimeout
+from apim_middleware.errors import (
+    ClientLeft,
+    ConnectFailed,
+    NoConnectionFree,
+    Refusal,
+    TransportError,
+    UpstreamBroken,
+    UpstreamTimeout,
+)
 from apim_middleware.exchange import Exchange
 from apim_middleware.protocols import Transport, UpstreamRequest, UpstreamResponse
 from apim_middleware.proxy._watching import Watch, watched
@@ -26,6 +34,7 @@ _BODILESS = (204, 304)
 _NOMINATES_NOTHING = (None, b"keep-alive", b"close")
 _TRAILERS, _EARLY_HINT = "http.response.trailers", "http.response.early_hint"
 _BEYOND = frozenset((_TRAILERS, _EARLY_HINT))
+_SOON = {"retry-after": "1"}
 
 
 async def refuse(refusal: Refusal, scope: Scope, send: Send) -> None:
@@ -217,6 +226,8 @@ def _other_length(excess: int) -> UpstreamBroken:
 
 
 def _failed(error: TransportError) -> Refusal:
+    if isinstance(error, NoConnectionFree):
+        return Refusal(503, "upstream-busy", "Every connection to the upstream is in use.", headers=_SOON)
     if isinstance(error, ConnectFailed):
         return Refusal(502, "upstream-unreachable", "The upstream could not be reached.")
     if isinstance(error, UpstreamTimeout):

@@ -2,8 +2,10 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
+
+import anyio
 
 from apim_middleware.proxy._lookup import LookupFailed, addresses, targets
 from apim_middleware.proxy._node import Place
@@ -15,10 +17,11 @@ log = logging.getLogger("apim_middleware")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?")
 _LEAST_WEIGHT = 0.01  # of a record that says 0: "very small chance of being selected" (RFC 2782)
 _SOONEST = 1.0
+_AT_ONCE = 32
 
 
 class Roster:
-    """The places of all members, as they are known by now. Every time is an argument."""
+    """The places of all members, as they are known by now."""
 
     def __init__(self, members: Members) -> None:
         """Only what is written down is known yet."""
@@ -52,21 +55,34 @@ class Roster:
             for entry in self._members
         )
 
-    async def look_up(self, now: float) -> float:
-        """Look up what is due, and give the seconds until the next thing is."""
-        waits = []
-        for entry in self._members:
-            every = _every(entry)
-            if every is not None:
-                if self._due.get(entry.url, -inf) <= now:
-                    self._due[entry.url] = now + await self._look_up(entry, every)
-                waits.append(self._due[entry.url] - now)
+    async def look_up(self, clock: Callable[[], float]) -> float:
+        """Look up what is due, several at once, and give the seconds until the next thing is.
+
+        The time until then begins when all is done: a server that is silent can take longer than the wait after it.
+        """
+        now, limit = clock(), anyio.CapacityLimiter(_AT_ONCE)
+        waits: dict[str, float] = {}
+        async with anyio.create_task_group() as tasks:
+            for entry in self._members:
+                if _every(entry) is not None and self._due.get(entry.url, -inf) <= now:
+                    tasks.start_soon(self._look_up, entry, limit, waits)
+        now = clock()
+        self._due.update({url: now + wait for url, wait in waits.items()})
+        self._forget_gone()
+        left = [self._due.get(entry.url, now) - now for entry in self._members if _every(entry) is not None]
+        return max(_SOONEST, min(left, default=_SOONEST))
+
+    def _forget_gone(self) -> None:
         for gone in self._due.keys() - {entry.url for entry in self._members}:
             del self._due[gone]
             self._found.pop(gone, None)
-        return max(_SOONEST, min(waits, default=_SOONEST))
 
-    async def _look_up(self, entry: Entry, every: float) -> float:
+    async def _look_up(self, entry: Entry, limit: anyio.CapacityLimiter, waits: dict[str, float]) -> None:
+        async with limit:
+            waits[entry.url] = await self._looked_up(entry, _every(entry) or _SOONEST)
+
+    async def _looked_up(self, entry: Entry, every: float) -> float:
+        """Find out where an entry is, and give the seconds for which that holds."""
         try:
             if isinstance(entry, Service):
                 records, holds = await targets(entry.record, entry.server)

@@ -48,11 +48,12 @@ class Proxy(Configured):
 
     Answers of its own, as problem+json: 502 ``upstream-unreachable`` when no connection was made, 502
     ``upstream-broken`` when the upstream broke off or its head cannot be passed on, 504 ``upstream-timeout``, 508
-    ``loop-detected``, 503 ``no-upstream-available`` when no member of a pool is, 501 ``websocket-not-supported`` where
-    the transport passes no WebSockets on, 408 ``request-timeout`` for a client whose body does not come in the time
-    ``retry`` gives, 400 ``bad-target``, ``bad-header`` and ``bad-framing`` for what cannot be sent, and the refusals of
-    ``Hygiene`` where no policy in front has seen to that. An upstream that fails after its head breaks the response
-    off: never a clean end. Follows Azure's ``forward-request``.
+    ``loop-detected``, 503 ``no-upstream-available`` when no member of a pool is, 503 ``upstream-busy`` when every
+    connection there may be is in use, 501 ``websocket-not-supported`` where the transport passes no WebSockets on, 408
+    ``request-timeout`` for a client whose body does not come in the time ``retry`` gives, 400 ``bad-target``,
+    ``bad-header`` and ``bad-framing`` for what cannot be sent, and the refusals of ``Hygiene`` where no policy in front
+    has seen to that. An upstream that fails after its head breaks the response off: never a clean end. Follows Azure's
+    ``forward-request``.
     """
 
     upstream: str | Pool
@@ -244,8 +245,8 @@ class Proxy(Configured):
                 return None
             _ = self._writer  # which says what is wrong with the URL
             pool = Pool(pool)
-        self._transports.check(pool.members)
-        fleet = Fleet(pool, self.env, writer=self._writer_at, transport=self._transports.of)
+        pool.members.admit_by(self._transports.check)
+        fleet = Fleet(pool, self.env, writer=self._writer_at, transports=self._transports)
         return Plan(fleet, self.retry, self.hedge)
 
     def _writer_at(self, place: Place) -> Writer:

@@ -45,7 +45,8 @@ class CircuitBreaker(Configured):
     """Errors that are failures: ``"connect"``, ``"timeout"``, ``"broken"``; all by default."""
 
     retry_after: bool = True
-    """Whether the ``Retry-After`` of a failed response says how long it stays open, up to ``longest`` seconds."""
+    """Whether the ``Retry-After`` of a failed response says how long it stays open, up to ``longest`` seconds; one that
+    asks for no time, or a moment that is past, says nothing."""
 
     longest: float = 300.0
     """The longest time in seconds that a ``Retry-After`` can keep it open."""
@@ -143,8 +144,8 @@ class Breaker:
 
     def _open(self, now: float, wait: float | None) -> None:
         rule = self._rule
-        asked = rule.open_for if wait is None or not rule.retry_after else min(wait, rule.longest)
-        self._until = now + max(asked, 0.001)
+        asked = min(wait, rule.longest) if wait and rule.retry_after else 0.0
+        self._until = now + (asked if asked > 0 else rule.open_for)
         self._become("open")
 
     def _become(self, state: State) -> None:

@@ -14,8 +14,9 @@ class Ejection(Configured):
     """Put a member of a pool out for a while when so many requests one after the other have failed there.
 
     The first time lasts ``seconds``, the second twice as long, and so on up to ``longest``; a member that stays in as
-    long as its last time lasted is forgiven one of them. Never more than ``at_most`` of the members are out at once, so
-    that a fault all of them share does not leave nobody.
+    long as its last time lasted is forgiven one of them. Never more than ``at_most`` of the members are out at once,
+    and never the last that could be asked, whatever keeps the others away: a fault all of them share leaves somebody.
+    What comes of requests while their member is out counts no more.
     """
 
     consecutive: int = 5

@@ -17,14 +17,15 @@ class HealthCheck(Configured):
 
     A member is taken for well until ``down`` checks one after the other have failed; then until ``up`` have succeeded
     it is not. The checks begin when the server starts, or with the first request where no lifespan comes to the proxy,
-    and end with the server or the event loop. Every process makes its own.
+    and end with the server or the event loop. Every process makes its own. Each member is asked on its own, whatever
+    the others do, over a connection that requests do not use: one that is busy is not taken for unwell.
     """
 
     path: str = "/"
     """The path that is asked for, behind that of the member's URL, with or without a query."""
 
     every: float = 5.0
-    """Seconds between two rounds of checks; they differ by up to a tenth, so that processes do not ask all at once."""
+    """Seconds between two checks of a member, give or take a tenth, so that processes do not ask all at once."""
 
     timeout: float = 2.0
     """Seconds a check may take, answer and all."""

@@ -1,6 +1,7 @@
 """Who is in a pool: ``Member``, and ``Members`` for those that come and go."""
 
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import TypeAlias
@@ -109,6 +110,8 @@ class Service(Configured):
         if self.nameserver is not None and self.server is None:
             raise self.mistake("nameserver", "is no address", 'Write nameserver="127.0.0.1:8600"')
         upstream_of(self, "path", f"{self.scheme}://host{self.path}", 'Write path="/base"')
+        if self.path and not self.path.startswith("/"):
+            raise self.mistake("path", "does not begin with /", 'Write path="/base"')
 
     @cached_property
     def server(self) -> tuple[str, int] | None:
@@ -146,14 +149,11 @@ class Members:
         """Begin with these."""
         self._entries: dict[str, Entry] = {}
         self._drained: set[str] = set()
+        self._checks: list[weakref.WeakMethod[Callable[[Entry], None]]] = []
         self.version = 0
         """Another number after each change."""
         for each in members:
-            entry = Member(each) if isinstance(each, str) else each
-            if not isinstance(entry, Member | Service):
-                raise ConfigError(
-                    "Members", "members", f"{shown(each)} is no member", 'Write Members("http://host:8080")'
-                )
+            entry = _entry_of(each)
             if entry.url in self._entries:
                 raise ConfigError("Members", "members", f"{shown(entry.url)} is there twice", "Give it a weight of 2")
             self._put(entry)
@@ -171,8 +171,11 @@ class Members:
         return iter(list(self._entries.values()))
 
     def add(self, member: Entry | str) -> None:
-        """Bring a member in, or give one of the same URL other values. Raises ConfigError when there is no room."""
-        self._put(Member(member) if isinstance(member, str) else member)
+        """Bring a member in, or give one of the same URL other values.
+
+        Raises ConfigError when there is no room, or a proxy that uses these could not ask it.
+        """
+        self._put(_entry_of(member))
 
     def remove(self, url: str) -> None:
         """Take a member out: it gets no more requests. Nothing happens when it is not in."""
@@ -196,7 +199,23 @@ class Members:
         """Whether a member is drained."""
         return url in self._drained
 
+    def admit_by(self, check: Callable[[Entry], None]) -> None:
+        """Have a method see each member, those that come later too, for as long as its object is there.
+
+        It raises ConfigError for one that cannot be admitted.
+        """
+        for each in self:
+            check(each)
+        self._checks = [*(known for known in self._checks if known() is not None), weakref.WeakMethod(check)]
+
+    def __getstate__(self) -> dict[str, object]:
+        """A copy is used by nobody yet."""
+        return {**self.__dict__, "_checks": []}
+
     def _put(self, entry: Entry) -> None:
+        for known in self._checks:
+            if (check := known()) is not None:
+                check(entry)
         if any(each.label == entry.label for each in self if each.url != entry.url):
             raise ConfigError("Members", "members", f"there are two of the name {entry.label!r}", "Give each its own")
         if entry.url not in self._entries and len(self) >= MOST:
@@ -207,3 +226,10 @@ class Members:
     def _known(self, url: str) -> None:
         if url not in self._entries:
             raise ConfigError("Members", "url", f"{shown(url)} is no member", "Give the URL of one, as it was written")
+
+
+def _entry_of(given: Entry | str) -> Entry:
+    entry = Member(given) if isinstance(given, str) else given
+    if not isinstance(entry, Member | Service):
+        raise ConfigError("Members", "members", f"{shown(given)} is no member", 'Write Members("http://host:8080")')
+    return entry

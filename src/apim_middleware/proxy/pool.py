@@ -53,7 +53,7 @@ class Pool(Configured):
 
     slow_start: float = 0.0
     """Seconds in which a member that comes in or back takes more and more of its weight, beginning with a tenth; 0 (the
-    default) for all of it at once. A consistent hash takes no notice of it."""
+    default) for all of it at once. A consistent hash takes no notice of it: keys would move all the while."""
 
     random: Callable[[], float] | None = field(default=None, repr=False)
     """Where numbers from 0 up to 1 come from that chance decides by; ``random.random`` by default."""

@@ -31,15 +31,16 @@ class Retry(Configured):
     """Errors after which it is sent again: ``"connect"``, ``"timeout"``, ``"broken"``; all by default."""
 
     backoff: float = 0.025
-    """Seconds to wait at the most before the second time, doubled for each time after it; how long it really is, is
-    drawn evenly from 0 (full jitter)."""
+    """Seconds to wait at the most before the same member is asked a second time, doubled for each time after it; how
+    long it really is, is drawn evenly from 0 (full jitter). Another member is asked at once."""
 
     max_backoff: float = 1.0
-    """Seconds to wait at the most, however often it was tried. What a ``Retry-After`` asks for is waited for if it is
-    no longer than this; if it is, the response goes down as it is."""
+    """Seconds to wait at the most, however often it was tried. What the ``Retry-After`` of a member asks for is waited
+    for before the same one is asked again, if it is no longer than this; if it is, the response goes down as it is.
+    Another member is not kept waiting by it."""
 
     max_body: int = 65_536
-    """How many bytes of a request body are kept."""
+    """How many bytes of a request body are kept, whether it comes in parts or at once."""
 
     budget: float = 0.2
     """How many repetitions there may be for each request, above 0 up to 1, so that an upstream in trouble is not

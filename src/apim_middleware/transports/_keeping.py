@@ -6,7 +6,7 @@ from collections import OrderedDict
 from math import inf
 from typing import NamedTuple
 
-from apim_middleware.errors import ConnectFailed
+from apim_middleware.errors import ConnectFailed, NoConnectionFree
 from apim_middleware.protocols import UpstreamRequest
 from apim_middleware.transports._connection import Connection
 from apim_middleware.transports._dialling import Dialling
@@ -99,9 +99,9 @@ class Pool:
     # Taking turns
 
     async def _turn(self, place: _Place, seconds: float | None) -> Connection | None:
-        """Wait for a connection, or for a place to make one."""
+        """Wait for a connection, or for a place to make one. Raises NoConnectionFree."""
         if len(place.waiting) >= self._max_waiting:
-            raise ConnectFailed("every connection is in use, and too many requests wait for one")
+            raise NoConnectionFree("every connection is in use, and too many requests wait for one")
         turn: asyncio.Future[Connection | None] = self.loop.create_future()
         place.waiting[turn] = None
         try:
@@ -112,7 +112,7 @@ class Pool:
             if turn.done() and not turn.cancelled():  # it came too late for this one
                 self._take_back(place, turn.result())
             if isinstance(error, TimeoutError):
-                raise ConnectFailed("every connection is in use") from error
+                raise NoConnectionFree("every connection is in use") from error
             raise
 
     def _take_back(self, place: _Place, connection: Connection | None) -> None:
@@ -197,6 +197,10 @@ class Pools:
         self._limits, self._dialling = limits, dialling
         self._made: dict[asyncio.AbstractEventLoop, Pool] = {}
         self._latest: Pool | None = None
+
+    def others(self) -> "Pools":
+        """Pools of the same kind, whose connections are counted for themselves."""
+        return Pools(self._limits, self._dialling)
 
     def here(self) -> Pool:
         """That of the event loop that is running. Raises RuntimeError when it is none of asyncio."""

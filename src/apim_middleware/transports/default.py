@@ -40,6 +40,10 @@ class DefaultTransport:
         """Close every pooled connection of this event loop."""
         await self.here.aclose()
 
+    def apart(self) -> "DefaultTransport":
+        """The same, with connections of its own, which are counted for themselves."""
+        return DefaultTransport(verify=self._verify, admits=self._admits)
+
     @property
     def here(self) -> Transport:
         """The transport for the event loop that is running."""

@@ -8,8 +8,9 @@
 
 import ssl
 from collections.abc import Callable
+from copy import copy
 from os import PathLike
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from apim_middleware._config import check, shown
 from apim_middleware.errors import ConfigError, UpstreamBroken
@@ -37,7 +38,7 @@ class Http1Transport:
     key, or one file for each. ``server_name`` is asked for and expected in the place of the origin's host (SNI).
     ``max_connections`` are open at once to each origin. ``max_waiting`` requests wait for one when all are in use,
     first come first served; one that gets none within its ``connect`` seconds, or no room in the queue, is
-    ConnectFailed.
+    NoConnectionFree.
     ``max_idle`` are kept open between requests, each for ``idle`` seconds: less than the five after which many servers
     hang up, so that a request seldom meets a closing connection.
     ``uds`` is the path of a Unix socket to connect to, whatever the request's origin.
@@ -113,6 +114,12 @@ class Http1Transport:
         """Close every pooled connection of this event loop; those in use close when their exchange ends."""
         await self._pools.aclose()
         await self._tunnels.aclose()
+
+    def apart(self) -> Self:
+        """The same, with connections of its own, which are counted for themselves."""
+        other = copy(self)
+        other._pools, other._tunnels = self._pools.others(), self._tunnels.others()
+        return other
 
     @property
     def connections(self) -> int:

@@ -15,7 +15,7 @@ class HttpxTransport(CoreTransport):
 
     ``verify`` is True (the usual certificate authorities), False (no check: for tests), or an SSL context of your own.
     ``http2`` lets TLS upstreams choose HTTP/2 (needs the extra ``http2``), one exchange at a time on a connection.
-    ``max_connections`` are in use at once; a request that gets none within its ``connect`` seconds is ConnectFailed.
+    ``max_connections`` are in use at once; a request that gets none within its ``connect`` seconds is NoConnectionFree.
     ``max_idle`` are kept open between requests, each for ``idle`` seconds: less than the five after which many servers
     hang up, so that a request seldom meets a closing connection.
     ``uds`` is the path of a Unix socket to connect to, whatever the request's origin.

@@ -6,9 +6,9 @@ from typing import TypeAlias
 
 import anyio
 
+from apim_middleware.errors import NoConnectionFree
 from apim_middleware.protocols import UpstreamRequest
 from apim_middleware.transports._httpcore.line import GiveBack, Line
-from apim_middleware.transports._keeping import NoConnectionFree
 
 Opens: TypeAlias = Callable[[str, GiveBack], Line]
 """A new line to an origin, and where it is given back."""

@@ -3,8 +3,10 @@
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from copy import copy
 from functools import partial
 from importlib.util import find_spec
+from typing import Self
 
 import anyio.lowlevel
 
@@ -56,7 +58,7 @@ class CoreTransport(ABC):
             return Line(core, text, core.connection(origin, tls, **options), wire, give_back)
 
         self._new_pool = partial(Pool, max_connections, max_idle, line)
-        self._pools: anyio.lowlevel.RunVar[Pool] = anyio.lowlevel.RunVar("apim_middleware.connections")
+        self._pools = _pools()
 
     @staticmethod
     @abstractmethod
@@ -83,9 +85,20 @@ class CoreTransport(ABC):
         if pool is not None:
             await pool.aclose()
 
+    def apart(self) -> Self:
+        """The same, with connections of its own, which are counted for themselves."""
+        other = copy(self)
+        other._pools = _pools()
+        return other
+
     def _pool(self) -> Pool:
         pool = self._pools.get(None)
         if pool is None or pool.closed:
             pool = self._new_pool()
             self._pools.set(pool)
         return pool
+
+
+def _pools() -> anyio.lowlevel.RunVar[Pool]:
+    """A pool for each event loop."""
+    return anyio.lowlevel.RunVar("apim_middleware.connections")
