@@ -169,9 +169,12 @@ class Gateway:
         return answer
 
     async def asked(self, more):
-        """Wait until so many requests more have been sent."""
-        enough = self.sent.total() + more
-        await until(lambda: self.sent.total() >= enough)
+        """Wait until so many requests more have been sent, but for those that were refused as nobody was there."""
+        enough = self._worth() + more
+        await until(lambda: self._worth() >= enough)
+
+    def _worth(self):
+        return self.sent.total() - self.outcomes[503]
 
     async def busy(self, until, paths, *, workers=64):
         """Many requests at once, one after the other for each worker, until something has happened."""

@@ -31,6 +31,12 @@ async def test_a_response_without_a_date_gets_that_of_the_moment(headers: RawHea
     assert 0 <= (dates[1] - dates[0]).total_seconds() < 60
 
 
+async def test_header_lines_may_be_any_iterable() -> None:
+    answer = await call(Dated(answering(line for line in [(b"x-one", b"1")])))  # type: ignore[arg-type]
+    assert answer.header(b"x-one") == b"1"
+    assert answer.header(b"date")
+
+
 @pytest.mark.parametrize("name", [b"date", b"Date"])
 async def test_a_date_is_left_as_it_is(name: bytes) -> None:
     answer = await call(Dated(answering([(name, OLD)])))

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -55,7 +56,7 @@ class App:
         self.early = False
         self.size = 2
         self.gate: threading.Event | None = None
-        self.began, self.left = threading.Event(), threading.Event()
+        self.began, self.left, self.done = threading.Event(), threading.Event(), threading.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -64,6 +65,12 @@ class App:
             await send({"type": "websocket.send", "text": (await receive())["text"]})
             return
         self.paths.append(scope["path"])
+        try:
+            await self._serve(receive, send)
+        finally:
+            self.done.set()
+
+    async def _serve(self, receive: Receive, send: Send) -> None:
         if self.early:
             await self._head(send)
         self.began.set()
@@ -138,9 +145,8 @@ def heard(client: socket.socket, much: int) -> bytes:
         (b"GET / HTTP/1.1\r\nHost: a\r\nX-One: ", b"a"),
         (b"GET / HTTP/1.1\r\nHost: a\r\n", b"X-Some: b\r\n"),
         (b"GET / HTTP/1.1\r\nHost: a\r\n", b"X"),
-        (b"", b"\r\n"),
     ],
-    ids=["target", "value", "lines", "name", "nothing"],
+    ids=["target", "value", "lines", "name"],
 )
 def test_a_head_without_end_is_refused_at_its_bound(patient: Running, app: App, begin: bytes, more: bytes) -> None:
     with patient.connect() as client:
@@ -148,6 +154,20 @@ def test_a_head_without_end_is_refused_at_its_bound(patient: Running, app: App, 
         client.sendall(more * 101)
         assert refusal(read_all(client)) == (431, "headers-too-large")
     assert app.paths == []
+
+
+def test_a_head_of_too_many_lines_is_refused_at_its_bound(serve: Serve) -> None:
+    class Few(Reader):
+        max_head_bytes = 100_000
+        max_head_lines = 50
+
+    with serve(Few) as server, server.connect() as client:
+        client.sendall(GET[:-2] + b"A:\r\n" * 51)
+        assert refusal(read_all(client)) == (431, "headers-too-large")
+
+
+def test_empty_lines_without_end_are_told_nothing(patient: Running) -> None:
+    assert patient.talk(b"\r\n" * 501) == b""
 
 
 def test_a_head_within_the_bound_is_served_however_it_comes(patient: Running) -> None:
@@ -199,7 +219,7 @@ class HastyInBodies(Reader):
     body_timeout = SOON
 
 
-@pytest.mark.parametrize("begin", [b"G", b"GET / HTTP/1.1\r\n", GET[:-1], b"\r\n"])
+@pytest.mark.parametrize("begin", [b"G", b"GET / HTTP/1.1\r\n", GET[:-1], b"\r\nG"])
 def test_a_head_that_does_not_come_in_time_is_refused(serve: Serve, app: App, begin: bytes) -> None:
     with serve(Hasty) as server:
         assert refusal(server.talk(begin)) == (408, "request-timeout")
@@ -214,9 +234,20 @@ def test_a_head_on_a_kept_connection_has_its_own_time(serve: Serve) -> None:
         assert refusal(read_all(client)) == (408, "request-timeout")
 
 
-def test_a_client_that_says_nothing_is_told_nothing(serve: Serve) -> None:
-    with serve(Hasty) as server:
-        assert server.talk() == b""
+@pytest.mark.parametrize("said", [b"", b"\r\n", b"\r\n\r\n"])
+def test_a_client_that_says_nothing_is_told_nothing(serve: Serve, said: bytes) -> None:
+    with serve(Hasty) as server, server.connect() as client:
+        client.sendall(said)
+        assert read_all(client) == b""
+
+
+def test_what_says_nothing_after_a_request_is_told_nothing(serve: Serve) -> None:
+    with serve(Hasty) as server, server.connect() as client:
+        client.sendall(POST)
+        client.sendall(b"hello")
+        assert heard(client, len(ANSWER)) == ANSWER
+        client.sendall(b"\r\n\r\n")
+        assert read_all(client) == b""
 
 
 @pytest.mark.parametrize("begin", [POST + b"hell", CHUNKED + b"5\r\nhello\r\n0\r\n", CHUNKED + b"5"])
@@ -267,6 +298,35 @@ def test_a_body_may_rest_once_the_response_has_begun(serve: Serve, app: App) -> 
         assert heard(client, len(ANSWER)) == ANSWER
 
 
+def test_the_next_head_has_its_own_time_from_its_beginning(serve: Serve) -> None:
+    class Hastily(Reader):
+        body_timeout = SOON
+
+    with serve(Hastily) as server, server.connect() as client:
+        client.sendall(POST)
+        client.sendall(b"helloGET /two HTTP/1.1\r\n")
+        assert heard(client, len(ANSWER)) == ANSWER
+        reader = Hastily.last
+        assert reader._patience == PATIENCE
+        assert reader.loop.time() - reader._since < PATIENCE
+        client.sendall(b"Host: a\r\n\r\n")
+        assert heard(client, len(ANSWER)) == ANSWER
+
+
+def test_who_is_second_in_a_row_is_in_time(serve: Serve, app: App) -> None:
+    app.gate = threading.Event()
+
+    class Hastily(HastyInBodies):
+        pass
+
+    with serve(Hastily) as server, server.connect() as client:
+        client.sendall(GET + POST + b"hell")
+        assert Hastily.forgiven.wait(PATIENCE)
+        app.gate.set()
+        client.sendall(b"o")
+        assert heard(client, 2 * len(ANSWER)) == 2 * ANSWER
+
+
 def test_a_websocket_is_no_head_that_is_late(serve: Serve) -> None:
     class Hastily(Hasty):
         pass
@@ -308,6 +368,25 @@ def test_a_client_that_takes_nothing_of_a_response_is_let_go(serve: Serve, app: 
         assert len(read_all(client)) < app.size
 
 
+@pytest.mark.parametrize("ends", [b"", b"Connection: close\r\n"])
+def test_the_rest_of_a_response_waits_no_longer_than_the_whole(serve: Serve, app: App, ends: bytes) -> None:
+    app.size = 3_000_000
+
+    class Hastily(Reader):
+        send_timeout = SOON
+        lost: ClassVar[threading.Event] = threading.Event()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            self.lost.set()
+
+    with serve(Hastily) as server, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", server.port))
+        client.sendall(GET[:-2] + ends + b"\r\n")
+        assert Hastily.lost.wait(PATIENCE)
+
+
 def test_a_client_that_takes_some_of_a_response_is_waited_for(serve: Serve, app: App) -> None:
     app.size = 64 * 2**20
     looked = threading.Event()
@@ -317,7 +396,7 @@ def test_a_client_that_takes_some_of_a_response_is_waited_for(serve: Serve, app:
 
         def _watched(self, waiting: int) -> None:
             looked.set()
-            super()._watched(waiting + 1)
+            super()._watched(waiting - 1)
 
     with serve(Hastily) as server, server.connect() as client:
         client.sendall(GET)
@@ -337,6 +416,41 @@ def test_what_is_no_http_after_a_request_is_not_told_in_its_response(patient: Ru
         assert read_all(client) == LAST_ANSWER
 
 
+def test_what_is_no_http_leaves_nobody_at_work_for_a_client_who_has_left(patient: Running, app: App) -> None:
+    app.size = 64 * 2**20  # it listens for that until the end
+    with patient.connect() as client:
+        client.sendall(GET)
+        heard(client, 1_000)
+        client.sendall(b"\0\0\0\0")
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert app.left.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("wrong", [b"no number\r\n", b"5\r\nhello\r\n0\r\n\r\nGET / HTTP/3.0\r\n\r\n"])
+def test_what_is_wrong_with_a_request_that_waits_takes_no_response_from_that_before(
+    patient: Running, app: App, wrong: bytes
+) -> None:
+    app.gate = threading.Event()
+    with patient.connect() as client:
+        client.sendall(POST + b"hello" + CHUNKED + wrong)
+        assert app.began.wait(PATIENCE)
+        app.gate.set()
+        answers = read_all(client)
+    assert answers.startswith(ANSWER if b"HTTP/3" in wrong else LAST_ANSWER)
+    assert b" 400 " not in answers
+
+
+def test_who_is_at_work_hears_of_a_client_that_left_with_others_waiting(patient: Running, app: App) -> None:
+    app.gate = threading.Event()
+    with patient.connect() as client:
+        client.sendall(POST + b"hell")
+        assert app.began.wait(PATIENCE)
+        client.sendall(b"o" + GET + b"\0")
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    app.gate.set()
+    assert app.done.wait(PATIENCE)
+
+
 def test_a_body_that_is_no_http_is_refused_before_the_response(patient: Running, app: App) -> None:
     answer = patient.talk(CHUNKED + b"no number\r\n")
     assert answer.startswith(b"HTTP/1.1 400 ")
@@ -352,9 +466,12 @@ def test_a_body_that_is_no_http_breaks_off_the_response(patient: Running, app: A
         assert begun + read_all(client) == ANSWER[:-2]
 
 
-def test_what_is_no_http_after_a_response_is_refused(patient: Running) -> None:
+@pytest.mark.parametrize("before", [(GET,), (POST, b"hello"), (CHUNKED, b"1\r\na\r\n", b"0\r\n\r\n")])
+def test_what_is_no_http_after_a_response_is_refused(patient: Running, app: App, before: tuple[bytes, ...]) -> None:
     with patient.connect() as client:
-        client.sendall(GET)
+        for part in before:
+            client.sendall(part)
+            assert app.began.wait(PATIENCE)
         assert heard(client, len(ANSWER)) == ANSWER
         client.sendall(b"GET /two HTTP/3.0\r\nHost: a\r\n\r\n")
         assert read_all(client).startswith(b"HTTP/1.1 400 ")

@@ -28,9 +28,10 @@ class Dated:
 
         def dated(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
-                lines = message.get("headers") or ()
+                lines = list(message.get("headers") or ())
                 if not any(name == b"date" or name.lower() == b"date" for name, _ in lines):
-                    message = {**message, "headers": [*lines, self._now()]}
+                    lines.append(self._now())
+                message = {**message, "headers": lines}
             return send(message)
 
         await self._app(scope, receive, dated)

@@ -3,10 +3,11 @@
 uvicorn gateway:app --http apim_middleware.serving.httptools:HttpToolsProtocol
 """
 
+import socket
 from asyncio import TimerHandle, Transport
 from http import HTTPStatus
-from socket import AF_UNIX, IPPROTO_TCP, TCP_NODELAY
-from typing import ClassVar
+from struct import unpack_from
+from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as _HttpToolsProtocol
 
@@ -14,6 +15,8 @@ from apim_middleware._http.problems import render
 from apim_middleware.errors import Refusal
 
 _VERSIONS = frozenset(("1.0", "1.1"))
+_TCP = (socket.AF_INET, socket.AF_INET6)
+_LOOKS = 8  # at a wait, to tell whose fault it is
 
 
 class _Nowhere(list[tuple[bytes, bytes]]):
@@ -40,7 +43,11 @@ class HttpToolsProtocol(_HttpToolsProtocol):
     """
 
     max_head_bytes: ClassVar[int] = 131_072
-    """Most bytes of a request's line and headers, or of its trailers. ``Hygiene`` has narrower bounds."""
+    """Most bytes of a request's line and headers, or of its trailers, that may wait for their end. A head that is whole
+    in one segment (256 KiB at most) is for ``Hygiene`` to judge, which has narrower bounds."""
+
+    max_head_lines: ClassVar[int] = 1_000
+    """Most header lines that may wait for their end."""
 
     head_timeout: ClassVar[float] = 30.0
     """Seconds in which the line and headers of a request must be there, once the connection is or they begin."""
@@ -52,8 +59,10 @@ class HttpToolsProtocol(_HttpToolsProtocol):
     """Seconds in which a client must take something more of a response."""
 
     _unread = 0  # bytes of what is not whole yet: a head, the size of a chunk, trailers
-    _open = False  # whether a body is not over
+    _open = False  # whether a body was not over, when last looked
+    _deaf = False  # whether nothing more is read, for the response under way is the last
     _since = 0.0  # when the wait began, or got something; 0 for now
+    _row: tuple[Any, ...] = ()  # requests that came before the response to the one before was there
     _waits: TimerHandle | None = None
     _sends: TimerHandle | None = None
 
@@ -63,47 +72,66 @@ class HttpToolsProtocol(_HttpToolsProtocol):
         """A client is there, and is to say something."""
         super().connection_made(transport)
         line = transport.get_extra_info("socket")
-        if line is not None and line.family != AF_UNIX:  # asyncio leaves it, on some listeners
-            line.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        if line is not None and line.family in _TCP:  # asyncio leaves it, on some listeners
+            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is waited for any more."""
+        """Nothing is waited for any more, and whoever is at work hears of it."""
         super().connection_lost(exc)
         self._stop_waiting()
         self._stop_watching()
+        for cycle in self._row:
+            if not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         """Read on; some of it may be of a request that is not whole."""
+        if self._deaf:
+            return
         self._unread += len(data)
         _HttpToolsProtocol.data_received(self, data)
         cycle = self.cycle
         if self._unread or cycle is None or cycle.more_body or cycle.scope is not self.scope:
             self._hold()
-        elif self._waits is not None:  # as nearly always, there is nothing to wait for
-            self._stop_waiting()
+        elif self._waits is not None:  # else there was nothing to wait for, as nearly always
+            self._rest()
 
     def _hold(self) -> None:
         """Wait for the rest of what is not whole, unless it is too large by now."""
-        cycle, was_open = self.cycle, self._open
-        latest = cycle is not None and cycle.scope is self.scope
-        self._open = latest and cycle.more_body
-        if latest and was_open and not self._open:  # the body is whole
-            self._unread = 0
-            self._stop_waiting()
-        elif self._unread > self.max_head_bytes:
+        was_open, self._open = self._open, self._is_begun() and not self._is_head()
+        if was_open and not self._open:
+            self._rest()
+            if not self._is_begun():
+                self._unread = 0
+                return
+        if self._unread > self.max_head_bytes or (self._is_head() and len(self.headers) > self.max_head_lines):
             self._refuse(Refusal(431, "headers-too-large", "The request headers are larger than allowed."))
-        elif self.transport.get_protocol() is self:  # and no WebSocket by now
+        elif self.transport.get_protocol() is self and not self._deaf:  # and no WebSocket by now
             if self._open:
                 self._since = 0.0
             self._wait()
+
+    def _is_head(self) -> bool:
+        """Whether a request has begun whose head is not whole."""
+        return self.scope is not None and (self.cycle is None or self.cycle.scope is not self.scope)
+
+    def _is_begun(self) -> bool:
+        """Whether a request has begun that is not whole."""
+        return self._is_head() or (self.cycle is not None and self.cycle.more_body)
 
     def _wait(self) -> None:
         """See to it that what is to come comes in time."""
         if not self._since:
             self._since = self.loop.time()
         if self._waits is None:
-            self._waits = self.loop.call_later(self._patience, self._waited)
+            self._waits = self.loop.call_later(self._patience / _LOOKS, self._waited)
+
+    def _rest(self) -> None:
+        """There is nothing to wait for."""
+        self._open, self._since = False, 0.0
+        self._stop_waiting()
 
     def _stop_waiting(self) -> None:
         if self._waits is not None:
@@ -121,13 +149,8 @@ class HttpToolsProtocol(_HttpToolsProtocol):
             return
         if self._is_held_back():
             self._since = 0.0
+        if not self._since or self.loop.time() < self._since + self._patience:
             self._wait()
-            return
-        left = self._since + self._patience - self.loop.time()
-        if left > 0:
-            self._waits = self.loop.call_later(left, self._waited)
-        elif self.cycle is None and not self._unread:  # it has said nothing at all
-            self.transport.close()
         else:
             self._refuse(Refusal(408, "request-timeout", "The request did not come in time."))
 
@@ -136,22 +159,26 @@ class HttpToolsProtocol(_HttpToolsProtocol):
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
             return False
-        wanted = self._open and not (cycle.waiting_for_100_continue or cycle.response_started)
+        wanted = self._open and not (self.pipeline or cycle.waiting_for_100_continue or cycle.response_started)
         return self.flow.read_paused or not wanted
 
     # What is read
 
     def on_headers_complete(self) -> None:
         """The head is there, and nothing more belongs to it."""
-        self._unread, self._since = 0, 0.0
+        self._unread = 0
         if self._waits is not None:  # a body has its own time
-            self._stop_waiting()
+            self._rest()
         if self.parser.get_http_version() not in _VERSIONS:
             raise ValueError("this is another version of HTTP")
         upgrades = self.parser.should_upgrade()
         if upgrades and self._announces_a_body():
             raise ValueError("an upgrade is offered with a body")
+        before = self.cycle
         _HttpToolsProtocol.on_headers_complete(self)
+        if self.pipeline:
+            earlier = [each for each in self._row or (before,) if not each.response_complete]
+            self._row = (*earlier, self.cycle)
         if upgrades and self._should_upgrade():  # to a WebSocket, which reads them once more
             return
         self.headers = _NOWHERE  # those of the request are in its scope
@@ -160,6 +187,11 @@ class HttpToolsProtocol(_HttpToolsProtocol):
         """More of a body is there."""
         self._unread = 0
         super().on_body(body)
+
+    def handle_websocket_upgrade(self) -> None:
+        """What goes out from now on is no response."""
+        self._stop_watching()
+        super().handle_websocket_upgrade()
 
     def _announces_a_body(self) -> bool:
         headers = dict(self.headers)
@@ -175,6 +207,9 @@ class HttpToolsProtocol(_HttpToolsProtocol):
     def _refuse(self, refusal: Refusal) -> None:
         if self.transport.is_closing() or self._ends_with_the_response():
             return
+        if not self._is_begun():  # it would be taken for the response to the next request
+            self.transport.close()
+            return
         headers, body = render(refusal)
         lines = [*self.server_state.default_headers, *headers, (b"connection", b"close")]
         status = HTTPStatus(refusal.status)
@@ -184,17 +219,22 @@ class HttpToolsProtocol(_HttpToolsProtocol):
 
     def _ends_with_the_response(self) -> bool:
         """Let the response that is under way be the last, if there is one: nothing else may be written into it."""
-        cycle = self.cycle
-        if cycle is None or (cycle.response_complete and not self._open):
+        last = self.cycle
+        if last is None or (last.response_complete and not self._open):
             return False
-        if not cycle.more_body:  # what is wrong comes after its request
-            cycle.keep_alive = False
-            self.flow.pause_reading()
-            return True
-        if cycle.response_started or self.pipeline:  # too late to say so
-            self.transport.close()
-            return True
-        return False
+        if last.more_body and not self.pipeline:
+            if last.response_started:  # it is too late to say so
+                self.transport.close()
+            return last.response_started
+        if last.more_body:  # it waits for its turn, and gets none
+            self.pipeline.popleft()
+            last = (
+                self.pipeline[0][0] if self.pipeline else next(each for each in self._row if not each.response_complete)
+            )
+        last.keep_alive = False
+        self._deaf = True
+        self._stop_waiting()
+        return True
 
     # What goes out, and whether it is taken
 
@@ -203,23 +243,41 @@ class HttpToolsProtocol(_HttpToolsProtocol):
         super().pause_writing()
         self._watch()
 
-    def resume_writing(self) -> None:
-        """It has caught up."""
-        super().resume_writing()
-        self._stop_watching()
+    def on_response_complete(self) -> None:
+        """All of a response is on its way."""
+        _HttpToolsProtocol.on_response_complete(self)
+        if self.transport.get_write_buffer_size():
+            self._watch()
 
     def _watch(self) -> None:
-        waiting = self.transport.get_write_buffer_size()
-        self._sends = self.loop.call_later(self.send_timeout, self._watched, waiting)
+        """See to it that what waits is taken."""
+        if self._sends is None:
+            self._sends = self.loop.call_later(self.send_timeout, self._watched, self._taken())
 
     def _stop_watching(self) -> None:
         if self._sends is not None:
             self._sends.cancel()
             self._sends = None
 
-    def _watched(self, waiting: int) -> None:
-        """Wait on if some of what waited has gone out; else the client has left, or may as well have."""
-        if self.transport.get_write_buffer_size() < waiting:
-            self._watch()
-        else:
+    def _watched(self, before: int) -> None:
+        """Watch on if some of it was; else the client has left, or may as well have."""
+        self._sends = None
+        if not self.transport.get_write_buffer_size():
+            return
+        if self._taken() == before:
             self.transport.abort()
+        else:
+            self._watch()
+
+    def _taken(self) -> int:
+        """A number that changes when the client takes something: how many bytes it has acknowledged, where Linux tells.
+
+        What waits here stays the same for long, until a good part of what the kernel holds is gone.
+        """
+        line = self.transport.get_extra_info("socket")
+        if line is not None and line.family in _TCP and hasattr(socket, "TCP_INFO"):
+            info = line.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
+            if len(info) >= 128:
+                acknowledged: int = unpack_from("Q", info, 120)[0]  # tcpi_bytes_acked
+                return acknowledged
+        return self.transport.get_write_buffer_size()
