@@ -1,7 +1,9 @@
 """Policies and stacks: ``Stack(a, b, c)(app)`` behaves as ``a(b(c(app)))``."""
 
 import dataclasses
+import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Self
 
 from apim_middleware._config import Configured, check_named, shown
@@ -13,6 +15,8 @@ from apim_middleware.documentation import Documentation, documentation_of, toget
 from apim_middleware.env import Env, default_env
 from apim_middleware.errors import ConfigError
 from apim_middleware.types import ASGIApp, Layer
+
+log = logging.getLogger("apim_middleware")
 
 
 class Composable:
@@ -32,7 +36,7 @@ class Composable:
         check_app(type(self).__name__, app)
         built = self.build(app, default_env)
         if isinstance(built, Ring):  # put on one by one, layers are easily put on in the wrong order
-            check_needs([seat.policy for seat in built.seats])
+            check_needs(_seated(built))
         return built
 
 
@@ -98,10 +102,15 @@ def ring(
 
     ``endings`` are run at the end of the lifespan, besides that of the environment.
     """
-    check_functions(policy, env)
+    look_at_functions(policy, env)
     built = Ring([Seat(policy, hooks, env)], app, env.scrub, closed=closed, endings=endings | {env.ending})
-    check_guards([seat.policy for seat in built.seats])
+    check_guards(_seated(built))
     return built
+
+
+def _seated(built: Ring) -> list[Policy]:
+    """The policies of a ring, and of one behind it that shows itself through what stands between."""
+    return [seat.policy for seat in (*built.seats, *getattr(built.app, "seats", ()))]
 
 
 def check_place(policy: Policy, env: Env) -> None:
@@ -127,12 +136,25 @@ def check_read(policy: Configured, field: str, header: str, env: Env) -> None:
         raise policy.mistake(field, f"asks for the header {header}, which hygiene {problem}", cure)
 
 
-def check_functions(policy: Configured, env: Env) -> None:
+def look_at_read(policy: Configured, field: str, header: str, env: Env) -> None:
+    """Warn where ``check_read`` refuses: what is no credential may be put there by a layer, behind hygiene."""
+    if found := unseen(header.lower().encode("latin-1", "replace"), env.scrub):
+        _warn(f"{type(policy).__name__}.{field}", header, *found)
+
+
+@lru_cache(maxsize=1024)
+def _warn(where: str, header: str, problem: str, cure: str) -> None:
+    """Once, however often a stack is built."""
+    told = "%s asks for the header %s, which hygiene %s: it is there only if a layer in front sets it. %s"
+    log.warning(told, where, header, problem, cure)
+
+
+def look_at_functions(policy: Configured, env: Env) -> None:
     """The same for the keys and conditions that a policy was given."""
     if dataclasses.is_dataclass(policy):
         for field in dataclasses.fields(policy):
             for header in sorted(_reads(getattr(policy, field.name, None))):
-                check_read(policy, field.name, header, env)
+                look_at_read(policy, field.name, header, env)
 
 
 def _reads(value: object) -> frozenset[str]:

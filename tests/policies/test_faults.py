@@ -6,7 +6,7 @@ import random
 import anyio
 import pytest
 
-from apim_middleware import conditions
+from apim_middleware import Cache, IPFilter, conditions
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
 from apim_middleware.policies.concurrency import LimitConcurrency
@@ -170,3 +170,8 @@ async def later(exchange):
 def test_a_mistake_names_its_field(fields, field):
     with pytest.raises(ConfigError, match=rf"Faults\.{field}"):
         Faults(**fields)
+
+
+def test_an_order_that_cannot_work_is_found_through_it():
+    with pytest.raises(ConfigError, match="stands behind"):
+        Cache(ttl=60)(Faults(slow=0.5)(IPFilter(deny=("192.0.2.1",))(app)))

@@ -28,6 +28,7 @@ from apim_middleware import (
     When,
     by,
     conditions,
+    policy,
 )
 from apim_middleware.errors import ConfigError
 from apim_middleware.identity import Subscription
@@ -97,15 +98,38 @@ ASKED: dict[str, Callable[[str], Policy]] = {
 """Policies that are given a key or a condition, in whatever it is wrapped."""
 
 
+CREDENTIALS = [field for field in NAMED if not field.startswith("RequireHeader")]
+
+
 @pytest.mark.parametrize("name", ["x_tenant", "x-original-url"])
-@pytest.mark.parametrize("field", [*NAMED, *ASKED])
-def test_what_hygiene_takes_out_is_a_mistake_where_the_rules_say_so(field: str, name: str) -> None:
-    """Found by an audit: who had the right key was told that it was missing, and a limit refused everybody."""
-    made = {**NAMED, **ASKED}[field](name)
+@pytest.mark.parametrize("field", CREDENTIALS)
+def test_a_credential_in_what_hygiene_takes_out_is_a_mistake_where_the_rules_say_so(field: str, name: str) -> None:
+    """Who had the right key would be told that it is missing."""
+    made = NAMED[field](name)
     with pytest.raises(ConfigError, match=f"asks for the header {name}, which hygiene takes out") as caught:
         Stack(made)(app)
     assert f"{caught.value.policy}.{caught.value.field}" == field
     Stack(made, env=KEPT)(app)
+
+
+@pytest.mark.parametrize("name", ["x_tenant_one", "x-original-url"])
+@pytest.mark.parametrize("field", ["RequireHeader.name", *ASKED])
+def test_what_else_is_asked_for_is_told_of_once(field: str, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A layer in front may set it."""
+    made = {**NAMED, **ASKED}[field](name)
+    policy._warn.cache_clear()
+    Stack(made, env=KEPT)(app)
+    assert not caplog.records
+    for _ in range(2):
+        Stack(made)(app)
+    [told] = [record.getMessage() for record in caplog.records]
+    assert told.startswith(f"{field} asks for the header {name}, which hygiene takes out of every request")
+
+
+@pytest.mark.anyio
+async def test_a_header_that_a_layer_in_front_sets_is_read() -> None:
+    stack = Stack(SetHeader(name="x-original-host", value="a", on="request"), RequireHeader(name="x-original-host"))
+    assert (await call(stack(app))).status == 200
 
 
 @pytest.mark.parametrize("field", NAMED)

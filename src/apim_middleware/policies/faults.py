@@ -112,6 +112,7 @@ class _Waiting:
 
     def __init__(self, mischief: _Mischief, app: ASGIApp) -> None:
         self._mischief, self._app = mischief, app
+        self.seats = getattr(app, "seats", ())  # of the ring behind, for whoever looks at the order
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not scope.pop(_SLOW, False):

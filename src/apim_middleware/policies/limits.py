@@ -20,7 +20,7 @@ from apim_middleware._limits.rules import Limiting
 from apim_middleware.by import Key, everyone, subscription
 from apim_middleware.documentation import Answer, Documentation, Told, together
 from apim_middleware.env import Env
-from apim_middleware.policy import Policy, check_counts, check_functions
+from apim_middleware.policy import Policy, check_counts, look_at_functions
 from apim_middleware.protocols import Limit
 from apim_middleware.stores.calendars import period_of
 from apim_middleware.types import ASGIApp
@@ -237,7 +237,7 @@ class Limits(Policy):
     def bind(self, env: Env) -> Hooks:
         """Count for all of them at once."""
         for each in self.policies:
-            check_functions(each, env)
+            look_at_functions(each, env)
         return gate(self.policies, env)
 
     def build(self, app: ASGIApp, env: Env) -> ASGIApp:

@@ -11,7 +11,7 @@ from apim_middleware.documentation import Answer, Asked, Documentation
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
-from apim_middleware.policy import Policy, check_read
+from apim_middleware.policy import Policy, look_at_read
 
 _NEEDS_MORE = frozenset((405, 407, 426))
 """Statuses that must come with fields this policy knows nothing of (RFC 9110 §15.5.6, §15.5.8, §15.5.22)."""
@@ -86,7 +86,7 @@ class RequireHeader(Policy):
 
     def bind(self, env: Env) -> "_Presence | _Comparison":
         """The check that is needed."""
-        check_read(self, "name", self.name, env)
+        look_at_read(self, "name", self.name, env)
         accepted = self._accepted()
         return _Comparison(self, accepted) if accepted else _Presence(self)
 
