@@ -78,7 +78,7 @@ def test_a_coded_representation_has_a_tag_of_its_own(tag: bytes, coded: bytes):
     ("value", "becomes"),
     [
         (b'"a--gzip"', b'"a--gzip", "a"'),
-        (b'"a--gzip", W/"b--gzip", "c"', b'"a--gzip", W/"b--gzip", "c", "a", "b"'),
+        (b'"a--gzip", W/"b--gzip", "c"', b'"a--gzip", W/"b--gzip", "c", "a", W/"b"'),
         (b'"a--br"', b'"a--br"'),
         (b'"a--"', b'"a--"'),
         (b'"gzip"', b'"gzip"'),

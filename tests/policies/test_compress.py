@@ -162,7 +162,7 @@ async def test_a_body_that_would_only_grow_stays_as_it_is():
         whole(TEXT, (b"Content-Digest", b"sha-256=:x:")),
         whole(TEXT, (b"Content-Range", b"bytes 0-4399/9000")),
         answering(b"", status=204, headers=[]),
-        answering(b"", status=304, headers=[(b"etag", b'"1"')]),
+        answering(b"", status=304, headers=[(b"etag", b'"1"'), (b"content-type", b"image/png")]),
         answering(TEXT, headers=[]),
         answering(TEXT, headers=[PLAIN, (b"content-length", b"many")]),
         answering(TEXT, trailers=True),

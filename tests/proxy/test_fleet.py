@@ -67,7 +67,7 @@ class Life:
     def begin(self, *, again):
         now = self.clock.monotonic()
         open_to = [each for each in self.fleet.nodes() if not each.draining and each.available(now)]
-        tried = [live.node for live in self.under_way[-1:]] if again else []
+        tried = {live.node: 0.0 for live in self.under_way[-1:]} if again else {}
         fresh = [each for each in open_to if each not in tried] or open_to
         live, told = None, None
         try:

@@ -21,7 +21,7 @@ from apim_middleware.transports.http1 import Http1Transport
 from apim_middleware.transports.httpx import HttpxTransport
 
 from .scripted import Said, Scripted, ask, problem
-from .test_pool import A, B, Gateway
+from .test_pool import A, B, C, Gateway
 
 pytestmark = pytest.mark.anyio
 
@@ -169,6 +169,48 @@ async def test_a_member_that_goes_is_asked_no_more():
         transport.left, transport.enough = 5, anyio.Event()
         await transport.enough.wait()
         assert (transport.counts - before)["a"] == 0
+
+    await lifespan(app, between)
+
+
+async def test_a_member_that_was_removed_is_neither_asked_nor_told_of():
+    members = Members(A, B)
+    transport = Scripted(a=ConnectFailed("gone"))
+    events = []
+    fleet = Proxy(Pool(members, health=HealthCheck(down=1)), transport=transport)._plan.fleet
+    fleet.count = lambda event, attributes: events.append(event)
+    gone = fleet.nodes()[0]
+    members.remove(A)
+    await fleet._checking.check(gone)
+    assert (transport.asked, events) == ([], [])
+
+
+async def test_a_member_that_is_removed_while_it_is_asked_is_not_told_of():
+    members, events = Members(A, B), []
+
+    async def remove(request):
+        members.remove(A)
+        raise ConnectFailed("gone")
+
+    fleet = Proxy(Pool(members, health=HealthCheck(down=1)), transport=Scripted(a=remove))._plan.fleet
+    fleet.count = lambda event, attributes: events.append(event)
+    await fleet._checking.check(fleet.nodes()[0])
+    assert events == []
+
+
+async def test_members_that_go_are_let_go_once_however_many_see_to_it():
+    """Two event loops at a time met an error, and one of them asked nobody for a while."""
+    members = Members(A, B, C)
+    app = Proxy(Pool(members, health=HealthCheck(every=3600)), transport=Scripted())
+    checking = app._plan.fleet._checking
+
+    async def between():
+        await checking.tend()
+        members.remove(A)
+        members.remove(B)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(checking.tend)
+            tasks.start_soon(checking.tend)
 
     await lifespan(app, between)
 

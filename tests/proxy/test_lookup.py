@@ -9,6 +9,7 @@ import threading
 import anyio
 import anyio.lowlevel
 import dns.message
+import dns.resolver
 import dns.rrset
 import pytest
 from tests.certificates import write_certificate
@@ -217,6 +218,80 @@ async def test_a_request_waits_for_no_lookup_while_somebody_else_can_be_asked(mo
     assert await gateway.asked(2) == ["b.test", "b.test"]
 
 
+class Told:
+    """A name server that says nothing of some names, and nothing of others before it is told to."""
+
+    def __init__(self, monkeypatch):
+        self.go_on, self.asked = anyio.Event(), []
+        monkeypatch.setattr(_roster, "targets", self.targets)
+
+    async def targets(self, name, server):
+        self.asked.append(name)
+        if name == "_well":
+            return [_lookup.Target("a.test", 80, 1, 0)], 30.0
+        if name == "_odd":
+            raise RuntimeError("there is no resolv.conf")
+        await self.go_on.wait()
+        raise _lookup.LookupFailed("nothing came")
+
+
+@pytest.fixture
+def told(monkeypatch):
+    return Told(monkeypatch)
+
+
+async def test_a_request_waits_for_a_lookup_only_until_somebody_is_found(told):
+    gateway = Gateway(Service("_well"), Service("_silent"))
+    assert await gateway.asked(2) == ["a.test", "a.test"]
+    await gateway.fleet.aclose()
+
+
+async def test_a_request_waits_for_no_second_lookup(told):
+    members = Members(Service("_silent"))
+    gateway = Gateway(members)
+    answers = []
+
+    async def request():
+        answers.append(problem(await ask(gateway.app)))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(2):
+            tasks.start_soon(request)
+        while not told.asked:
+            await anyio.lowlevel.checkpoint()
+        members.add(Service("_silent2"))
+        told.go_on.set()
+        told.go_on = anyio.Event()
+    assert answers == [(503, "no-upstream-available")] * 2
+    await gateway.fleet.aclose()
+
+
+async def test_a_request_that_waits_for_a_lookup_is_let_go_when_the_server_ends(told):
+    gateway = Gateway(Service("_silent"))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask, gateway.app)
+        while not told.asked:
+            await anyio.lowlevel.checkpoint()
+        await gateway.fleet.aclose()
+
+
+async def test_a_lookup_that_fails_in_its_own_way_spoils_no_other(told, caplog):
+    """A system without a resolv.conf made an error of every request, though others could be asked."""
+    gateway = Gateway(Service("_odd"), Service("_well"))
+    assert await gateway.fleet.look_up() == 5
+    assert await gateway.asked(1) == ["a.test"]
+    assert "srv:_odd" in caplog.text
+
+
+async def test_a_system_that_names_no_server_finds_nothing(monkeypatch):
+    def unconfigured(*_, **__):
+        raise dns.resolver.NoResolverConfiguration
+
+    monkeypatch.setattr("dns.asyncresolver.Resolver", unconfigured)
+    with pytest.raises(_lookup.LookupFailed):
+        await _lookup.targets("_http._tcp.api.test", None)
+
+
 async def test_one_lookup_does_not_wait_for_another(monkeypatch):
     second = anyio.Event()
 
@@ -285,13 +360,24 @@ async def test_an_address_is_asked_for_the_host(addresses):
     assert seen == [("http://10.0.0.1:8000", b"/base/x", b"api.test:8000")]
 
 
+async def test_a_member_that_is_given_other_values_has_them_from_the_next_request_on(addresses):
+    """They held from the next lookup on, which may be a day away."""
+    addresses["api.test"] = ["10.0.0.1"]
+    members = Members(Member("http://api.test", lookup=30))
+    gateway = Gateway(members)
+    await gateway.fleet.look_up()
+    members.add(Member("http://api.test", lookup=30, weight=5, priority=3))
+    (node,) = gateway.fleet.nodes()
+    assert (node.place.url, node.weight, node.priority) == ("http://10.0.0.1:80", 5, 3)
+
+
 async def test_an_address_with_a_zone_is_passed_over(monkeypatch):
     """No URL could hold it, and every request was answered 500 for that."""
 
-    async def look(*_, **__):
-        return [(0, 0, 0, "", (text, 80)) for text in ("fe80::1%eth0", "fe80::2")]
+    def look(*_, **__):
+        return [(0, 0, 0, "", (text, 80, 0, zone)) for text, zone in (("fe80::1", 2), ("fe80::2", 0))]
 
-    monkeypatch.setattr(anyio, "getaddrinfo", look)
+    monkeypatch.setattr(socket, "getaddrinfo", look)
     assert await _lookup.addresses("api.test", 80) == ["fe80::2"]
 
 

@@ -3,6 +3,7 @@
 import copy
 import gc
 from collections import Counter
+from contextlib import suppress
 
 import anyio
 import pytest
@@ -296,6 +297,22 @@ async def test_a_response_that_breaks_off_counts_towards_that():
     assert gateway.states == ["ejected", "ready"]
 
 
+async def test_a_member_that_breaks_off_every_response_is_put_out():
+    """Each of its heads took back what the body before had told."""
+    gateway = Gateway(A, B, ejection=Ejection(consecutive=2))
+    gateway.transport.told = {"a": [Said(breaks=UpstreamBroken("half")) for _ in range(2)]}
+    for _ in range(4):
+        with suppress(UpstreamBroken):
+            await gateway.ask()
+    assert gateway.states == ["ejected", "ready"]
+
+
+async def test_a_response_that_does_not_break_off_takes_back_what_was_told_before():
+    gateway = Gateway(A, B, told={"a": [503, 200, 503, 200]}, ejection=Ejection(consecutive=2))
+    await gateway.asked(8)
+    assert gateway.states == ["ready", "ready"]
+
+
 async def test_never_so_many_are_put_out_that_too_few_are_left():
     gateway = Gateway(A, B, C, told=dict.fromkeys("abc", 503), ejection=Ejection(consecutive=1, at_most=0.5))
     await gateway.asked(9)
@@ -584,6 +601,14 @@ def test_members_that_a_proxy_uses_can_be_copied():
     app = Proxy(Pool(members))
     assert [each.url for each in copy.deepcopy(members)] == [A]
     assert app.standing()
+
+
+def test_what_becomes_of_a_copy_of_members_is_its_own():
+    members = Members(A)
+    other = copy.copy(members)
+    other.add(B)
+    other.drain(A)
+    assert ([each.url for each in members], members.drained(A)) == ([A], False)
 
 
 def test_a_pool_is_a_value():

@@ -20,6 +20,7 @@ from apim_middleware.proxy import Proxy
 from apim_middleware.proxy._kept_body import KeptBody
 from apim_middleware.proxy._racing import Race
 from apim_middleware.proxy.breaker import CircuitBreaker
+from apim_middleware.proxy.members import Member
 from apim_middleware.proxy.pool import Pool
 from apim_middleware.proxy.retry import IDEMPOTENT, Budget, Hedge, Retry
 from apim_middleware.testing import Answer, http_scope
@@ -119,6 +120,29 @@ async def test_where_no_connection_is_to_be_had_the_same_member_is_not_asked_aga
     gateway = Gateway(A, told={"a": NoConnectionFree("x")}, retry=AT_ONCE)
     assert problem(await gateway.ask()) == (503, "upstream-busy")
     assert (gateway.transport.asked, gateway.under_way) == (["a"], [0])
+
+
+WAITING = [
+    ({}, (A, Member(B, priority=1))),
+    ({}, (Member(A, weight=5), B)),
+    ({"balance": "least-connections"}, (Member(A, weight=5), B)),
+    ({"balance": "consistent-hash", "key": lambda exchange: "k1"}, (A, B)),
+]
+
+
+@pytest.mark.parametrize(("options", "members"), WAITING)
+@pytest.mark.parametrize("not_now", [(503, [(b"retry-after", b"3600")]), NoConnectionFree("x")])
+async def test_of_those_that_were_asked_one_that_may_be_asked_again_is(options, members, not_now):
+    """The member whose turn it was could not be asked, and the client got its 503 while the other was well."""
+    gateway = Gateway(*members, told={"a": not_now, "b": [503, 200]}, retry=AT_ONCE, **options)
+    assert (await gateway.ask()).status == 200
+    assert gateway.transport.counts["a"] <= 1
+    assert gateway.under_way == [0, 0]
+
+
+async def test_a_member_without_a_connection_leaves_the_others_to_be_asked_again():
+    gateway = Gateway(A, B, told={"a": [503, 200], "b": NoConnectionFree("x")}, retry=AT_ONCE)
+    assert ((await gateway.ask()).status, gateway.transport.asked) == (200, ["a", "b", "a"])
 
 
 # What may be repeated
@@ -545,6 +569,25 @@ async def test_an_answer_nobody_waits_for_any_more_is_closed():
         await Race(ask_and_leave).run(live, lambda: None, 60)
     assert left.cancelled_caught
     assert (said.closed, gateway.under_way) == (True, [0])
+
+
+async def test_who_answered_and_did_not_win_is_not_asked_again_at_once():
+    """What it had asked for was forgotten."""
+    asked, go = anyio.Event(), anyio.Event()
+    later = (503, [(b"retry-after", b"3600")])
+
+    async def first(request):
+        await asked.wait()
+        go.set()
+        return later
+
+    async def second(request):
+        asked.set()
+        await go.wait()
+        return later
+
+    gateway = Gateway(A, B, told={"a": [first, 200], "b": [second, 200]}, retry=AT_ONCE, hedge=HEDGE)
+    assert ((await gateway.ask()).status, gateway.transport.asked) == (503, ["a", "b"])
 
 
 async def test_nobody_is_asked_twice_when_the_budget_is_used_up():

@@ -14,9 +14,10 @@ import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, RequestReceived, StreamEnded
+from hyperframe.frame import GoAwayFrame
 from tests.servers import LOOPBACK
 
-from apim_middleware.errors import UpstreamBroken, UpstreamTimeout
+from apim_middleware.errors import TransportError, UpstreamBroken, UpstreamTimeout
 from apim_middleware.protocols import UpstreamRequest
 
 from .conformance import OK, ask, chunks
@@ -43,6 +44,10 @@ class Exchange:
     async def say(self, data, *, last=False):
         await self._connection.do("send_data", self._number, data, end_stream=last)
 
+    async def raw(self, data):
+        """Bytes that no state machine has seen."""
+        await self._connection.send(data)
+
     def hear(self, data):
         self._heard.append(data)
         self._news.set()
@@ -60,10 +65,13 @@ class Spoken:
         getattr(self._state, name)(*args, **options)
         await self._stream.send(self._state.data_to_send())
 
+    async def send(self, data):
+        await self._stream.send(data)
+
     async def serve(self):
-        await self.do("initiate_connection")
         async with anyio.create_task_group() as tasks:
             try:
+                await self.do("initiate_connection")
                 while True:
                     for event in self._state.receive_data(await self._stream.receive()):
                         self._take(event, tasks)
@@ -249,3 +257,69 @@ class HTTP2Conformance:
         async with upstream(speak) as there:
             with pytest.raises(UpstreamBroken):
                 await ask(transport, there.origin)
+
+    async def test_an_upstream_that_wants_no_more_requests_gets_them_over_a_new_connection(self, transport, upstream):
+        """GOAWAY came out as an error of the library, which nobody knew."""
+        heard = []
+
+        async def speak(exchange):
+            heard.append(exchange)
+            if len(heard) == 2:
+                await exchange.raw(GoAwayFrame(0, last_stream_id=1).serialize())
+                return
+            await exchange.head()
+            await exchange.say(b"ok", last=True)
+
+        async with upstream(speak) as there:
+            for _ in range(3):
+                assert (await ask(transport, there.origin))[2] == b"ok"
+            assert there.connections == 2
+
+    async def test_a_request_after_the_upstream_has_said_goodbye_is_broken_off(self, transport, upstream):
+        heard = []
+
+        async def speak(exchange):
+            heard.append(exchange)
+            if len(heard) == 1:
+                await exchange.head()
+                await exchange.say(b"ok", last=True)
+            else:
+                await exchange.raw(GoAwayFrame(0, last_stream_id=1).serialize())
+
+        async with upstream(speak) as there:
+            assert (await ask(transport, there.origin, "POST", body=b"x"))[2] == b"ok"
+            with pytest.raises(UpstreamBroken):
+                await ask(transport, there.origin, "POST", body=b"x")
+
+    async def test_frames_that_may_not_be_are_the_fault_of_the_upstream(self, transport, upstream):
+        async def speak(exchange):
+            await exchange.raw(b"\0\0\1\0\0\0\0\0\1x" * 3)
+
+        async with upstream(speak) as there:
+            with pytest.raises(UpstreamBroken):
+                await ask(transport, there.origin, "POST", body=b"x")
+
+    async def test_frames_that_may_not_be_are_that_in_the_middle_of_a_body_too(self, transport, upstream):
+        go_on = anyio.Event()
+
+        async def speak(exchange):
+            await exchange.head()
+            await exchange.say(b"some")
+            await go_on.wait()
+            await exchange.raw(b"\0\0\1\0\0\0\0\0\x09x")
+
+        async with upstream(speak) as there:
+            response = await transport.send(UpstreamRequest("GET", there.origin))
+            assert await anext(response) == b"some"
+            go_on.set()
+            with anyio.fail_after(10), pytest.raises(UpstreamBroken):
+                await anext(response)
+            await response.aclose()
+            with anyio.fail_after(10):
+                await there.gone.wait()
+
+    async def test_a_request_that_cannot_be_written_is_nobodys_fault(self, transport, upstream):
+        async with upstream(None) as there:
+            with pytest.raises(TransportError, match="cannot be written") as told:
+                await ask(transport, there.origin, headers=[(b"te", b"gzip")])
+            assert not isinstance(told.value, UpstreamBroken)

@@ -618,6 +618,16 @@ async def test_an_address_needs_no_looking_up(host, family):
     assert await _addresses(host, 80) == [(family, (host, 80))]
 
 
+async def test_a_name_is_looked_up_in_no_thread_of_the_event_loop(monkeypatch):
+    """Everybody uses those, and a few names whose servers were silent held them all."""
+
+    def busy(*_):
+        raise RuntimeError("there is no thread left")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "run_in_executor", busy)
+    assert (socket.AF_INET, (LOOPBACK, 80)) in await _addresses("localhost", 80)
+
+
 async def test_a_unix_socket_can_carry_tls(authority):
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(authority)

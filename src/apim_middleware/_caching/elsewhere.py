@@ -13,6 +13,7 @@ from apim_middleware._caching.marks import EVERYTHING, Place, SoftMarks, names_o
 from apim_middleware._caching.pages import Page, Stored, Variants
 from apim_middleware._caching.rules import Caching
 from apim_middleware._caching.shared_pages import SharedPages
+from apim_middleware._caching.shared_turns import Turns
 from apim_middleware._http.freshness import unfit
 from apim_middleware._http.keeping import selection
 from apim_middleware._loops import running_loop, start
@@ -38,6 +39,7 @@ class RemoteKeeper(Keeper):
         super().__init__(policy, env, env.clock.now)
         self.space = f"{env.place}/{policy.name}"
         self._pages = SharedPages(entries, self.space, owned=self._owned, on_trouble=self._count_trouble)
+        self._turns = Turns()
         self._marks, self._marks_read = SoftMarks(), -math.inf
 
     def _count_trouble(self) -> None:
@@ -224,14 +226,39 @@ class RemoteKeeper(Keeper):
             start(partial(self._release, asked))
 
     async def keep_stored(self, asked: Asked, stored: Stored) -> None:
-        """Keep a response."""
+        """Keep a response, in the place of what is replaced by it: one after the other."""
+        turn = self._turns.turn(asked.key)
+        if turn is None:
+            return
+        async with turn:
+            if not stored.selecting or await self._joins(asked):
+                await self._put(asked, stored)
+
+    async def _joins(self, asked: Asked) -> bool:
+        """Look again for what it is to stand beside; whether that is still where it was looked for."""
+        generation = asked.generation
+        try:
+            asked.generation, asked.page = await self._pages.find(*asked.key)
+            await self._soften(asked)
+        except StoreError:
+            return False
+        return generation is None or generation == asked.generation
+
+    async def _put(self, asked: Asked, stored: Stored) -> None:
         page = self._page_with(asked, stored, asked.page, self._policy.max_entry_bytes)
         resource, owners = asked.key
         seconds = page.until - self._time()
         tags = [tag_in_store(self.space, name) for name in names_of(resource, page.tags)][:MOST_TAGS]
-        if await self._pages.keep(resource, owners, asked.generation, page, seconds=seconds, tags=tags):
+        current = partial(self._is_current, asked)
+        if await self._pages.keep(
+            resource, owners, asked.generation, page, seconds=seconds, tags=tags, current=current
+        ):
             self._stored += 1
             self._count("stored")
+
+    def _is_current(self, asked: Asked) -> bool:
+        """Whether nobody here has changed what was asked for since."""
+        return not self._versions.changed(asked.key[0], since=asked.changes)
 
     async def forget(self, asked: Asked) -> None:
         """Take away what is kept for a request."""

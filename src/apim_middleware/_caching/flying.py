@@ -8,14 +8,16 @@ from apim_middleware._caching.answers import answer, answer_to
 from apim_middleware._caching.asking import Asked
 from apim_middleware._caching.detached import Detached
 from apim_middleware._caching.flights import Flight, Led
-from apim_middleware._caching.judging import Judging
-from apim_middleware._caching.pages import Stored
-from apim_middleware._caching.rules import Caching
+from apim_middleware._caching.judging import FOR_ONE, Judging
+from apim_middleware._caching.marks import too_deep
+from apim_middleware._caching.pages import Headers, Stored
+from apim_middleware._caching.rules import LONGEST, Caching
 from apim_middleware._caching.waiting import Waiting
-from apim_middleware._http.keeping import selection
+from apim_middleware._http.headers import get_all
+from apim_middleware._http.keeping import Keeping, Terms, judge, selection
 from apim_middleware._loops import running_loop
 from apim_middleware.env import Env
-from apim_middleware.exchange import Exchange
+from apim_middleware.exchange import Exchange, ResponseHead
 from apim_middleware.types import ASGIApp
 
 _ALONE = 60.0  # seconds nobody waits for responses that turned out not to be for others
@@ -50,6 +52,11 @@ class Flying(Judging):
     def _count(self, event: str) -> None:
         """Count an event for whoever listens."""
         self._env.count(f"apim.cache.{event}", self._named)
+
+    def judged(self, exchange: Exchange, asked: Asked, head: ResponseHead) -> Keeping | str:
+        """How the response may be kept, or why not: so is what could not be taken away by all its names."""
+        verdict = super().judged(exchange, asked, head)
+        return "too-deep" if isinstance(verdict, Keeping) and too_deep(asked.key[0]) else verdict
 
     # who waits for whom
 
@@ -110,18 +117,35 @@ class Flying(Judging):
 
     def disappointed(self, asked: Asked) -> None:
         """Somebody waited for a response that is not for others: for a while nobody waits there."""
+        if asked.flight_key is None:
+            return
         if len(self._unshared) >= _MOST_ALONE:
             del self._unshared[next(iter(self._unshared))]
         self._unshared[asked.flight_key] = self.monotonic() + _ALONE
 
-    def _end_flight(self, asked: Asked, *, whole: bool = False, reason: str | None = None) -> None:
+    def failure_for(self, asked: Asked, flight: Detached) -> Headers | None:
+        """The fields of the app's failure for somebody who waits; None when it may be another one's own.
+
+        It is for others where it could be kept, were it no failure, and neither request says who is calling.
+        """
+        user = flight._exchange.scope.get("user")
+        known = self._ownership.carried(asked) or self._ownership.carried(flight.asked)
+        if known or flight.verdict in FOR_ONE or (user is not None and self._ownership.named(user)):
+            return None
+        terms = Terms(fixed_ttl=LONGEST, statuses=frozenset((flight.status,)))
+        keeping = judge(flight.status, flight.own_headers, terms=terms, received=self.now())
+        if isinstance(keeping, str) or not self.selected_alike(asked, flight.asked, keeping):
+            return None
+        return (*keeping.headers, *((b"retry-after", value) for value in get_all(flight.own_headers, b"retry-after")))
+
+    def _end_flight(self, asked: Asked, *, whole: bool = False, reason: str | None = None, status: int = 0) -> None:
         """The request that passed here first is over, or its response is not for others."""
         if self._flights.get(asked.flight_key) is asked:
             del self._flights[asked.flight_key]
         flight = asked.flight
         if flight is not None:
             if reason is not None:
-                flight.verdict = reason
+                flight.verdict, flight.status = reason, status
             flight.end(whole=whole)
 
     # asking the app
@@ -140,5 +164,6 @@ class Flying(Judging):
         said = flight.status if flight.status not in (0, status) else None
         reason = flight.reason if isinstance(flight, Detached) else None
         age = b"age", b"%d" % max(0, self._time() - stored.born)
-        told = self.told(asked, reason, collapsed=collapsed or not flight.status, status=said)
+        by_others = not flight.status and reason is None  # another process has stored it meanwhile
+        told = self.told(asked, reason, collapsed=collapsed or by_others, status=said)
         return partial(answer, status, [*headers, age, told], body)

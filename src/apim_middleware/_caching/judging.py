@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from apim_middleware._caching.asking import Asked, Key
-from apim_middleware._caching.marks import route_in
+from apim_middleware._caching.marks import route_in, route_tag
 from apim_middleware._caching.ownership import Ownership
 from apim_middleware._caching.pages import Page, Stored, Variants
 from apim_middleware._caching.recordings import Recording, Room, stored_as
@@ -28,6 +28,7 @@ _IDENTIFIED, _GUARDED = "identified-behind", "guarded-behind"
 FOR_ONE = CREDENTIALS | {_IDENTIFIED, _GUARDED}
 """Reasons that lie in who asked, and not in what was answered."""
 
+_ROUTE = route_tag("")
 _AFTERLIFE = 60.0  # seconds a stale response stays to be known as stale, not as unknown
 
 
@@ -151,7 +152,8 @@ class Judging(ABC):
             return verdict
         after = max(_AFTERLIFE, self._keep_stale)
         version = None if stored.version is None else self._versions.of(asked.key[0])
-        verdict = verdict._replace(tags=verdict.tags or stored.tags)
+        routes = [tag for tag in stored.tags if tag.startswith(_ROUTE)]  # which no field says
+        verdict = verdict._replace(tags=tuple(dict.fromkeys((*routes, *(verdict.tags or stored.tags)))))
         return stored_as(
             verdict, stored.status, verdict.headers, stored.body,
             born=self._time() - verdict.age, received=self.now(), after=after, key=asked.key, version=version,

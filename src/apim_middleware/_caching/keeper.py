@@ -13,7 +13,7 @@ from apim_middleware._caching.judging import FOR_ONE
 from apim_middleware._caching.pages import Page, Stored, Variants
 from apim_middleware._caching.purging import CacheFigures, Purgeable
 from apim_middleware._caching.rules import Caching
-from apim_middleware._caching.waiting import Waiting
+from apim_middleware._caching.waiting import FAILURE, Waiting
 from apim_middleware._http.cache_control import ANYTHING, Wishes, wishes
 from apim_middleware._http.cache_status import answered, passed_on
 from apim_middleware._http.cache_validation import has_validator, shows
@@ -117,6 +117,10 @@ class Keeper(Flying, Purgeable):
 
     def _rewrite(self, scope: Scope) -> None:
         scope["query_string"] = self._query.of(scope.get("query_string", b""))
+
+    def as_kept(self, query: bytes) -> bytes:
+        """What a query is in the keys of responses."""
+        return self._query.of(query) if self._rewrites else query
 
     def _noted(self, exchange: Exchange, key: Key, now: float) -> Noted:
         """The request as it is now."""
@@ -291,7 +295,8 @@ class Keeper(Flying, Purgeable):
         """Say in the head why it went past; what it changed is from now on in another state (RFC 9111 §4.4)."""
         changed: list[Resource] = []
         if asked.changes is not None and head.status < 400:
-            changed = changed_with(asked.changes, (head.get(b"location"), head.get(b"content-location")))
+            references = head.get(b"location"), head.get(b"content-location")
+            changed = changed_with(asked.changes, references, self.as_kept)
         for resource in changed:
             self._versions.end(resource)
         self.strip(head)
@@ -338,7 +343,9 @@ class Keeper(Flying, Purgeable):
         if isinstance(verdict, str):
             head.headers.append(self._unkept(asked.fwd, verdict))
             if asked.flight_key is not None:
-                self._end_flight(asked, reason=verdict)
+                self._end_flight(asked, reason=verdict, status=head.status)
+                if head.status >= FAILURE:
+                    asked.flight_key = None  # it tells nothing of the responses to come
             return None
         head.headers.append(self.told(asked, "stored", collapsed=False))
         recording = asked.recording = self.recording(verdict, head.status, exchange)

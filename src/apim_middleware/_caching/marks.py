@@ -13,7 +13,7 @@ from apim_middleware._http.targets import Resource
 from apim_middleware._telemetry.routes import route_of
 from apim_middleware.types import Scope
 
-_DEEPEST = 16
+_DEEPEST = 60  # with 64 tags, a route and two names more there are less than an entry can have
 _ROUTE = b"route:"
 EVERYTHING = ("everything",)
 """What names every response of a cache."""
@@ -31,7 +31,7 @@ class Place(NamedTuple):
     def holds(self, resource: Resource) -> bool:
         """Whether a resource is it, or below it."""
         host, (scheme, _, path, _, query) = resource
-        if (scheme, host.decode("latin-1").lower()) != (self.scheme, self.host):
+        if (scheme, _host(scheme, host.decode("latin-1"))) != (self.scheme, self.host):
             return False
         if self.query is None:
             return path.startswith(self.path)
@@ -57,7 +57,12 @@ def place_of(url: str, *, below: bool = False) -> Place:
         query = None if below else canonical_query(parts.query.encode())
     except (BadTarget, ValueError):
         raise ValueError("is no URL that a request can have") from None
-    return Place(parts.scheme, parts.netloc.lower(), path, query)
+    return Place(parts.scheme, _host(parts.scheme, parts.netloc), path, query)
+
+
+def _host(scheme: str, host: str) -> str:
+    """A host in lower case, without the port that its scheme has anyway."""
+    return host.lower().removesuffix(":443" if scheme == "https" else ":80")
 
 
 def route_tag(route: str) -> bytes:
@@ -71,13 +76,18 @@ def route_in(scope: Scope) -> tuple[bytes, ...]:
     return (route_tag(route),) if route else ()
 
 
+def too_deep(resource: Resource) -> bool:
+    """Whether a resource is below more places than it can go by."""
+    return resource[1][2].count("/") > _DEEPEST
+
+
 def names_of(resource: Resource, tags: Iterable[bytes]) -> list[tuple[str | bytes, ...]]:
     """Everything that a response to this resource goes by."""
     host, (scheme, _, path, _, query) = resource
-    name = host.decode("latin-1").lower()
+    name = _host(scheme, host.decode("latin-1"))
     parents: list[tuple[str | bytes, ...]] = []
     at = 0
-    while len(parents) < _DEEPEST and (at := path.find("/", at) + 1):
+    while at := path.find("/", at) + 1:
         parents.append(("below", scheme, name, path[:at]))
     return [EVERYTHING, ("url", scheme, name, path, query), *parents, *(("tag", tag) for tag in tags)]
 

@@ -45,6 +45,10 @@ class Purgeable:
     place: str
 
     @abstractmethod
+    def as_kept(self, query: bytes) -> bytes:
+        """What a query is in the keys of responses."""
+
+    @abstractmethod
     async def purge_place(self, place: Place, *, soft: bool) -> None:
         """Take away what answers a URL, or all below one."""
 
@@ -72,6 +76,7 @@ class CachedResponses:
     A cache is named by its policy, wherever that stands, or by its place, as ``places()`` has it; by None, all are
     meant. With ``soft=True`` responses are stale from now on instead of gone: they may still be given away while the
     app is asked anew, or when it fails, if they allow it. Responses on their way meanwhile are not kept.
+    A response with more than 64 tags, one tag of more than 1024 bytes, or more than 60 slashes in its path is not kept.
     Caches in memory are those of this process. In a store that others see too, what is taken away is gone for all at
     once, and what is marked stale is stale for all within a second.
     Only caches that stand in front of an app are known: Starlette and FastAPI put them there at their first request.
@@ -92,11 +97,13 @@ class CachedResponses:
     async def purge_url(self, url: str, *, cache: Policy | str | None = None, soft: bool = False) -> None:
         """Take away every response to one URL, whoever owns it: ``https://shop.example/prices?page=2``.
 
+        Each cache makes of the query what it makes of that of a request.
         Raises ConfigError for what is no whole URL, StoreError when the store cannot be told.
         """
         place = _place(url, below=False)
         for each in self._meant(cache):
-            await each.purge_place(place, soft=soft)
+            kept = place._replace(query=each.as_kept(place.query or b""))
+            await each.purge_place(kept, soft=soft)
 
     async def purge_prefix(self, prefix: str, *, cache: Policy | str | None = None, soft: bool = False) -> None:
         """Take away every response below a URL that ends with a slash: ``https://shop.example/prices/``."""

@@ -1,22 +1,26 @@
 """Stored responses in a store that others see too, looked at closely when they come back."""
 
-import json
 import logging
 import secrets
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 
+from anyio import move_on_after
+
+from apim_middleware._caching.marks import EVERYTHING, tag_in_store
 from apim_middleware._caching.packing import fingerprint, pack, unpack
 from apim_middleware._caching.pages import Owners, Page
+from apim_middleware._caching.shared_debts import Debts
+from apim_middleware._caching.shared_parts import Parts, header_of
 from apim_middleware._http.targets import Resource
+from apim_middleware._loops import running_loop
 from apim_middleware.errors import StoreError
 from apim_middleware.protocols import Entries
 
 log = logging.getLogger("apim_middleware")
 
 _GENERATION = 86_400.0  # seconds a generation lasts, and all that is kept under it
-_CHUNK = 256 * 1024
-_AT_ONCE = 8  # chunks that are asked for together
-_CHUNKED = b"apim\x03"
+_CLEARING = 2.0  # seconds the store has to let go of what is of no use any more
 _ALONE = b"alone"
 
 
@@ -31,7 +35,9 @@ class SharedPages:
         self, entries: Entries, space: str, *, owned: bool, on_trouble: Callable[[], None] = lambda: None
     ) -> None:
         """Keep everything under keys that begin with ``space``."""
-        self._entries = entries
+        self._entries, self._parts = entries, Parts(entries)
+        self._debts = Debts(self._take_away)
+        self._everything = tag_in_store(space, EVERYTHING)
         self._space = f"{space}:".encode()
         self._owned = owned
         self._on_trouble = on_trouble
@@ -46,22 +52,29 @@ class SharedPages:
             raise
 
     async def _find(self, resource: Resource, owners: Owners) -> tuple[bytes | None, Page | None]:
+        if self._debts:
+            await self._debts.settle(resource)
         generation: bytes | None = b""
         if owners:
             generation = await self._entries.get(self.key("generation", resource))
         if generation is None:
             return None, None
-        key = self.key("page", resource, owners, generation)
-        data = await self._entries.get(key)
-        page = None
-        if data is not None:
-            whole = await self._joined(key, data) if data.startswith(_CHUNKED) else data
-            page = unpack(whole, key)
-        if data is not None and page is None:
+        return generation, await self._page(self.key("page", resource, owners, generation))
+
+    async def _page(self, key: bytes, seen: bytes | None = None) -> Page | None:
+        """What stands under a key; looked for once more when its parts are gone, for it may have been replaced."""
+        header = await self._entries.get(key)
+        if header is None:
+            return None
+        data = await self._parts.joined(key, header)
+        if data is None and seen is None:
+            return await self._page(key, header)
+        page = None if data is None else unpack(data, key)
+        if page is None:
             self._trouble("gave back what was never stored")
         else:
             self._troubled = False
-        return generation, page
+        return page
 
     async def keep(
         self,
@@ -72,63 +85,90 @@ class SharedPages:
         *,
         seconds: float,
         tags: list[bytes],
+        current: Callable[[], bool],
     ) -> bool:
-        """Put a page under its key; without a generation, one begins. Whether that was done."""
+        """Put a page under its key, while it is ``current``; without a generation, one begins. Whether that was done.
+
+        It is looked whether it is so before the last step and once more after it, for a change may pass that step.
+        """
         try:
             if generation is None:
                 generation = secrets.token_bytes(16)
                 await self._entries.set(self.key("generation", resource), generation, _GENERATION)
             key = self.key("page", resource, owners, generation)
-            data = pack(page, key)
-            if len(data) > _CHUNK:
-                data = await self._split(key, data, seconds)
-            await self._entries.set(key, data, seconds, tags=tags)
+            seconds = min(seconds, _GENERATION) if owners else seconds
+            return await self._put(resource, key, page, seconds, tags, current)
         except StoreError as error:
             self._trouble("cannot keep a response", error)
+            if not current():
+                self._debts.add(resource)  # it may have been kept all the same
             return False
-        return True
 
-    # in several entries
-
-    async def _split(self, key: bytes, data: bytes, seconds: float) -> bytes:
-        """Keep the data in parts, and give back what tells where they are."""
-        name = secrets.token_hex(8)
-        for number, at in enumerate(range(0, len(data), _CHUNK)):
-            await self._entries.set(_part(key, name, number), data[at : at + _CHUNK], seconds)
-        return _CHUNKED + json.dumps([name, len(data)]).encode()
-
-    async def _joined(self, key: bytes, data: bytes) -> bytes:
-        """The data that stands in parts; nothing when one of them is gone."""
+    async def _put(
+        self, resource: Resource, key: bytes, page: Page, seconds: float, tags: list[bytes], current: Callable[[], bool]
+    ) -> bool:
+        data = pack(page, key)
+        header, before, kept = header_of(key, data), None, False
         try:
-            name, size = json.loads(data[len(_CHUNKED) :])
-            keys = [_part(key, name, number) for number in range(-(-size // _CHUNK))]
-        except (ValueError, TypeError, OverflowError, MemoryError):
-            return b""
-        found: list[bytes] = []
-        for at in range(0, len(keys), _AT_ONCE):
-            parts = await self._entries.get_many(keys[at : at + _AT_ONCE])
-            here = [part for part in parts if part is not None]
-            if len(here) < len(parts):
-                return b""
-            found += here
-        return b"".join(found)
+            if header is not data:
+                await self._parts.keep(key, header, data, seconds, tags=tags)
+            before = await self._entries.get(key)
+            if current():
+                await self._entries.set(key, header, seconds, tags=tags)
+                kept = current()
+        finally:
+            with nullcontext() if running_loop() is None else move_on_after(_CLEARING, shield=True):
+                if kept:
+                    await self._parts.delete(key, before)
+                else:
+                    await self._take_back(resource, key, header, current)
+        return kept
+
+    async def _take_back(self, resource: Resource, key: bytes, header: bytes, current: Callable[[], bool]) -> None:
+        """Take away what was just put under a key, unless it has been replaced already."""
+        gone = False
+        try:
+            with suppress(StoreError):
+                await self._entries.delete(key, value=header)
+                gone = True
+        finally:
+            if not (gone or current()):
+                self._debts.add(resource)
+        await self._parts.delete(key, header)
 
     # what is taken away
 
     async def forget(self, resource: Resource) -> None:
-        """Take away what anybody has of the resource."""
-        key = self.key("generation", resource) if self._owned else self.key("page", resource)
+        """Take away what anybody has of the resource, now or as soon as the store answers."""
         try:
-            await self._entries.delete(key)
+            await self._take_away(resource)
         except StoreError as error:
+            self._debts.add(resource)
             self._trouble("cannot forget a response", error)
+        except BaseException:
+            self._debts.add(resource)
+            raise
+
+    async def _take_away(self, resource: Resource | None) -> None:
+        if resource is None:
+            await self._entries.purge(self._everything)
+        elif self._owned:
+            await self._entries.delete(self.key("generation", resource))
+        else:
+            await self._remove(self.key("page", resource))
 
     async def drop(self, resource: Resource, owners: Owners, generation: bytes | None) -> None:
         """Take away what one owner has of the resource."""
         try:
-            await self._entries.delete(self.key("page", resource, owners, generation or b""))
+            await self._remove(self.key("page", resource, owners, generation or b""))
         except StoreError as error:
             self._trouble("cannot forget a response", error)
+
+    async def _remove(self, key: bytes) -> None:
+        """Let go of what stands under a key, and of its parts."""
+        header = await self._entries.get(key)
+        await self._entries.delete(key)
+        await self._parts.delete(key, header)
 
     async def purge(self, tag: bytes) -> None:
         """Take away every page with this tag. Raises StoreError."""
@@ -184,7 +224,3 @@ class SharedPages:
             cause = "" if error is None else f": {type(error.__cause__ or error).__name__}"
             log.error("the store of the response cache %s%s", problem, cause)
         self._troubled = True
-
-
-def _part(key: bytes, name: str, number: int) -> bytes:
-    return b"%b.%b.%d" % (key, name.encode(), number)

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from apim_middleware._caching.flying import Flying
 
 
+FAILURE = 500
+"""The least status that says the app is in trouble, and nothing of whom its responses are for."""
+
+
 class BrokenOff(ApimError):
     """The response that several clients were reading ended before it was whole."""
 
@@ -60,6 +64,8 @@ class Waiting:
         if self._is_mine(flight):
             flight.tell(self._exchange)
         else:
+            if isinstance(verdict, str) and flight.status >= FAILURE:
+                return await self._fail(flight, verdict)
             if not isinstance(verdict, Keeping | Stored) or not flight.shared:
                 self._keeper.disappointed(self._asked)
                 return self._unshared()
@@ -69,6 +75,16 @@ class Waiting:
                 return self._is_new and self._keeper.flight_of(self._exchange, self._asked, verdict.selecting)
         if isinstance(verdict, Stored):
             return await self._give(flight, verdict)
+        return await self._read(flight, verdict)
+
+    async def _fail(self, flight: Flight, verdict: str) -> Flight | bool:
+        """The app is in trouble: it is asked once more for all, and what it says then is for all who may have it."""
+        if not isinstance(flight, Detached):
+            return self._next(flight)
+        headers = self._keeper.failure_for(self._asked, flight) if self._is_new else None
+        if headers is None:
+            return self._unshared()
+        flight.headers = headers
         return await self._read(flight, verdict)
 
     def _is_mine(self, flight: Flight) -> bool:

@@ -45,9 +45,12 @@ def coded_tag(tag: bytes, coding: bytes) -> bytes:
 
 
 def with_plain_tags(value: bytes, codings: Collection[bytes]) -> bytes:
-    """A list of tags, and for each that names one of these codings the tag of the representation without it."""
-    plain = [b'"' + base + b'"' for found in _TAG.finditer(value) if (base := _uncoded(found[2], codings)) is not None]
-    return b", ".join([value, *plain])
+    """A list of tags, and for each that names one of these codings the tag of the representation without it.
+
+    A weak one stays weak, for If-Match must not find it (§13.1.1).
+    """
+    found = [(each[1] or b"", _uncoded(each[2], codings)) for each in _TAG.finditer(value)]
+    return b", ".join([value, *(b'%b"%b"' % (weak, base) for weak, base in found if base is not None)])
 
 
 def _uncoded(opaque: bytes, codings: Collection[bytes]) -> bytes | None:

@@ -203,16 +203,16 @@ def _said(lines: RawHeaders, received: float) -> _Said:
     if targeted is not None:
         lines = without(lines, b"expires", b"pragma")  # they mean nothing then (RFC 9213 §2.1)
     always = directives.entire(b"no-cache") or (not directives and b"no-cache" in list_members(lines, b"pragma"))
-    selecting = selecting_fields(get_all(lines, b"vary"))
+    selecting, tags = selecting_fields(get_all(lines, b"vary")), tags_in(lines)
     return _Said(
-        _told_not_to(lines, directives),
+        _told_not_to(lines, directives) or (None if _can_be_found_by(tags) else "too-many-tags"),
         directives,
         freshness_lifetime(directives, lines, received),
         selecting,
         shared_among(directives, selecting),
         always,
         always or any(name in directives for name in _STRICT),
-        tags_in(lines),
+        tags,
     )
 
 
@@ -230,14 +230,19 @@ def _told_not_to(lines: RawHeaders, directives: Directives) -> str | None:
     return None if get(lines, b"set-cookie") is None else "set-cookie"
 
 
-_MOST_TAGS = 64
+_MOST_TAGS, _LONGEST_TAG = 64, 1024
+
+
+def _can_be_found_by(tags: Sequence[bytes]) -> bool:
+    """Whether a response can be taken away by each of them."""
+    return len(tags) <= _MOST_TAGS and all(len(tag) <= _LONGEST_TAG for tag in tags)
 
 
 def tags_in(headers: RawHeaders) -> tuple[bytes, ...]:
     """The names of what a response shows: Cache-Tag separates them by commas, Surrogate-Key by blanks."""
     found = [tag.strip(b" \t") for value in get_all(headers, b"cache-tag") for tag in value.split(b",")]
     found += [tag for value in get_all(headers, b"surrogate-key") for tag in value.split()]
-    return tuple(dict.fromkeys(tag[:1024] for tag in found if tag))[:_MOST_TAGS]
+    return tuple(dict.fromkeys(tag for tag in found if tag))
 
 
 def shared_among(directives: Directives, selecting: Collection[bytes] | None = ()) -> frozenset[Credential]:

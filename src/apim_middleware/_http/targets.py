@@ -30,13 +30,18 @@ def resource_of(scope: Scope, host: bytes) -> Resource:
         return host, _target({**_UNSAID, **scope})
 
 
-def changed_with(resource: Resource, references: Iterable[bytes | None]) -> list[Resource]:
-    """What a successful unsafe request changed: its target, and of the same origin what the response refers to."""
-    others = [neighbour(resource, reference) for reference in references if reference is not None]
+def changed_with(
+    resource: Resource, references: Iterable[bytes | None], as_kept: Callable[[bytes], bytes] = bytes
+) -> list[Resource]:
+    """What a successful unsafe request changed: its target, and of the same origin what the response refers to.
+
+    ``as_kept`` makes of the queries of references what they are in keys.
+    """
+    others = [neighbour(resource, reference, as_kept) for reference in references if reference is not None]
     return [resource, *filter(None, others)]
 
 
-def neighbour(resource: Resource, reference: bytes) -> Resource | None:
+def neighbour(resource: Resource, reference: bytes, as_kept: Callable[[bytes], bytes] = bytes) -> Resource | None:
     """The resource a reference leads to; None when it is of another origin, or cannot be read."""
     host, (scheme, root, path, raw, _) = resource
     netloc = host.decode("latin-1").lower()
@@ -47,6 +52,6 @@ def neighbour(resource: Resource, reference: bytes) -> Resource | None:
             return None
         path = there.path or "/"
         path, raw = canonical_path(unquote(path, errors="strict"), path.encode("latin-1"))
-        return host, (scheme, root, path, raw, canonical_query(there.query.encode("latin-1")))
+        return host, (scheme, root, path, raw, as_kept(canonical_query(there.query.encode("latin-1"))))
     except (ValueError, BadTarget):
         return None

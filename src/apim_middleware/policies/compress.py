@@ -80,6 +80,8 @@ class Compress(Policy):
         for name, least, most in (("gzip_level", 1, 9), ("br_quality", 0, 11), ("zstd_level", 1, 19)):
             if not least <= getattr(self, name) <= most:
                 raise self.mistake(name, "is no level", f"Give {least} to {most}")
+        if not self.types:
+            raise self.mistake("types", "is about nothing", 'Write ("text/*",), or leave it out')
         for each in self.types:
             if _TYPE.fullmatch(each) is None:
                 raise self.mistake("types", f"holds {each!r}, which is no media type", 'Write ("text/*",), lower case')
@@ -178,7 +180,7 @@ class _Response:
         headers = [(name.lower(), value) for name, value in message.get("headers") or ()]
         self._flows = True
         if not self._may_differ(message, headers):
-            return self._send(self._known(message, headers) if message["status"] == 304 else message)
+            return self._send(self._known(message, headers) if self._is_known(message, headers) else message)
         headers = _varying(headers)
         length = get(headers, b"content-length")
         if self._choice.coding is None or (length is not None and self._is_small(int(length))):
@@ -212,15 +214,21 @@ class _Response:
         kept.append((b"content-encoding", coding))
         return kept if length is None else [*kept, (b"content-length", b"%d" % length)]
 
+    def _is_known(self, message: Message, headers: RawHeaders) -> bool:
+        """Whether the client is told that it has a response which could be encoded, as far as is said of that one."""
+        content_type = get(headers, b"content-type")
+        encodable = content_type is None or self._rules.is_compressible(content_type)
+        untouched = b"no-transform" in list_members(headers, b"cache-control") or get(headers, b"content-encoding")
+        return message["status"] == 304 and encodable and not untouched
+
     def _known(self, message: Message, headers: RawHeaders) -> Message:
-        """A 304 names the tag the client has: that of the encoded representation, if it asked for that."""
+        """A 304 varies as the 200 does (§15.4.5), and names the tag the client has: the encoded one, if it has that."""
         tag, coding = get(headers, b"etag"), self._choice.coding
-        if tag is None or coding is None or not self._tags:
-            return message
-        coded = coded_tag(tag, coding.encode())
-        if coded == tag or b"*" in self._tags or not matches_weakly(self._tags, coded):
-            return message
-        return {**message, "headers": _varying([*without(headers, b"etag"), (b"etag", coded)])}
+        if tag is not None and coding is not None and self._tags and b"*" not in self._tags:
+            coded = coded_tag(tag, coding.encode())
+            if coded != tag and matches_weakly(self._tags, coded):
+                headers = [*without(headers, b"etag"), (b"etag", coded)]
+        return {**message, "headers": _varying(headers)}
 
     # The body
 

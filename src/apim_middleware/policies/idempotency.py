@@ -122,6 +122,10 @@ class Idempotency(Policy):
                 raise self.mistake("methods", f"holds {method}, which changes nothing", "Leave it out")
         if not self.methods:
             raise self.mistake("methods", "is about nothing", 'Write ("POST", "PATCH"), or leave it out')
+        for credential in self.regardless_of:
+            if credential in ("principal", "subscription"):
+                cure = "Leave it out: whom a policy in front knows always tells who sent a request"
+                raise self.mistake("regardless_of", f"holds {credential!r}, which is no field", cure)
         for name in ("ttl", "lease"):
             if not 0 < getattr(self, name) <= 2**31:
                 raise self.mistake(name, "is no time", "Give a number of seconds above 0")
@@ -158,6 +162,8 @@ class _Once:
         self.shared = not isinstance(self.entries, MemoryEntries)
         self._lease = policy.lease if self.shared else _FOREVER  # memory ends with the process that works
         self._failing = False
+        self.under_way: dict[bytes, Record] = {}
+        """What is carried out in this process, whatever the store has forgotten to make room."""
 
     def on_request(self, exchange: Exchange) -> None:
         if exchange.scope.get("method") not in self._methods:  # a WebSocket has none
@@ -214,11 +220,14 @@ class _Once:
                 await send(message)
             return
         _note(scope, "first")
+        self.under_way[asked.name] = record
         work = _Work(self, asked, record, scope[KEY])
         await work.run(self._app, scope, work.telling(body, receive), work.keeping(send))
 
     async def _begin(self, name: bytes, record: Record) -> Record | None:
         """Take the key for this request, or the record of who has it. Raises Refusal."""
+        if working := self.under_way.get(name):
+            return working
         try:
             for _ in range(3):  # what is there may be gone when one asks for it
                 if await self.entries.add(name, record.pack(), self._lease):
@@ -255,6 +264,11 @@ class _Once:
         _note(scope, "replayed")
         await send({"type": "http.response.start", "status": status, "headers": [*headers, _REPLAYED]})
         await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    def lost(self) -> None:
+        """Tell of a key that the store forgot while its request was carried out."""
+        self.env.count("apim.idempotency.lost", {})
+        log.error("%r lost a key under way and took it again: its store makes room, or is too slow", self.policy)
 
     def failed(self, doing: str, error: Exception) -> None:
         """Tell of a store that does not work: each time in the count, and in the log when it begins."""
@@ -308,7 +322,10 @@ class _Work:
             with move_on_after(_GRACE, shield=True):
                 await self._conclude(cancelled=True)
             raise
-        await self._conclude()
+        else:
+            await self._conclude()
+        finally:
+            self._once.under_way.pop(self._name, None)
 
     async def _renewing(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Carry it out while the lease is renewed."""
@@ -413,16 +430,27 @@ class _Work:
                     await self._entries.set(self._name, record.pack(), seconds)
             except StoreError as error:
                 self._once.failed("note", error)
+            self._once.under_way.pop(self._name, None)
 
     async def _renew(self) -> None:
         """Renew the lease until there is something to note, or somebody else has it."""
-        mark = self._record.pack()
         while not self._noted:
             await sleep(self._policy.lease / 3)
             async with self._noting:
                 try:
-                    if self._noted or await self._entries.get(self._name) != mark:
+                    if self._noted or not await self._renewed():
                         return
-                    await self._entries.set(self._name, mark, self._policy.lease)
                 except StoreError as error:
                     self._once.failed("renew", error)
+
+    async def _renewed(self) -> bool:
+        """Whether the key is still this request's; one that the store forgot meanwhile is taken again."""
+        mark, lease = self._record.pack(), self._policy.lease
+        found = await self._entries.get(self._name)
+        if found == mark:
+            await self._entries.set(self._name, mark, lease)
+        elif found is None and await self._entries.add(self._name, mark, lease):
+            self._once.lost()
+        else:
+            return False
+        return True

@@ -31,6 +31,11 @@ class Rounds:
             self._running[loop] = run = _Run(self._one)
             start(run.go_on)
 
+    def hurry(self) -> None:
+        """See that it is done again in this event loop, and at once."""
+        self.begin()
+        self._running[running_loop()].wanted.set()
+
     async def aclose(self) -> None:
         """End it in this event loop, and wait until it has ended."""
         run = self._running.pop(running_loop(), None)
@@ -45,14 +50,18 @@ class _Run:
         self._one = one
         self._scope = anyio.CancelScope()
         self._over = anyio.Event()
+        self.wanted = anyio.Event()
+        """Set when the next time is now."""
 
     async def go_on(self) -> None:
         try:
             with self._scope:
                 while (one := self._one()) is not None:
+                    self.wanted = anyio.Event()
                     seconds = await _done(one)
                     del one
-                    await anyio.sleep(seconds)
+                    with anyio.move_on_after(seconds):
+                        await self.wanted.wait()
         finally:
             self._over.set()
 

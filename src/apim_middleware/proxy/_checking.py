@@ -57,12 +57,11 @@ class Checking:
         """
         nodes = list(self._pool.nodes())
         for gone in self._checkups.keys() - set(nodes):
-            await self._checkups[gone].rounds.aclose()
-            self._checkups.pop(gone, None)
+            checkup = self._checkups.pop(gone, None)
+            if checkup is not None:  # another event loop may have been here
+                await checkup.rounds.aclose()
         for each in nodes:
-            if each not in self._checkups:
-                self._checkups[each] = _Checkup(self, each)
-            self._checkups[each].rounds.begin()
+            self._checkups.setdefault(each, _Checkup(self, each)).rounds.begin()
         return self._rule.every
 
     async def aclose(self) -> None:
@@ -75,7 +74,9 @@ class Checking:
     async def check(self, node: Node) -> float:
         """Ask a member once, and give the seconds until the next time."""
         async with self._rooms.setdefault(running_loop(), anyio.CapacityLimiter(_AT_ONCE)):
-            well = await self._asked(node)
+            well = await self._asked(node) if node in self._pool.nodes() else None
+        if node not in self._pool.nodes():  # it was removed, meanwhile perhaps
+            return self._rule.every
         if well is not None and node.pulse is not None and node.pulse.turns(well=well):
             if well:
                 node.come_in(self._pool.clock.monotonic())

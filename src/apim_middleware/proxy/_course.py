@@ -61,7 +61,7 @@ class Course:
         self._stamps: list[bytes] = []
         self._answered = False
         self._tried: dict[Node, float] = {}
-        """Who was asked, and when each may be asked again."""
+        """Who has answered or failed, and when each may be asked again."""
 
     async def begin(self, index: dict[bytes, bytes] | None) -> tuple[UpstreamRequest, dict[bytes, bytes]]:
         """Choose a member, and write the request for it. Raises Refusal."""
@@ -140,7 +140,7 @@ class Course:
             came = await self._what_comes(request, min(retry.per_try or inf, over - clock.monotonic()))
             if repetition >= retry.attempts or not self._may_go_again(retry, request, came):
                 break
-            turn = self._turn(retry, came, repetition, over)
+            turn = self._turn(retry, repetition, over)
             if turn is None:
                 break
             live, wait = turn
@@ -170,11 +170,9 @@ class Course:
             return came.status in self._plan.bad
         return (kind_of(came) or ("connect" if isinstance(came, NoConnectionFree) else None)) in retry.errors
 
-    def _turn(self, retry: Retry, came: Came, repetition: int, over: float) -> tuple[Try, float] | None:
+    def _turn(self, retry: Retry, repetition: int, over: float) -> tuple[Try, float] | None:
         """Who is asked next, and the seconds before: another member at once, one that was asked only after a while."""
         fleet, now = self._plan.fleet, self._plan.fleet.clock.monotonic()
-        asked = None if isinstance(came, TransportError) else retry_after(came.headers, fleet.clock.now())
-        self._tried[self._live.node] = now + (asked or 0.0)
         live = fleet.another(self._key, self._tried)
         if live is None:
             return None
@@ -182,7 +180,7 @@ class Course:
         if live.node in self._tried:
             left = self._tried[live.node] - now
             wait = max(left, retry.wait(repetition, fleet.draw()))
-            fits = left <= retry.max_backoff and not isinstance(came, NoConnectionFree)
+            fits = left <= retry.max_backoff
         if not fits or now + wait >= over or not self._plan.repeating.take(now):
             live.leave()
             return None
@@ -221,7 +219,7 @@ class Course:
         """Another member that may be asked as well."""
         plan = self._plan
         fleet, now = plan.fleet, plan.fleet.clock.monotonic()
-        live = fleet.another(self._key, [*self._tried, self._live.node], only_fresh=True)
+        live = fleet.another(self._key, {**self._tried, self._live.node: now}, only_fresh=True)
         if live is None:
             return None
         if not plan.hedging.take(now):
@@ -242,13 +240,26 @@ class Course:
             response = await (asked if seconds is None else _within(seconds, asked, request.body))
         except TransportError as error:
             fleet.failed(live, error)
+            self._note(node, error)
             raise
         except BaseException:
             live.leave()
             raise
         fleet.answered(live, response.status, response.headers)
         self._answered = True
+        self._note(node, response)
         return response
+
+    def _note(self, node: Node, came: Came) -> None:
+        """Remember when a member may be asked again; one without a connection for us may not."""
+        if self._plan.retry is None:
+            return
+        clock, wait = self._plan.fleet.clock, 0.0
+        if not isinstance(came, TransportError):
+            wait = retry_after(came.headers, clock.now()) or 0.0
+        elif isinstance(came, NoConnectionFree):
+            wait = inf
+        self._tried[node] = clock.monotonic() + wait
 
 
 def _key(key: Key, exchange: Exchange) -> str | None:

@@ -7,7 +7,7 @@ left. ``_checking`` asks members how they are, and ``_roster`` knows where they 
 
 import logging
 import weakref
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 from typing import Any
 
@@ -55,7 +55,7 @@ class Fleet:
         self._breaking = frozenset[int]() if pool.breaker is None else statuses_of(pool.breaker, "statuses")
         self._ejecting = frozenset[int]() if pool.ejection is None else statuses_of(pool.ejection, "statuses")
         self._version = (-1, -1)
-        self._turns: weakref.WeakKeyDictionary[Any, anyio.Lock] = weakref.WeakKeyDictionary()
+        self._turns: weakref.WeakKeyDictionary[Any, _Turn] = weakref.WeakKeyDictionary()
         self._sync()
         self._checking = None if pool.health is None else Checking(pool.health, self, transports.apart())
         self._looking = Rounds(self.look_up)
@@ -70,17 +70,20 @@ class Fleet:
 
     def first(self, key: str | None, stamps: Sequence[bytes] = ()) -> Try:
         """Begin a request at the member whose turn it is. Raises Refusal when none is available."""
-        node = self._pick(key, stamps, ())
+        node = self._pick(key, stamps, {})
         if node is None:
             raise self._nobody()
         return node.take()
 
-    def another(self, key: str | None, tried: Collection[Node], *, only_fresh: bool = False) -> Try | None:
-        """Begin it at another member, if there is one, else at one that was tried, unless ``only_fresh``."""
+    def another(self, key: str | None, tried: Mapping[Node, float], *, only_fresh: bool = False) -> Try | None:
+        """Begin it at another member, if there is one, else, unless ``only_fresh``, at one that was tried.
+
+        ``tried`` says when each may be asked again: of these it is one that may be now, or the one that may be first.
+        """
         node = self._pick(key, (), tried)
         return None if node is None or (only_fresh and node in tried) else node.take()
 
-    def _pick(self, key: str | None, stamps: Sequence[bytes], tried: Collection[Node]) -> Node | None:
+    def _pick(self, key: str | None, stamps: Sequence[bytes], tried: Mapping[Node, float]) -> Node | None:
         now = self.clock.monotonic()
         ready = [each for each in self.nodes() if each.available(now)]
         for stamp in stamps:
@@ -88,8 +91,8 @@ class Fleet:
             if kept is not None and kept in ready:
                 return kept
         ready = [each for each in ready if not each.draining]
-        if tried:
-            ready = [each for each in ready if each not in tried] or ready
+        if tried and ready:
+            ready = [each for each in ready if each not in tried] or _soonest(ready, tried, now)
         if not ready:
             return None
         if self._layered:
@@ -121,6 +124,7 @@ class Fleet:
             bad = status in self._breaking
             live.tell(now, failed=bad, wait=retry_after(headers, self.clock.now()) if bad else None)
         if node.outing is not None:
+            live.failed_before = node.outing.row
             self._consider(node, now, failed=status in self._ejecting)
 
     def failed(self, live: Try, error: TransportError) -> None:
@@ -129,7 +133,7 @@ class Fleet:
         if self.pool.breaker is not None and kind in self.pool.breaker.errors:
             live.tell(now, failed=True)
         live.leave()
-        if node.outing is not None and self.pool.ejection is not None and kind in self.pool.ejection.errors:
+        if self.pool.ejection is not None and kind in self.pool.ejection.errors:
             self._consider(node, now, failed=True)
 
     def broke_off(self, live: Try) -> None:
@@ -137,12 +141,12 @@ class Fleet:
         node, now = live.node, self.clock.monotonic()
         if node.breaker is not None and self.pool.breaker is not None and "broken" in self.pool.breaker.errors:
             node.breaker.tell_late(now)
-        if node.outing is not None and self.pool.ejection is not None and "broken" in self.pool.ejection.errors:
-            self._consider(node, now, failed=True)
+        if self.pool.ejection is not None and "broken" in self.pool.ejection.errors:
+            self._consider(node, now, failed=True, before=live.failed_before)
 
-    def _consider(self, node: Node, now: float, *, failed: bool) -> None:
+    def _consider(self, node: Node, now: float, *, failed: bool, before: int = 0) -> None:
         outing, rule = node.outing, self.pool.ejection
-        if outing is None or rule is None or outing.until > now or not outing.full(failed=failed):
+        if outing is None or rule is None or outing.until > now or not outing.full(failed=failed, before=before):
             return  # what comes while it is out is from before
         out = sum(1 for each in self._nodes if each.outing is not None and each.outing.until > now)
         if out + 1 <= rule.at_most * len(self._nodes) and self._anybody(now, but=node):
@@ -165,18 +169,30 @@ class Fleet:
     # Where they are
 
     async def find(self) -> None:
-        """Look services up for the first time, while there is nobody else to ask."""
+        """Wait while services are looked up for the first time: until somebody can be asked, or one round is over."""
         now = self.clock.monotonic()
-        if self._roster.lacks(now) and not self._anybody(now):
-            await self.look_up()
+        if not self._roster.lacks(now) or self._anybody(now):
+            return
+        self._looking.hurry()
+        turn = self._turn()
+        before = turn.rounds
+        while turn.rounds == before and not self._anybody(self.clock.monotonic()):
+            await turn.news.wait()
 
     async def look_up(self) -> float:
         """Look up the members that are due, and give the seconds until the next are.
 
         Who comes while that goes on waits for it, and finds that nothing is due.
         """
-        async with self._turns.setdefault(running_loop(), anyio.Lock()):
-            return await self._roster.look_up(self.clock.monotonic)
+        turn = self._turn()
+        try:
+            async with turn.lock:
+                return await self._roster.look_up(self.clock.monotonic, turn.tell)
+        finally:
+            turn.end()
+
+    def _turn(self) -> "_Turn":
+        return self._turns.setdefault(running_loop(), _Turn())
 
     def _sync(self) -> None:
         begun = self._version != (-1, -1)
@@ -213,5 +229,31 @@ class Fleet:
     async def aclose(self) -> None:
         """End what goes on in the background of this event loop."""
         await self._looking.aclose()
+        self._turn().end()
         if self._checking is not None:
             await self._checking.aclose()
+
+
+class _Turn:
+    """Looking up in one event loop: once at a time, and what those hear who wait for it."""
+
+    def __init__(self) -> None:
+        self.lock = anyio.Lock()
+        self.news = anyio.Event()
+        self.rounds = 0
+
+    def tell(self) -> None:
+        """Somebody was found."""
+        self.news.set()
+        self.news = anyio.Event()
+
+    def end(self) -> None:
+        """All is looked up."""
+        self.rounds += 1
+        self.tell()
+
+
+def _soonest(ready: list[Node], tried: Mapping[Node, float], now: float) -> list[Node]:
+    """Those that may be asked by now, or first of all."""
+    soon = max(now, min(tried[each] for each in ready))
+    return [each for each in ready if tried[each] <= soon]

@@ -1,14 +1,16 @@
 """Looking members up: the addresses of a host, and the SRV records of a service."""
 
-import socket
 from typing import NamedTuple
 
 import anyio
 
 from apim_middleware.errors import ConfigError
+from apim_middleware.transports._resolving import Resolver
 
 _LONGEST = 5.0
 """Seconds a lookup may take."""
+
+_names = Resolver()
 
 
 class LookupFailed(Exception):
@@ -28,11 +30,11 @@ async def addresses(host: str, port: int) -> list[str]:
     """Every address of a host, sorted. Raises LookupFailed."""
     try:
         with anyio.fail_after(_LONGEST):
-            found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = await _names.find(host, port)
     except (OSError, UnicodeError) as error:  # a TimeoutError is one
         raise LookupFailed(f"no address of {host} was found: {error or type(error).__name__}") from error
-    texts = {str(each[4][0]) for each in found}
-    return sorted(text for text in texts if "%" not in text)  # with a zone it is no part of a URL (RFC 4007 §11)
+    # with a zone, the last of four, it is no part of a URL (RFC 4007 §11)
+    return sorted({str(address[0]) for _, address in found if not any(address[3:])})
 
 
 async def targets(name: str, server: tuple[str, int] | None) -> tuple[list[Target], float]:
@@ -44,10 +46,10 @@ async def targets(name: str, server: tuple[str, int] | None) -> tuple[list[Targe
     import dns.asyncresolver
     import dns.exception
 
-    resolver = dns.asyncresolver.Resolver(configure=server is None)
-    if server is not None:
-        resolver.nameservers, resolver.port = [server[0]], server[1]
     try:
+        resolver = dns.asyncresolver.Resolver(configure=server is None)
+        if server is not None:
+            resolver.nameservers, resolver.port = [server[0]], server[1]
         here = dns.asyncbackend.get_backend(dns.asyncbackend.sniff())  # the library remembers the first it met
         answer = await resolver.resolve(name, "SRV", lifetime=_LONGEST, backend=here)
     except (dns.exception.DNSException, OSError) as error:

@@ -122,12 +122,14 @@ class Place(NamedTuple):
 class Try:
     """One request under way at a member."""
 
-    __slots__ = ("_over", "_ticket", "_told", "node")
+    __slots__ = ("_over", "_ticket", "_told", "failed_before", "node")
 
     def __init__(self, node: Node, ticket: int) -> None:
         self.node = node
         self._ticket = ticket
         self._over = self._told = False
+        self.failed_before = 0
+        """How many in a row had failed there when its head came."""
 
     def tell(self, now: float, *, failed: bool, wait: float | None = None) -> None:
         """Tell the member's breaker how it fared there; ``wait`` is what the response asked for."""

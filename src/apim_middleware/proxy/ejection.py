@@ -52,19 +52,22 @@ class Ejection(Configured):
 class Outing:
     """How often in a row a member has failed, and until when it is out. Every time is an argument."""
 
-    __slots__ = ("_lasted", "_row", "_rule", "_times", "until")
+    __slots__ = ("_lasted", "_rule", "_times", "row", "until")
 
     def __init__(self, rule: Ejection) -> None:
         """Begin in."""
         self.until = 0.0
         self._rule = rule
-        self._row = self._times = 0
+        self.row = self._times = 0
         self._lasted = rule.seconds
 
-    def full(self, *, failed: bool) -> bool:
-        """Count a request, and say whether so many have failed one after the other that the member should go."""
-        self._row = self._row + 1 if failed else 0
-        return self._row >= self._rule.consecutive
+    def full(self, *, failed: bool, before: int = 0) -> bool:
+        """Count a request, and say whether so many have failed one after the other that the member should go.
+
+        ``before`` is how many had failed when a response began that has failed after all.
+        """
+        self.row = max(self.row, before) + 1 if failed else 0
+        return self.row >= self._rule.consecutive
 
     def begin(self, now: float) -> None:
         """Put the member out."""
@@ -72,4 +75,4 @@ class Outing:
         forgiven = int(max(0.0, now - self.until) / self._lasted)
         self._times = max(0, self._times - forgiven) + 1
         self._lasted = min(rule.seconds * self._times, rule.longest)
-        self._row, self.until = 0, now + self._lasted
+        self.row, self.until = 0, now + self._lasted

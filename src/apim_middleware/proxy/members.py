@@ -209,8 +209,8 @@ class Members:
         self._checks = [*(known for known in self._checks if known() is not None), weakref.WeakMethod(check)]
 
     def __getstate__(self) -> dict[str, object]:
-        """A copy is used by nobody yet."""
-        return {**self.__dict__, "_checks": []}
+        """A copy is used by nobody yet, and what becomes of it is its own."""
+        return {**self.__dict__, "_entries": {**self._entries}, "_drained": {*self._drained}, "_checks": []}
 
     def _put(self, entry: Entry) -> None:
         for known in self._checks:

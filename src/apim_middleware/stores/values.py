@@ -82,8 +82,13 @@ class CacheValue(Configured, Generic[T]):
         return found[1] if found else None
 
     async def set(self, key: str, value: T) -> bool:
-        """Keep a value; False when it is too large. Raises StoreError as ``get`` does, and what ``dumps`` raises."""
-        return await self._upkeep.keep(_bytes(key), self.dumps(value))
+        """Keep a value, and not one that this process is making now; False when it is too large.
+
+        Raises StoreError as ``get`` does, and what ``dumps`` raises.
+        """
+        place, data = _bytes(key), self.dumps(value)
+        self._upkeep._flights.forget(place)
+        return await self._upkeep.keep(place, data)
 
     async def remove(self, key: str) -> None:
         """Forget a value, and do not keep one that this process is making now. Raises StoreError as ``get`` does."""

@@ -12,10 +12,12 @@ from typing import Any, NamedTuple, TypeAlias
 from apim_middleware.errors import ConnectFailed
 from apim_middleware.transports._connection import Connection
 from apim_middleware.transports._origins import Origin
+from apim_middleware.transports._resolving import Resolver
 
 _HEAD_START = 0.25  # seconds before the next address is tried as well (RFC 8305 §5)
 _GOODBYE = 1.0  # seconds for the end of TLS
 _DAY = 86400.0
+_names = Resolver()
 
 Address: TypeAlias = tuple[socket.AddressFamily, Any]
 """A family, and an address as sockets of it have them."""
@@ -83,9 +85,9 @@ async def _addresses(host: str, port: int) -> list[Address]:
         with suppress(OSError):
             socket.inet_pton(family, host)
             return [(family, (host, port))]
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    first = [(each[0], each[4]) for each in found if each[0] == found[0][0]]
-    others = [(each[0], each[4]) for each in found if each[0] != found[0][0]]
+    found = await _names.find(host, port)
+    first = [each for each in found if each[0] == found[0][0]]
+    others = [each for each in found if each[0] != found[0][0]]
     return [each for each in chain.from_iterable(zip_longest(first, others)) if each is not None]
 
 

@@ -39,6 +39,6 @@ class HttpxTransport(CoreTransport):
             unreachable=(httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.UnsupportedProtocol),
             slow=httpcore.TimeoutException,
             unwritable=httpcore.LocalProtocolError,
-            broken=(httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError),
+            broken=(httpcore.NetworkError, httpcore.ProtocolError, httpcore.ConnectionNotAvailable, ssl.SSLError),
             unwanted=httpcore.WriteError,
         )

@@ -32,6 +32,6 @@ class Httpx2Transport(CoreTransport):
             unreachable=(httpcore2.ConnectError, httpcore2.ConnectTimeout, httpcore2.UnsupportedProtocol),
             slow=httpcore2.TimeoutException,
             unwritable=httpcore2.LocalProtocolError,
-            broken=(httpcore2.NetworkError, httpcore2.ProtocolError, ssl.SSLError),
+            broken=(httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.ConnectionNotAvailable, ssl.SSLError),
             unwanted=httpcore2.WriteError,
         )

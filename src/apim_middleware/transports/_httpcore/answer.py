@@ -30,7 +30,7 @@ class Answer:
         self._wire = wire
         self._release: Callable[[], Awaitable[None]] | None = release
         self._chunks: AsyncIterator[bytes] | None = None
-        self._over = False
+        self._over = self._broken = False
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -43,8 +43,9 @@ class Answer:
         try:
             with self._core.border():
                 return await anext(self._chunks)
-        except BaseException:
+        except BaseException as error:
             self._over = True
+            self._broken = not isinstance(error, StopAsyncIteration)
             raise
 
     async def aclose(self) -> None:
@@ -55,6 +56,8 @@ class Answer:
         with anyio.CancelScope(shield=True):
             if self._chunks is not None and not self._over:
                 await self._break_off(self._chunks)
+            if self._broken:  # over HTTP/2 the connection would look as good as before
+                await self._wire.aclose()
             await self._response.aclose()
             await release()
 

@@ -6,6 +6,7 @@ from typing import TypeAlias
 import anyio
 
 from apim_middleware._http.headers import get
+from apim_middleware.errors import UpstreamBroken
 from apim_middleware.protocols import UpstreamRequest
 from apim_middleware.transports._httpcore.answer import Answer, reach_of
 from apim_middleware.transports._httpcore.core import Connection, Core, Response
@@ -50,7 +51,7 @@ class Line:
         self.wire.begin(request)
         try:
             with self._core.border():
-                response = await self._exchange(request)
+                response = await self._blamed(request)
             answer = Answer(self._core, response, self.wire, self.release)
             if not self.wire.bare:
                 self.wire.expect(reach_of(request.method, answer))
@@ -59,6 +60,15 @@ class Line:
             await self.release()
             raise
         return answer
+
+    async def _blamed(self, request: UpstreamRequest) -> Response:
+        """The library says of a frame that may not be, too, that the request cannot be written."""
+        try:
+            return await self._exchange(request)
+        except self._core.unwritable as error:
+            if not self.wire.heard:
+                raise
+            raise UpstreamBroken("the upstream does not speak HTTP/2 as it should") from error
 
     async def _exchange(self, request: UpstreamRequest) -> Response:
         if not isinstance(request.body, AsyncIterable):

@@ -48,7 +48,7 @@ class CoreTransport(ABC):
         check_admits(owner, admits)
         if http2 and find_spec("h2") is None:
             raise ConfigError(owner, "http2", "True needs the package h2", 'Install "apim-middleware[http2]"')
-        core = self._core()
+        core = _speaking_http2(self._core()) if http2 else self._core()
         tls = core.context(verify)
 
         def line(text: str, give_back: GiveBack) -> Line:
@@ -97,6 +97,13 @@ class CoreTransport(ABC):
             pool = self._new_pool()
             self._pools.set(pool)
         return pool
+
+
+def _speaking_http2(core: Core) -> Core:
+    """The same where errors of h2 can come out, which the library lets through while a body comes down."""
+    from h2.exceptions import ProtocolError
+
+    return core._replace(broken=(*core.broken, ProtocolError))
 
 
 def _pools() -> anyio.lowlevel.RunVar[Pool]:

@@ -11,12 +11,14 @@ import anyio.abc
 from apim_middleware.errors import ConnectFailed, UpstreamBroken, UpstreamTimeout
 from apim_middleware.protocols import UpstreamRequest
 from apim_middleware.transports._httpcore.core import Core, Network, Stream
+from apim_middleware.transports._resolving import Resolver
 from apim_middleware.transports._strictness import MAX_HEAD, check_breaks, check_lengths, check_text
 
 Reach: TypeAlias = Callable[[bytes], int]
 """How many of these bytes of a connection still belong to the response."""
 
 _READ = 65536
+_names = Resolver()
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _INTERIM = re.compile(rb"HTTP/\d\.\d 1(?!01)\d\d[ \r\n]")
 
@@ -42,6 +44,8 @@ class Wire:
         """A new exchange begins."""
         self._tls, self._first_byte = request.tls, request.first_byte
         self.silent = True
+        self.heard = False
+        """Whether something came back over HTTP/2."""
         self._kept = b""
         self._head_end = 0
         self._reach: Reach | None = None
@@ -140,7 +144,9 @@ class Wire:
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
         """The next bytes of the response; the whole head has to come within one timeout."""
         if self.bare:
-            return await self._connected.read(max_bytes, timeout)
+            data = await self._connected.read(max_bytes, timeout)
+            self.heard = True
+            return data
         if self._reach is not None:
             return await self._read_body(self._reach, timeout)
         try:
@@ -197,12 +203,12 @@ async def _admitted(admits: Callable[[str], bool], host: str, port: int, seconds
     """The first address of a name that may be connected to; what is judged here is what is dialled."""
     try:
         with anyio.fail_after(seconds):
-            found = await anyio.getaddrinfo(host, port)
+            found = await _names.find(host, port)
     except TimeoutError as error:
         raise ConnectFailed("no connection to the upstream: timed out") from error
     except (OSError, UnicodeError) as error:
         raise ConnectFailed(f"no connection to the upstream: {error}") from error
-    for *_, address in found:
+    for _, address in found:
         if admits(str(address[0])):
             return str(address[0])
     raise ConnectFailed("the upstream's name leads to no address that may be connected to")

@@ -21,27 +21,39 @@ if not now then
 end
 local tags, fresh, number = ARGV[2], ARGV[3], 0
 
+local function read(record)
+  local ends, count, begin, at = unpack('<dI4I4', record)
+  local named = {}
+  for i = 1, 2 * count, 2 do
+    named[i], named[i + 1], at = unpack('<I2c0I1c0', record, at)
+  end
+  assert(at == begin + 1, 'this is no entry')
+  return ends, at, named
+end
+
+-- What is no record is told once and taken away: it would fail for as long as it lives.
 local function current(key)
   local record = call('GET', key)
   if not record then
     return false
   end
-  local ends, count, begin, at = unpack('<dI4I4', record)
-  for _ = 1, count do
-    local tag, generation
-    tag, generation, at = unpack('<I2c0I1c0', record, at)
-    if call('GET', tags .. tag) ~= generation then
+  local fine, ends, at, named = pcall(read, record)
+  if not fine then
+    call('UNLINK', key)
+    error(ends, 0)
+  end
+  for i = 1, #named, 2 do
+    if call('GET', tags .. named[i]) ~= named[i + 1] then
       return false
     end
   end
-  assert(at == begin + 1, 'this is no entry')
   return ends > now and record, at
 end
 
 local function generation(tag, life)
   local key = tags .. tag
   local found = call('GET', key)
-  if not found then
+  if not found or #found > 255 then
     number = number + 1 -- what is purged and kept again in one script is in another generation too
     found = fresh .. number
     call('SET', key, found, 'PX', life)

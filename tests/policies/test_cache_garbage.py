@@ -1,0 +1,61 @@
+"""The response cache on Redis, and keys there that hold something else."""
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from tests.servers import RedisServer, redis_server
+
+from apim_middleware.env import Env
+from apim_middleware.policies.cache import Cache
+from apim_middleware.policy import Stack
+from apim_middleware.stores.redis import RedisEntries
+from apim_middleware.testing import call
+from apim_middleware.types import Receive, Scope, Send
+
+from .caching import status
+
+pytestmark = pytest.mark.anyio
+
+prefixes = map("test{}".format, itertools.count())
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    folder: Path = tmp_path_factory.mktemp("redis")
+    with redis_server(folder) as running:
+        yield running
+
+
+@pytest.fixture
+async def entries(server: RedisServer) -> AsyncIterator[RedisEntries]:
+    store = RedisEntries(server.url, prefix=next(prefixes), timeout=20.0)
+    yield store
+    await store.aclose()
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"cache-control", b"max-age=60")]})
+    await send({"type": "http.response.body", "body": b"hello"})
+
+
+@pytest.mark.parametrize("garbage", [b"", b"garbage", b"\xff" * 64, b"\x00" * 64])
+async def test_a_key_that_holds_something_else_is_in_the_way_once_at_most(
+    server: RedisServer, entries: RedisEntries, garbage: bytes
+) -> None:
+    cached = Stack(Cache(), env=Env(entries=entries), place="here")(app)
+    await call(cached)
+    client = redis.Redis.from_url(server.url)
+    for key in client.keys("*!entry|*"):
+        client.set(key, garbage)
+    client.close()
+    told = [status(await call(cached)) for _ in range(3)]
+    assert told[0] in ("apim;fwd=bypass", "apim;fwd=uri-miss;stored")
+    assert told[2].startswith("apim;hit")
