@@ -1579,6 +1579,8 @@ async def test_variants_kept_elsewhere_share_the_bound_of_one_response(clock: Fa
     ("given", "field_name"),
     [
         ({"ttl": 0}, "ttl"),
+        ({"private_to": ()}, "private_to"),
+        ({"vary_by": ()}, "vary_by"),
         ({"ttl": -1.0}, "ttl"),
         ({"ttl": float("nan")}, "ttl"),
         ({"ttl": float("inf")}, "ttl"),
