@@ -1580,7 +1580,6 @@ async def test_variants_kept_elsewhere_share_the_bound_of_one_response(clock: Fa
     [
         ({"ttl": 0}, "ttl"),
         ({"private_to": ()}, "private_to"),
-        ({"vary_by": ()}, "vary_by"),
         ({"ttl": -1.0}, "ttl"),
         ({"ttl": float("nan")}, "ttl"),
         ({"ttl": float("inf")}, "ttl"),

@@ -105,9 +105,8 @@ class Caching(Configured):
         self._check_choices()
 
     def _check_choices(self) -> None:
-        for name in ("private_to", "vary_by"):
-            if getattr(self, name) == ():
-                raise self.mistake(name, "tells nobody apart", "Give a key such as by.principal, or leave it out")
+        if self.private_to == ():
+            raise self.mistake("private_to", "tells nobody apart", "Give a key such as by.principal, or leave it out")
         if not self.statuses or not all(200 <= status <= 599 and status not in (206, 304) for status in self.statuses):
             raise self.mistake("statuses", "cannot all be kept", "Give statuses from 200 to 599, but not 206 or 304")
         for name in ("only_query", "without_query"):
