@@ -4,7 +4,7 @@ import string
 
 import anyio
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.gateway.houses import Backend, code, get, told
 
@@ -320,17 +320,18 @@ def fits_segment(template: str, segment: str) -> bool:
     return len(segment) > len(before + behind) and segment.startswith(before) and segment.endswith(behind)
 
 
-def rank(template: list[str]) -> list[tuple[int, int]]:
-    """Smaller is more particular, segment by segment."""
+def rank(template: list[str]) -> list[tuple[int, int, list[str]]]:
+    """Smaller is more particular, segment by segment; of mixtures with as much text, in the order of their texts."""
     ranks = []
     for each in template:
         text = each.replace("{x}", "")
         kind = 3 if each == "*" else 0 if "{x}" not in each else 2 if not text else 1
-        ranks.append((kind, -len(text)))
-    return [*ranks, (-1, 0)]
+        ranks.append((kind, -len(text), each.split("{x}") if kind == 1 else []))
+    return [*ranks, (-1, 0, [])]
 
 
 @given(templates, paths)
+@example([["p.{x}"], ["{x}.q", "*"]], ["p.q"])
 def test_it_finds_what_a_slow_search_finds(given_templates: list[list[str]], path: list[str]) -> None:
     unique = {renamed(each): each for each in given_templates}
     app = gateway(*(Operation("GET", text, name=f"o{number}") for number, text in enumerate(unique)))

@@ -92,6 +92,10 @@ class Upkeep:
         value, seconds = _TIMES.pack(fresh_until, gone) + data, gone - self._env.clock.now()
         await self._asked(None, keep, self._place(b"value", key), value, seconds)
 
+    def overtake(self, key: bytes) -> None:
+        """Keep nothing of what is being made of a value now."""
+        self._flights.forget(key)
+
     async def forget(self, key: bytes) -> None:
         """Forget a value, and do not keep what is being made here. Raises StoreError as ``look`` does."""
         self._flights.forget(key)

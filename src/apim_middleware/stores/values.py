@@ -87,7 +87,7 @@ class CacheValue(Configured, Generic[T]):
         Raises StoreError as ``get`` does, and what ``dumps`` raises.
         """
         place, data = _bytes(key), self.dumps(value)
-        self._upkeep._flights.forget(place)
+        self._upkeep.overtake(place)
         return await self._upkeep.keep(place, data)
 
     async def remove(self, key: str) -> None:
