@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import anyio
 import typer
@@ -92,49 +92,42 @@ def serve(
     if by_file:
         os.environ[_serving.RELOAD] = "1"
     run = _with_uvicorn if server == "uvicorn" else _with_granian
-    restart = reload and not by_file
-    run(host, port, workers, restart=restart, certificate=certificate, key=key, stop_after=stop_after)
+    run(_How(host, port, workers, reload and not by_file, certificate, key, stop_after))
 
 
-def _with_uvicorn(
-    host: str,
-    port: int,
-    workers: int,
-    *,
-    restart: bool,
-    certificate: Path | None,
-    key: Path | None,
-    stop_after: int,
-) -> None:
+class _How(NamedTuple):
+    """How something is served, on whichever server."""
+
+    host: str
+    port: int
+    workers: int
+    restart: bool
+    certificate: Path | None
+    key: Path | None
+    stop_after: int
+
+
+def _with_uvicorn(how: _How) -> None:
     import uvicorn
 
     tls: dict[str, Any] = {}
-    if certificate is not None and key is not None:
-        os.environ[_serving.CERTIFICATE], os.environ[_serving.KEY] = str(certificate), str(key)
+    if how.certificate is not None and how.key is not None:
+        os.environ[_serving.CERTIFICATE], os.environ[_serving.KEY] = str(how.certificate), str(how.key)
         tls["ssl_context_factory"] = _serving.tls
     uvicorn.run(
         "apim_middleware.cli._serving:app",
         factory=True,
-        host=host,
-        port=port,
-        workers=workers,
-        reload=restart,
+        host=how.host,
+        port=how.port,
+        workers=how.workers,
+        reload=how.restart,
         date_header=False,
-        **uvicorn_options(timeout_graceful_shutdown=stop_after),
+        **uvicorn_options(timeout_graceful_shutdown=how.stop_after),
         **tls,
     )
 
 
-def _with_granian(
-    host: str,
-    port: int,
-    workers: int,
-    *,
-    restart: bool,
-    certificate: Path | None,
-    key: Path | None,
-    stop_after: int,
-) -> None:
+def _with_granian(how: _How) -> None:
     try:
         from granian.constants import Interfaces
         from granian.server import Server
@@ -143,14 +136,14 @@ def _with_granian(
     Server(
         "apim_middleware.cli._serving:app",
         factory=True,
-        address=host,
-        port=port,
+        address=how.host,
+        port=how.port,
         interface=Interfaces.ASGI,
-        workers=workers,
-        reload=restart,
-        ssl_cert=certificate,
-        ssl_key=key,
-        workers_kill_timeout=stop_after,
+        workers=how.workers,
+        reload=how.restart,
+        ssl_cert=how.certificate,
+        ssl_key=how.key,
+        workers_kill_timeout=how.stop_after,
     ).serve()
 
 
