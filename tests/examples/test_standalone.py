@@ -17,14 +17,12 @@ import anyio.to_thread
 import pytest
 from cryptography import x509
 from tests.certificates import write_certificate
-from tests.servers import PATIENCE, Running, free_port, program, serving
+from tests.servers import Running, free_port, program, serving
+from tests.talking import LONG, talk
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "standalone.py"
 HOST = "gateway.example"
-LONG = 3 * PATIENCE
-"""Seconds for whatever several processes do together, which a busy machine lets wait for each other."""
 
 
 class Upstream:
@@ -55,9 +53,10 @@ class Gateway:
 
     def socket(self) -> socket.socket:
         plain = self.running.connect(LONG)
-        if not self.tls:
-            return plain
-        return ssl.create_default_context(cafile=self.folder / "cert.pem").wrap_socket(plain, server_hostname=HOST)
+        return self.context().wrap_socket(plain, server_hostname=HOST) if self.tls else plain
+
+    def context(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=self.folder / "cert.pem")
 
     def connection(self) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection(HOST)
@@ -71,8 +70,8 @@ class Gateway:
             return response.status, response.read(), {name.lower(): value for name, value in response.getheaders()}
 
     def websocket(self):
-        waits = {"open_timeout": LONG, "close_timeout": LONG, "ping_interval": None}
-        return connect(f"ws://{HOST}/", sock=self.socket(), **waits)
+        plain = self.running.connect(LONG)
+        return talk(f"wss://{HOST}/", sock=plain, ssl=self.context()) if self.tls else talk(f"ws://{HOST}/", sock=plain)
 
     def serial(self) -> int:
         context = ssl.create_default_context()

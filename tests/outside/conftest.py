@@ -10,7 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
@@ -20,7 +20,7 @@ import anyio.to_thread
 import pytest
 from tests.certificates import write_certificate
 from tests.servers import LOOPBACK, PATIENCE, Running, free_port, program, serving
-from websockets.sync.client import ClientConnection, connect
+from tests.talking import Talk, talk
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 HOST = "api.example"
@@ -109,9 +109,9 @@ class Front:
         """A connection without a word said yet."""
         return socket.create_connection((LOOPBACK, self.tls), 20, source_address=(CLIENT, 0))
 
-    def websocket(self, path="/", **options) -> ClientConnection:
+    def websocket(self, path="/", **options) -> AbstractContextManager[Talk]:
         """An open WebSocket."""
-        return connect(f"wss://{HOST}{path}", sock=self.socket(), ssl=self.context(), server_hostname=HOST, **options)
+        return talk(f"wss://{HOST}{path}", sock=self.socket(), ssl=self.context(), server_hostname=HOST, **options)
 
     def ask(self, method="GET", path="/", *, tls=True, headers=(), body=None) -> "Seen":
         """Make a request for api.example, and see what the upstream saw."""

@@ -115,8 +115,8 @@ def test_a_websocket_is_judged_by_its_handshake(judged: tuple[Front, Told]):
         assert socket.recv() == "hello"
     assert told.seen[-1] == ("GET", b"/talk?x=1", b"api.example", "https", CLIENT)
     assert seen.lines("x-user-id") == ["alice"]
-    with pytest.raises(InvalidStatus) as caught:
-        front.websocket("/talk")
+    with pytest.raises(InvalidStatus) as caught, front.websocket("/talk"):
+        pass
     assert caught.value.response.status_code == 401
 
 
