@@ -31,6 +31,8 @@ from tests.letting_go import is_let_go
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError, Refusal
 from apim_middleware.exchange import KEY, Exchange
+from apim_middleware.policies.cache import Cache
+from apim_middleware.policies.limits import RateLimit
 from apim_middleware.policies.tracing import Tracing
 from apim_middleware.policy import Policy, Stack
 from apim_middleware.testing import FakeClock, call, connect, http_scope
@@ -1054,6 +1056,27 @@ async def test_the_duration_is_measured_by_the_http_conventions(telemetry: Telem
     assert (point.count, point.sum) == (1, 0.25)
     assert point.explicit_bounds == (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
     assert seconds(telemetry.span) == 0.25
+
+
+@pytest.mark.anyio
+async def test_refusals_are_counted_by_their_codes(telemetry: Telemetry):
+    app = Stack(telemetry.tracing(), RateLimit(calls=2, per=60))(hello)
+    for _ in range(5):
+        await call(app)
+    counted = {(point.attributes or {}).get("apim.refusal.code"): point.count for point in telemetry.points}
+    assert counted == {None: 2, "rate-limit-exceeded": 3}
+
+
+@pytest.mark.anyio
+async def test_hits_and_misses_are_counted_apart(telemetry: Telemetry):
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("tea", headers={"Cache-Control": "max-age=60"})(scope, receive, send)
+
+    cached = Stack(telemetry.tracing(), Cache())(app)
+    for _ in range(4):
+        await call(cached)
+    counted = {(point.attributes or {}).get("apim.cache.status"): point.count for point in telemetry.points}
+    assert counted == {"uri-miss": 1, "hit": 3}
 
 
 @pytest.mark.anyio

@@ -300,7 +300,7 @@ class _Watch:
         if self._status != 101:  # how long a WebSocket stays open says nothing of how fast requests are answered
             scheme = self._scope.get("scheme", "http")
             measured = {"http.request.method": self._method, "url.scheme": scheme if scheme in PORTS else "_OTHER"}
-            house.duration.record(max(lasted, 0.0), measured | outcome)
+            house.duration.record(max(lasted, 0.0), measured | outcome | self._decided())
         if not span.is_recording():
             return
         if route := outcome.get("http.route"):
@@ -322,6 +322,15 @@ class _Watch:
         if failure := self._failure():
             outcome["error.type"] = failure
         return outcome
+
+    def _decided(self) -> dict[str, Any]:
+        """What the duration tells of the other policies: with few values each, which stand on the span as well."""
+        decided: dict[str, Any] = {}
+        if (refusal := self._exchange.refusal) is not None:
+            decided["apim.refusal.code"] = refusal.code
+        if isinstance(status := self._exchange.attributes.get("apim.cache.status"), str):
+            decided["apim.cache.status"] = status
+        return decided
 
     def _late(self) -> dict[str, Any]:
         """What only the span tells, and what others decided about the caller meanwhile."""
