@@ -61,7 +61,12 @@ class Env:
         hygiene: Hygiene | None = None,
         place: str = "",
     ) -> None:
-        """Use what is given; what is not is made when the first policy asks for it. ConfigError for what cannot be."""
+        """Use what is given; what is not is made when the first policy asks for it. ConfigError for what cannot be.
+
+        ``clock`` is the machine's unless given. Limits count in ``counters``, caches keep their responses in
+        ``entries``, and ``permits`` say how many are at work: each in memory unless given. ``transport`` is what
+        proxies and policies ask others with. ``hygiene`` judges requests before the first policy does.
+        """
         _check_given("clock", clock, Clock)
         _check_given("counters", counters, Counters)
         _check_given("entries", entries, Entries)

@@ -162,7 +162,7 @@ def _reads(value: object) -> frozenset[str]:
 
 
 class Stack(Composable):
-    """Several layers as one, in the order written: the first is the outermost.
+    """Several ``layers`` as one, in the order written: the first is the outermost.
 
     ``env`` gives clock, stores and transport to the policies in it (also to stacks within, unless they have their own);
     ``place`` names where the stack stands, so that its counters survive a reload and are shared by processes.

@@ -608,4 +608,9 @@ def test_the_schema_says_of_parameters_what_is_said_where_they_are_made() -> Non
     kinds = json_schema()["$defs"]
     assert "Unix socket" in kinds["use-Http1Transport"]["properties"]["uds"]["description"]
     assert "in the file at ``path``" in kinds["use-SQLiteCounters"]["properties"]["path"]["description"]
-    assert "description" not in kinds["use-Api"]["properties"]["name"]
+
+
+def test_the_schema_describes_every_field() -> None:
+    kinds = {name: kind["properties"] for name, kind in json_schema()["$defs"].items() if "properties" in kind}
+    mute = {(name, field) for name, fields in kinds.items() for field in fields if "description" not in fields[field]}
+    assert {(name, field) for name, field in mute if field != "use" and name != field} == set()

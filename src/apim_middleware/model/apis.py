@@ -24,6 +24,8 @@ class Api(Value):
     """
 
     name: str
+    """What it is called in products, subscriptions, traces and places of counters; one API has each name."""
+
     path: str = "/"
     """Where it begins, in whole segments of text; the longest that fits is chosen, and no other is tried then."""
 
@@ -38,6 +40,8 @@ class Api(Value):
     """What it can do; without any, every method and path is passed on."""
 
     policies: tuple[Layer, ...] = ()
+    """In front of all its operations, behind those of the product and the gateway."""
+
     inherit: bool = True
     """Whether the policies of wider scopes, the gateway's and the product's, stand in front of these."""
 
@@ -51,14 +55,26 @@ class Api(Value):
     """The query parameter its subscription keys may come in, if not the gateway's."""
 
     versions: Versions | None = None
+    """Its versions, and how callers say which they want; None for an API without."""
+
     revisions: tuple[Revision, ...] = ()
+    """Its other states, which are asked for with ``;rev=n`` behind its path."""
+
     revision: int = 1
     """The number of the current one."""
 
     deprecation: Deprecation | None = None
+    """That it is going to end, told with every response; None while it is not."""
+
     title: str = ""
+    """What published documents call it, in the place of its name."""
+
     description: str = ""
+    """What it is for, in prose, for published documents."""
+
     tags: tuple[str, ...] = ()
+    """Under which its operations stand in published documents, where they have none of their own."""
+
     document: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
     """The OpenAPI document it was imported from."""
 

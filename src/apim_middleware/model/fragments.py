@@ -15,7 +15,10 @@ class Fragment(Value):
     """Policies under a name, to be used in several places as if they were written there (Azure's policy fragment)."""
 
     name: str
+    """What it is called where a gateway is shown."""
+
     policies: tuple[Layer, ...]
+    """The first one outside."""
 
     def __post_init__(self) -> None:
         """It has a name."""
@@ -41,7 +44,11 @@ class NamedValue(Value):
     """
 
     name: str
+    """What it is called where a gateway is shown or written down."""
+
     value: str | None = field(default=None, repr=False)
+    """The text itself."""
+
     _: KW_ONLY
     secret: bool = True
     """Whether it is masked wherever a gateway is shown or written down."""

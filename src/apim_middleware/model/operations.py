@@ -80,9 +80,17 @@ class Operation(Value):
     """Whether the policies of wider scopes stand in front of these."""
 
     deprecation: Deprecation | None = None
+    """That it is going to end, told with every response; None while it is not."""
+
     title: str = ""
+    """Its summary in published documents."""
+
     description: str = ""
+    """What it does, in prose, for published documents."""
+
     tags: tuple[str, ...] = ()
+    """Under which it stands in published documents; those of the API where there are none."""
+
     document: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
     """The OpenAPI operation it was imported from."""
 

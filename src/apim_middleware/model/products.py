@@ -15,6 +15,8 @@ class Product(Value):
     """
 
     name: str
+    """What it is called in subscriptions, traces and places of counters."""
+
     _: KW_ONLY
     apis: tuple[str, ...]
     """The names of its APIs; ``("*",)`` for all of the gateway."""
@@ -23,6 +25,8 @@ class Product(Value):
     """In front of its APIs, behind the gateway's, for calls with a key of it, and for all where it needs none."""
 
     inherit: bool = True
+    """Whether the gateway's policies stand in front of its own."""
+
     subscription_required: bool = True
     """Whether it needs a subscription. An API may be in one product only that needs none (an open product)."""
 
@@ -42,9 +46,16 @@ class Product(Value):
     """The groups whose members see it, and may subscribe; everybody where it names none."""
 
     title: str = ""
+    """What published documents call it, in the place of its name."""
+
     description: str = ""
+    """What it is for, in prose, for published documents."""
+
     terms: str = ""
+    """What subscribers agree to; ``x-terms`` of its published document."""
+
     tags: tuple[str, ...] = ()
+    """Words to sort it by, for those who show products."""
 
     def __post_init__(self) -> None:
         """What it says of subscriptions makes sense."""
@@ -61,9 +72,15 @@ class Group(Value):
     """Users who see the same products."""
 
     name: str
+    """What products name it by."""
+
     _: KW_ONLY
     title: str = ""
+    """What people call it."""
+
     description: str = ""
+    """Who belongs to it, in prose."""
+
     external: str = ""
     """The id of the group in the identity provider it comes from."""
 
@@ -77,13 +94,26 @@ class User(Value):
     """Somebody who may own subscriptions."""
 
     id: str
+    """What tells users apart, such as the ``sub`` of an identity provider; 1 to 256 characters."""
+
     _: KW_ONLY
     email: str = ""
+    """Where to reach them."""
+
     first_name: str = ""
+    """Their given name."""
+
     last_name: str = ""
+    """Their family name."""
+
     state: Literal["active", "blocked", "pending", "deleted"] = "active"
+    """Only who is ``active`` may begin a subscription."""
+
     groups: tuple[str, ...] = ()
+    """The names of the groups they are in."""
+
     note: str = ""
+    """What whoever looks after users wants to remember."""
 
     def __post_init__(self) -> None:
         """There is an id."""

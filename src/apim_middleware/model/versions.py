@@ -14,14 +14,23 @@ class Revision(Value):
     """Another state of an API or of a version, told apart by ``;rev=n`` behind its path; what is not given stays."""
 
     number: int
+    """Counted from 1; what callers ask for with ``;rev=n``."""
+
     _: KW_ONLY
     backend: object | None = None
+    """What stands behind it; None for what stands behind the API or version."""
+
     operations: tuple[Operation, ...] | None = None
+    """What it can do; None for what the API or version can."""
+
     policies: tuple[Layer, ...] | None = None
+    """In the place of the policies of the API or version; None for these."""
+
     online: bool = True
     """Whether it can be asked for while it is not the current one."""
 
     notes: str = ""
+    """What has changed, for those who decide when it becomes the current one."""
 
     def __post_init__(self) -> None:
         """Revisions are counted from 1."""
@@ -34,22 +43,35 @@ class Version(Value):
     """A version of an API; backend and operations that are not given are the API's."""
 
     name: str
+    """What callers ask for, such as ``v1`` or ``2026-05-01``."""
+
     _: KW_ONLY
     backend: object | None = None
+    """What stands behind it; None for the API's."""
+
     operations: tuple[Operation, ...] | None = None
+    """What it can do; None for the API's operations."""
+
     policies: tuple[Layer, ...] = ()
     """In front of this version, behind those of the API."""
 
     inherit: bool = True
+    """Whether the policies of wider scopes stand in front of its own."""
+
     deprecation: Deprecation | None = None
+    """That it is going to end, told with every response; None for the API's."""
+
     retired: bool = False
     """Whether it is gone: every request is answered with 410 ``version-retired``."""
 
     revisions: tuple[Revision, ...] = ()
+    """Its other states, which are asked for with ``;rev=n``."""
+
     revision: int = 1
     """The number of the current one."""
 
     title: str = ""
+    """What people call it, in the place of its name."""
 
     def __post_init__(self) -> None:
         """It has a name, and a current revision."""
@@ -65,7 +87,11 @@ class Versions(Value):
     """
 
     by: Literal["path", "header", "query"]
+    """Where callers say it: in the segment behind the API's path, in a header, or in a query parameter."""
+
     versions: tuple[Version, ...]
+    """There is at least one, and no name comes twice."""
+
     _: KW_ONLY
     parameter: str = "api-version"
     """The name of the header or of the query parameter."""

@@ -29,7 +29,10 @@ class MemoryEntries:
     """
 
     def __init__(self, *, max_bytes: int = 64 << 20, clock: Clock | None = None) -> None:
-        """Hold at most ``max_bytes`` of keys, values, tags and what keeping them costs."""
+        """Hold at most ``max_bytes`` of keys, values, tags and what keeping them costs.
+
+        Without a ``clock``, take the machine's.
+        """
         self._clock = clock or SystemClock()
         self._shelf: Shelf[bytes, _Entry] = Shelf(max_bytes)
 

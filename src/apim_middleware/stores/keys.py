@@ -37,7 +37,10 @@ class MemoryKeys:
     """
 
     def __init__(self, *, prefix: str = PREFIX, clock: Clock | None = None) -> None:
-        """Begin with no subscription. ConfigError for a prefix that cannot begin a key."""
+        """Begin with no subscription; without a ``clock``, take the machine's.
+
+        ``prefix`` is what keys issued here begin with; ConfigError for one that cannot.
+        """
         if not is_prefix(prefix):
             raise ConfigError("MemoryKeys", "prefix", f"{prefix!r} cannot begin a key", 'Write one such as "acme_live"')
         self._prefix = prefix

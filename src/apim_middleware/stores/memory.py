@@ -51,7 +51,7 @@ class MemoryCounters:
     """
 
     def __init__(self, clock: Clock | None = None, *, max_keys: int = 1_000_000) -> None:
-        """Begin with nothing counted; without a clock, take the machine's."""
+        """Begin with nothing counted; without a ``clock``, take the machine's."""
         check("MemoryCounters", "clock", clock, Clock | None)
         check("MemoryCounters", "max_keys", max_keys, int)
         if max_keys < 1:

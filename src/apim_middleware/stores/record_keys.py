@@ -100,7 +100,10 @@ class RecordKeys:
         stale: float = 5.0,
         clock: Clock | None = None,
     ) -> None:
-        """Nothing is asked yet. ``prefix`` is what keys issued here begin with; ``kind`` is that of their records."""
+        """Nothing is asked yet. ``records`` are where subscriptions are kept, under their ``kind``.
+
+        ``prefix`` is what keys issued here begin with. Without a ``clock``, take the machine's.
+        """
         if not is_prefix(prefix):
             raise ConfigError("RecordKeys", "prefix", f"{prefix!r} cannot begin a key", 'Write one such as "acme_live"')
         if not 0 <= refresh <= stale:

@@ -67,7 +67,7 @@ class MemoryRecords:
     """
 
     def __init__(self, clock: Clock | None = None, *, max_deleted: int = 10_000) -> None:
-        """Begin with no record."""
+        """Begin with no record; without a ``clock``, take the machine's."""
         self._max_deleted = checked_memory("MemoryRecords", max_deleted)
         self._version = self._floor = first_version((clock.now if clock else time.time)())
         self._kept: dict[tuple[str, str], tuple[int, bytes | None]] = {}  # in the order of their versions

@@ -13,15 +13,6 @@ from apim_middleware.transports._httpcore.transport import CoreTransport
 class HttpxTransport(CoreTransport):
     """Asks upstreams over pooled keep-alive connections; adds nothing to a request and decodes nothing of a response.
 
-    ``verify`` is True (the usual certificate authorities), False (no check: for tests), or an SSL context of your own.
-    ``http2`` lets TLS upstreams choose HTTP/2 (needs the extra ``http2``), one exchange at a time on a connection.
-    ``max_connections`` are in use at once; a request that gets none within its ``connect`` seconds is NoConnectionFree.
-    ``max_idle`` are kept open between requests, each for ``idle`` seconds: less than the five after which many servers
-    hang up, so that a request seldom meets a closing connection.
-    ``uds`` is the path of a Unix socket to connect to, whatever the request's origin.
-    ``admits`` says of an address, as text, whether it may be connected to: the first address of a name that it admits
-    is dialled. Without one it is ConnectFailed.
-
     A response whose framing is ambiguous (RFC 9112 §6.3), whose status is outside 200 to 599, or whose head is larger
     than 64 KiB or 256 lines is UpstreamBroken. Interim responses are passed over. An answer that comes while the
     request body is still being sent ends the sending (HTTP/1.1 only), and the connection with it.

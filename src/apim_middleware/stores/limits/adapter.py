@@ -58,7 +58,7 @@ class LimitsCounters:
         at_once: int = 20,
         clock: Clock | None = None,
     ) -> None:
-        """Count in a storage, or in the one at a URI of ``limits``, made with its own ``options``.
+        """Count in a ``storage``: an object of ``limits``, or its URI, for one that is made with its own ``options``.
 
         ``clock`` is for tests, and moves the windows of the clock and the calendar only. ConfigError for what is no
         storage, and for one whose client library is missing.

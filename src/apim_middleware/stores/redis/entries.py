@@ -60,10 +60,10 @@ class RedisEntries:
         max_waiting: int = 1_000,
         clock: Clock | None = None,
     ) -> None:
-        """Connect lazily to a URL (``redis://``, ``rediss://``, ``unix://``), or use a ready ``redis.asyncio`` client.
+        """``redis`` is a URL (``redis://``, ``rediss://``, ``unix://``), or a ready client of ``redis.asyncio``.
 
-        Keys begin with ``{prefix}``, which gives all of them one place in a cluster; with ``shards`` they are spread
-        over so many. ``connect`` and ``timeout`` are seconds to wait for a connection and for an answer;
+        Keys begin with ``prefix`` in braces, which gives all of them one place in a cluster; with ``shards`` they are
+        spread over so many. ``connect`` and ``timeout`` are seconds to wait for a connection and for an answer;
         ``max_waiting`` is how many calls may wait for their turn, of each shard. A ``clock`` is for tests: it stands
         in for the server's.
         """

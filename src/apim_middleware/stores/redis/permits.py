@@ -52,9 +52,12 @@ class RedisPermits:
         max_waiting: int = 10_000,
         clock: Clock | None = None,
     ) -> None:
-        """Connect lazily to a URL (``redis://``, ``rediss://``, ``unix://``), or use a ready ``redis.asyncio`` client.
+        """``redis`` is a URL (``redis://``, ``rediss://``, ``unix://``), or a ready client of ``redis.asyncio``.
 
-        The fields are those of ``RedisCounters``; ``lease`` is seconds, the same in all processes that share a key.
+        Keys begin with ``prefix`` in braces, which gives all of them one place in a cluster; with ``shards`` they are
+        spread over so many. ``lease`` is seconds, the same in all processes that share a key. ``connect`` and
+        ``timeout`` are seconds to wait for a connection and for an answer; ``max_waiting`` is how many calls may wait
+        for their turn, of each shard. A ``clock`` is for tests: it stands in for the server's.
         """
         if not 0.01 <= lease < math.inf:
             raise ConfigError("RedisPermits", "lease", f"{lease} is no time to lend", "Give seconds, some at least")

@@ -37,7 +37,17 @@ class CoreTransport(ABC):
         uds: str | None = None,
         admits: Callable[[str], bool] | None = None,
     ) -> None:
-        """Nothing is opened before the first request."""
+        """Nothing is opened before the first request.
+
+        ``verify`` is True (the usual certificate authorities), False (no check: for tests), or an SSL context of yours.
+        ``http2`` lets TLS upstreams choose HTTP/2 (needs the extra ``http2``), one exchange at a time on a connection.
+        ``max_connections`` are in use at once; a request that gets none within its ``connect`` seconds is
+        NoConnectionFree. ``max_idle`` are kept open between requests, each for ``idle`` seconds: less than the five
+        after which many servers hang up, so that a request seldom meets a closing connection.
+        ``uds`` is the path of a Unix socket to connect to, whatever the request's origin.
+        ``admits`` says of an address, as text, whether it may be connected to: the first address of a name that it
+        admits is dialled. Without one it is ConnectFailed.
+        """
         owner = type(self).__name__
         check_verify(owner, verify, NO_FILE)
         check(owner, "http2", http2, bool)
