@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TypeAlias
 
 from apim_middleware.errors import StoreError
+from apim_middleware.stores.tags import checked
 from apim_middleware.testing import Answer
 from apim_middleware.types import ASGIApp
 
@@ -24,6 +25,11 @@ class Elsewhere:
         self.tagged: dict[bytes, set[bytes]] = {}
         self.down: set[str] = set()
 
+    @property
+    def pages(self) -> list[bytes]:
+        """The keys of responses and their parts, without what stands beside them."""
+        return [key for key in self.kept if not key.endswith((b".seal", b".mark"))]
+
     def _may(self, act: str) -> None:
         if act in self.down:
             raise StoreError("redis://:secret@store is gone") from ConnectionError("refused")
@@ -39,7 +45,7 @@ class Elsewhere:
         self._may("set")
         assert ttl > 0
         self.kept[key] = value
-        self.tagged[key] = set(tags)
+        self.tagged[key] = set(checked(tags))
 
     async def add(self, key: bytes, value: bytes, ttl: float) -> bool:
         self._may("add")

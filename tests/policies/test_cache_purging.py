@@ -8,7 +8,6 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from apim_middleware._caching.marks import SoftMarks
 from apim_middleware._caching.purging import CachedResponses
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError, StoreError
@@ -285,14 +284,3 @@ async def test_a_store_that_is_down_is_told_of(clock: FakeClock) -> None:
     for soft in (False, True):
         with pytest.raises(StoreError):
             await here.purge.purge_everything(soft=soft)
-
-
-def test_marks_are_bounded_and_forget_on_the_safe_side() -> None:
-    marks = SoftMarks()
-    for number in range(2 * SoftMarks.MOST):
-        marks.mark(b"%d" % number, float(number))
-    again = SoftMarks.of(marks.data())
-    assert len(again._since) == SoftMarks.MOST
-    assert again._all_before == SoftMarks.MOST - 1
-    assert not SoftMarks.of(b"garbage")
-    assert not SoftMarks.of(None)

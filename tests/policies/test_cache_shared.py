@@ -111,6 +111,17 @@ async def test_what_one_process_takes_away_is_gone_for_all(
         assert origin.count == 2
 
 
+async def test_what_processes_mark_at_the_same_time_is_stale_all(processes: list[ASGIApp], envs: list[Env]) -> None:
+    paths = [f"/{number}" for number in range(len(envs))]
+    for path in paths:
+        await call(processes[0], path=path, headers=[(b"host", b"shop.test")])
+    async with anyio.create_task_group() as group:
+        for env, path in zip(envs, paths, strict=True):
+            group.start_soon(partial(CachedResponses(env).purge_url, f"http://shop.test{path}", soft=True))
+    told = [await call(processes[0], path=path, headers=[(b"host", b"shop.test")]) for path in paths]
+    assert [b"detail=stale-while-revalidate" in (each.header(b"cache-status") or b"") for each in told] == [True] * 3
+
+
 async def test_other_caches_keep_what_they_have(processes: list[ASGIApp], envs: list[Env], origin: App) -> None:
     elsewhere = Stack(Cache(), env=envs[0], place="other")(origin)
     await call(elsewhere)

@@ -70,7 +70,7 @@ def is_hit(answer: Answer) -> bool:
 async def test_a_large_body_is_kept_in_parts_and_comes_back_whole(app: ASGIApp, entries: Elsewhere) -> None:
     await call(app)
     assert max(map(len, entries.kept.values())) <= 256 * 1024
-    assert len(entries.kept) == 6
+    assert len(entries.pages) == 6
     answer = await call(app)
     assert is_hit(answer)
     assert answer.body == BODY

@@ -1,6 +1,5 @@
 """The response cache in a store that others see too: one process of several asks the app, the others wait for it."""
 
-import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -9,10 +8,11 @@ import anyio
 from apim_middleware._caching.asking import Asked
 from apim_middleware._caching.detached import Detached
 from apim_middleware._caching.keeper import Keeper
-from apim_middleware._caching.marks import EVERYTHING, Place, SoftMarks, names_of, tag_in_store
+from apim_middleware._caching.marks import EVERYTHING, Place, names_of
 from apim_middleware._caching.pages import Page, Stored, Variants
 from apim_middleware._caching.rules import Caching
 from apim_middleware._caching.shared_pages import SharedPages
+from apim_middleware._caching.shared_store import WaryEntries
 from apim_middleware._caching.shared_turns import Turns
 from apim_middleware._http.freshness import unfit
 from apim_middleware._http.keeping import selection
@@ -27,7 +27,6 @@ from apim_middleware.types import ASGIApp, Tap
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.25
 _LEASE = 10.0  # seconds after which others ask the app, whatever became of who was to
 _ALONE = 10.0  # seconds the processes do not wait for each other's responses that turned out not to be for others
-_MARKS_HOLD = 1.0
 _RELEASE = 2.0  # seconds the store has to take a lease back
 
 
@@ -37,10 +36,9 @@ class RemoteKeeper(Keeper):
     def __init__(self, policy: Caching, env: Env, entries: Entries) -> None:
         """Keep them at the place of the environment."""
         super().__init__(policy, env, env.clock.now)
-        self.space = f"{env.place}/{policy.name}"
-        self._pages = SharedPages(entries, self.space, owned=self._owned, on_trouble=self._count_trouble)
+        wary = env.kept("cache.store", lambda: WaryEntries(entries, env.clock))
+        self._pages = SharedPages(wary, f"{env.place}/{policy.name}", owned=self._owned, on_trouble=self._count_trouble)
         self._turns = Turns()
-        self._marks, self._marks_read = SoftMarks(), -math.inf
 
     def _count_trouble(self) -> None:
         self._count("store_failed")
@@ -55,7 +53,6 @@ class RemoteKeeper(Keeper):
         asked = Asked(*self._noted(exchange, key, self.monotonic()), wished)
         try:
             asked.generation, asked.page = await self._pages.find(*asked.key)
-            await self._soften(asked)
         except StoreError as error:
             if self._policy.when_store_fails == "refuse":
                 raise Refusal(503, "cache-unavailable", "The response cache cannot be asked at the moment.") from error
@@ -132,7 +129,6 @@ class RemoteKeeper(Keeper):
         """What another process has stored that may answer."""
         asked.generation, page = await self._pages.find(*asked.key)
         asked.page = page
-        await self._soften(asked)
         stored = None if page is None else page.choose(asked.headers)
         if stored is None or not self.open_to(asked, stored):
             return None
@@ -193,7 +189,6 @@ class RemoteKeeper(Keeper):
         before, generation = shown.page, shown.generation
         try:
             shown.generation, shown.page = await self._pages.find(*shown.key)
-            await self._soften(shown)
         except StoreError:
             return
         if before is None or shown.page is None or generation != shown.generation:
@@ -239,19 +234,20 @@ class RemoteKeeper(Keeper):
         generation = asked.generation
         try:
             asked.generation, asked.page = await self._pages.find(*asked.key)
-            await self._soften(asked)
         except StoreError:
             return False
         return generation is None or generation == asked.generation
 
     async def _put(self, asked: Asked, stored: Stored) -> None:
-        page = self._page_with(asked, stored, asked.page, self._policy.max_entry_bytes)
         resource, owners = asked.key
-        seconds = page.until - self._time()
-        tags = [tag_in_store(self.space, name) for name in names_of(resource, page.tags)][:MOST_TAGS]
-        current = partial(self._is_current, asked)
+        most_tags = MOST_TAGS - len(names_of(resource, ()))
+        page = self._page_with(asked, stored, asked.page, self._policy.max_entry_bytes, most_tags)
+        if len(page.tags) > most_tags:
+            return  # it could not be taken away by all of them
+        now, current = self._time(), partial(self._is_current, asked)
+        started = now - (self.monotonic() - asked.started)
         if await self._pages.keep(
-            resource, owners, asked.generation, page, seconds=seconds, tags=tags, current=current
+            resource, owners, asked.generation, page, seconds=page.until - now, asked=started, current=current
         ):
             self._stored += 1
             self._count("stored")
@@ -281,24 +277,7 @@ class RemoteKeeper(Keeper):
 
     async def _purge(self, name: Sequence[str | bytes], *, soft: bool) -> None:
         self._versions.end_all()
-        tag = tag_in_store(self.space, name)
-        if not soft:
-            await self._pages.purge(tag)
-            return
-        marks = SoftMarks.of(await self._pages.read_marks())
-        marks.mark(tag, self._time())
-        await self._pages.write_marks(marks.data())
-        self._marks, self._marks_read = marks, self.monotonic()
-
-    async def _soften(self, asked: Asked) -> None:
-        """Let what was marked stale be stale; what others marked is looked at once a second."""
-        if asked.page is None:
-            return
-        if self.monotonic() - self._marks_read >= _MARKS_HOLD:
-            self._marks_read = self.monotonic()
-            self._marks = SoftMarks.of(await self._pages.read_marks())
-        if self._marks:
-            self._marks.soften(asked.page, self.space, asked.key[0])
+        await self._pages.purge(name, soft=soft)
 
 
 def _told(page: Page) -> list[tuple[object, ...]]:

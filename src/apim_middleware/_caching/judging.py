@@ -1,5 +1,6 @@
 """What a cache makes of responses: whether and for whom they may be kept, and what clients are told of them."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -121,7 +122,9 @@ class Judging(ABC):
         version = self._versions.of(resource) if versioned else None
         return recording.stored(key=asked.key, version=version)
 
-    def _page_with(self, asked: Asked, stored: Stored, page: Page | None, max_bytes: int) -> Page:
+    def _page_with(
+        self, asked: Asked, stored: Stored, page: Page | None, max_bytes: int, most_tags: float = math.inf
+    ) -> Page:
         """The page with one more response; one whose fields select differently takes the place of the page."""
         selecting = stored.selecting
         if not selecting:
@@ -129,7 +132,8 @@ class Judging(ABC):
         said = selection(selecting, asked.headers)
         if not isinstance(page, Variants) or page.selecting != selecting:
             return Variants(selecting, {said: stored})
-        return page.joined_by(said, stored, most=self._max_variants, max_bytes=max_bytes, now=self._time())
+        most, now = self._max_variants, self._time()
+        return page.joined_by(said, stored, most=most, max_bytes=max_bytes, now=now, most_tags=most_tags)
 
     async def freshen(self, flight: "Detached", exchange: Exchange, stored: Stored, head: ResponseHead) -> None:
         """The app says that a stored response still holds: from now on it has the fields of that answer (§4.3.4)."""

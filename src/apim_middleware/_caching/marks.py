@@ -1,7 +1,5 @@
-"""By what a stored response can be taken away, and what was marked stale in a store that others see too."""
+"""By what a stored response can be taken away."""
 
-import json
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -95,53 +93,6 @@ def names_of(resource: Resource, tags: Iterable[bytes]) -> list[tuple[str | byte
 def tag_in_store(space: str, name: Sequence[str | bytes]) -> bytes:
     """The tag an entry has for one of these names, which no other cache has."""
     return fingerprint((space, *name)).hex().encode()
-
-
-class SoftMarks:
-    """What was marked stale, and when: the newest few hundred, and a moment before which everything was."""
-
-    __slots__ = ("_all_before", "_since")
-
-    MOST = 512
-
-    def __init__(self, since: dict[bytes, float] | None = None, all_before: float = -math.inf) -> None:
-        """Begin with these."""
-        self._since = since or {}
-        self._all_before = all_before
-
-    def __bool__(self) -> bool:
-        return bool(self._since) or self._all_before > -math.inf
-
-    def mark(self, tag: bytes, now: float) -> None:
-        """Mark what has this tag now; the oldest mark is forgotten by marking more."""
-        self._since.pop(tag, None)
-        self._since[tag] = now
-        while len(self._since) > self.MOST:
-            self._all_before = max(self._all_before, self._since.pop(next(iter(self._since))))
-
-    def soften(self, page: Page, space: str, resource: Resource) -> None:
-        """Let what was marked since it was made be stale."""
-        for stored in page.all():
-            names = names_of(resource, stored.tags)
-            moments = [self._since.get(tag_in_store(space, name), -math.inf) for name in names]
-            marked = max(self._all_before, *moments)
-            if marked >= stored.received:
-                stored.fresh = min(stored.fresh, marked)
-
-    def data(self) -> bytes:
-        """As bytes."""
-        before = None if self._all_before == -math.inf else self._all_before
-        return json.dumps([before, {tag.decode(): moment for tag, moment in self._since.items()}]).encode()
-
-    @classmethod
-    def of(cls, data: bytes | None) -> "SoftMarks":
-        """From bytes; none where they are no marks."""
-        try:
-            before, since = json.loads(data or b"")
-            found = {tag.encode(): float(moment) for tag, moment in since.items()}
-            return cls(found, -math.inf if before is None else float(before))
-        except (ValueError, TypeError, AttributeError):
-            return cls()
 
 
 def softened(page: Page, now: float, tag: Any = None) -> int:  # noqa: ANN401 - bytes, or None for all

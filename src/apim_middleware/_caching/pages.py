@@ -1,5 +1,6 @@
 """Stored responses: one for every request, or several that a request selects from."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from sys import getsizeof
 from typing import TypeAlias
@@ -107,12 +108,17 @@ class Variants:
         """Every response that stands here."""
         return self.found.values()
 
-    def joined_by(self, said: Selection, stored: Stored, *, most: int, max_bytes: int, now: float) -> "Variants":
-        """These and one more: those past their time leave, and the oldest while they are too many or too large."""
+    def joined_by(
+        self, said: Selection, stored: Stored, *, most: int, max_bytes: int, now: float, most_tags: float = math.inf
+    ) -> "Variants":
+        """These and one more: those past their time leave, and the oldest while they are too many or too large.
+
+        They are too large, too, when they have more tags together than they can be found by.
+        """
         found = {other: each for other, each in self.found.items() if other != said and each.until > now}
         found[said] = stored
         joined = Variants(self.selecting, found)
-        while len(found) > most or (joined.size > max_bytes and len(found) > 1):
+        while len(found) > most or (len(found) > 1 and (joined.size > max_bytes or len(joined.tags) > most_tags)):
             del found[next(iter(found))]
             joined = Variants(self.selecting, found)
         return joined

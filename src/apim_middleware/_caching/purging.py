@@ -77,8 +77,8 @@ class CachedResponses:
     meant. With ``soft=True`` responses are stale from now on instead of gone: they may still be given away while the
     app is asked anew, or when it fails, if they allow it. Responses on their way meanwhile are not kept.
     A response with more than 64 tags, one tag of more than 1024 bytes, or more than 60 slashes in its path is not kept.
-    Caches in memory are those of this process. In a store that others see too, what is taken away is gone for all at
-    once, and what is marked stale is stale for all within a second.
+    Caches in memory are those of this process. In a store that others see too, what is taken away is gone, and what is
+    marked stale is stale, for all at once; there a mark takes in all variants of a URL.
     Only caches that stand in front of an app are known: Starlette and FastAPI put them there at their first request.
     """
 

@@ -2,20 +2,21 @@
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 
 from anyio import move_on_after
 
-from apim_middleware._caching.marks import EVERYTHING, tag_in_store
+from apim_middleware._caching.marks import EVERYTHING, names_of, tag_in_store
 from apim_middleware._caching.packing import fingerprint, pack, unpack
 from apim_middleware._caching.pages import Owners, Page
 from apim_middleware._caching.shared_debts import Debts
 from apim_middleware._caching.shared_parts import Parts, header_of
+from apim_middleware._caching.shared_seals import Seals, seal_of
+from apim_middleware._caching.shared_store import WaryEntries
 from apim_middleware._http.targets import Resource
 from apim_middleware._loops import running_loop
 from apim_middleware.errors import StoreError
-from apim_middleware.protocols import Entries
 
 log = logging.getLogger("apim_middleware")
 
@@ -29,26 +30,26 @@ class SharedPages:
 
     Where responses have owners, a resource has a generation that is part of every key, so that a change to it can
     take the responses of all of them away at once. A page larger than a quarter of a MiB stands in several entries.
+    Each page has a seal, without which it is stale.
     """
 
     def __init__(
-        self, entries: Entries, space: str, *, owned: bool, on_trouble: Callable[[], None] = lambda: None
+        self, entries: WaryEntries, space: str, *, owned: bool, on_trouble: Callable[[], None] = lambda: None
     ) -> None:
         """Keep everything under keys that begin with ``space``."""
-        self._entries, self._parts = entries, Parts(entries)
+        self._entries, self._parts, self._seals = entries, Parts(entries), Seals(entries, f"{space}:".encode())
         self._debts = Debts(self._take_away)
-        self._everything = tag_in_store(space, EVERYTHING)
-        self._space = f"{space}:".encode()
+        self._name, self._space = space, f"{space}:".encode()
         self._owned = owned
         self._on_trouble = on_trouble
-        self._troubled = False
+        self._disbelieved = False
 
     async def find(self, resource: Resource, owners: Owners) -> tuple[bytes | None, Page | None]:
         """The generation the resource is in, and the page, where there are such. Raises StoreError."""
         try:
             return await self._find(resource, owners)
-        except StoreError as error:
-            self._trouble("cannot answer", error)
+        except StoreError:
+            self._on_trouble()
             raise
 
     async def _find(self, resource: Resource, owners: Owners) -> tuple[bytes | None, Page | None]:
@@ -59,22 +60,28 @@ class SharedPages:
             generation = await self._entries.get(self.key("generation", resource))
         if generation is None:
             return None, None
-        return generation, await self._page(self.key("page", resource, owners, generation))
+        return generation, await self._page(resource, self.key("page", resource, owners, generation))
 
-    async def _page(self, key: bytes, seen: bytes | None = None) -> Page | None:
+    async def _page(self, resource: Resource, key: bytes, seen: bytes | None = None) -> Page | None:
         """What stands under a key; looked for once more when its parts are gone, for it may have been replaced."""
-        header = await self._entries.get(key)
+        header, seal = await self._entries.get_many([key, seal_of(key)])
         if header is None:
             return None
         data = await self._parts.joined(key, header)
         if data is None and seen is None:
-            return await self._page(key, header)
+            return await self._page(resource, key, header)
         page = None if data is None else unpack(data, key)
         if page is None:
-            self._trouble("gave back what was never stored")
-        else:
-            self._troubled = False
+            self._disbelieve()
+            return None
+        self._disbelieved = False
+        if not self._seals.holds(seal, page):
+            await self._seals.soften(page, self._tags(resource, page))
         return page
+
+    def _tags(self, resource: Resource, page: Page) -> list[bytes]:
+        """By what a page is found in the store."""
+        return [tag_in_store(self._name, name) for name in names_of(resource, page.tags)]
 
     async def keep(
         self,
@@ -84,12 +91,13 @@ class SharedPages:
         page: Page,
         *,
         seconds: float,
-        tags: list[bytes],
+        asked: float,
         current: Callable[[], bool],
     ) -> bool:
         """Put a page under its key, while it is ``current``; without a generation, one begins. Whether that was done.
 
-        It is looked whether it is so before the last step and once more after it, for a change may pass that step.
+        It is looked whether it is so before it is put there and once more after it, for a change may pass that step;
+        and whether another process has marked or taken away what has its names since it was ``asked`` for.
         """
         try:
             if generation is None:
@@ -97,42 +105,45 @@ class SharedPages:
                 await self._entries.set(self.key("generation", resource), generation, _GENERATION)
             key = self.key("page", resource, owners, generation)
             seconds = min(seconds, _GENERATION) if owners else seconds
-            return await self._put(resource, key, page, seconds, tags, current)
-        except StoreError as error:
-            self._trouble("cannot keep a response", error)
+            return await self._put(resource, key, page, seconds, asked, current)
+        except StoreError:
+            self._on_trouble()
             if not current():
                 self._debts.add(resource)  # it may have been kept all the same
             return False
 
     async def _put(
-        self, resource: Resource, key: bytes, page: Page, seconds: float, tags: list[bytes], current: Callable[[], bool]
+        self, resource: Resource, key: bytes, page: Page, seconds: float, asked: float, current: Callable[[], bool]
     ) -> bool:
-        data = pack(page, key)
-        header, before, kept = header_of(key, data), None, False
+        data, tags = pack(page, key), self._tags(resource, page)
+        header, before, kept, late = header_of(key, data), None, False, False
         try:
             if header is not data:
                 await self._parts.keep(key, header, data, seconds, tags=tags)
             before = await self._entries.get(key)
             if current():
                 await self._entries.set(key, header, seconds, tags=tags)
-                kept = current()
+                await self._seals.put(key, page, seconds, tags)
+                late = any(moment > asked for moment in await self._seals.moments(tags))
+                kept = current() and not late
         finally:
             with nullcontext() if running_loop() is None else move_on_after(_CLEARING, shield=True):
                 if kept:
                     await self._parts.delete(key, before)
                 else:
-                    await self._take_back(resource, key, header, current)
+                    await self._take_back(resource, key, header, harmless=current() and not late)
         return kept
 
-    async def _take_back(self, resource: Resource, key: bytes, header: bytes, current: Callable[[], bool]) -> None:
+    async def _take_back(self, resource: Resource, key: bytes, header: bytes, *, harmless: bool) -> None:
         """Take away what was just put under a key, unless it has been replaced already."""
         gone = False
         try:
             with suppress(StoreError):
                 await self._entries.delete(key, value=header)
                 gone = True
+                await self._seals.remove(key)
         finally:
-            if not (gone or current()):
+            if not (gone or harmless):
                 self._debts.add(resource)
         await self._parts.delete(key, header)
 
@@ -142,16 +153,16 @@ class SharedPages:
         """Take away what anybody has of the resource, now or as soon as the store answers."""
         try:
             await self._take_away(resource)
-        except StoreError as error:
+        except StoreError:
             self._debts.add(resource)
-            self._trouble("cannot forget a response", error)
+            self._on_trouble()
         except BaseException:
             self._debts.add(resource)
             raise
 
     async def _take_away(self, resource: Resource | None) -> None:
         if resource is None:
-            await self._entries.purge(self._everything)
+            await self._entries.purge(tag_in_store(self._name, EVERYTHING))
         elif self._owned:
             await self._entries.delete(self.key("generation", resource))
         else:
@@ -161,30 +172,24 @@ class SharedPages:
         """Take away what one owner has of the resource."""
         try:
             await self._remove(self.key("page", resource, owners, generation or b""))
-        except StoreError as error:
-            self._trouble("cannot forget a response", error)
+        except StoreError:
+            self._on_trouble()
 
     async def _remove(self, key: bytes) -> None:
-        """Let go of what stands under a key, and of its parts."""
+        """Let go of what stands under a key, of its seal and of its parts."""
         header = await self._entries.get(key)
         await self._entries.delete(key)
+        await self._seals.remove(key)
         await self._parts.delete(key, header)
 
-    async def purge(self, tag: bytes) -> None:
-        """Take away every page with this tag. Raises StoreError."""
-        await self._entries.purge(tag)
-
-    async def read_marks(self) -> bytes | None:
-        """What was marked stale. Raises StoreError."""
-        try:
-            return await self._entries.get(self._space + b"marks")
-        except StoreError as error:
-            self._trouble("cannot answer", error)
-            raise
-
-    async def write_marks(self, marks: bytes) -> None:
-        """Keep what was marked stale. Raises StoreError."""
-        await self._entries.set(self._space + b"marks", marks, _GENERATION)
+    async def purge(self, name: Sequence[str | bytes], *, soft: bool) -> None:
+        """Take away every page that goes by this name, or only mark it stale. Raises StoreError when it is not done."""
+        tag = tag_in_store(self._name, name)
+        with suppress(StoreError):  # it is for what is on its way elsewhere
+            await self._seals.note(tag, soft=soft)
+        await self._seals.break_all(tag)
+        if not soft:
+            await self._entries.purge_now(tag)
 
     # who of several processes asks the app
 
@@ -204,8 +209,8 @@ class SharedPages:
                 await self._entries.set(name, _ALONE, alone)
             else:
                 await self._entries.delete(name, value=token)
-        except StoreError as error:
-            self._trouble("cannot take back a lease", error)
+        except StoreError:
+            self._on_trouble()
 
     def key(self, kind: str, resource: Resource, owners: Owners = (), generation: bytes = b"") -> bytes:
         """A key no other cache, resource or owner has."""
@@ -217,10 +222,9 @@ class SharedPages:
         host, (scheme, *rest) = resource
         return self._space + fingerprint(("lease", scheme, host, *rest, *owners, b"", *said)).hex().encode()
 
-    def _trouble(self, problem: str, error: StoreError | None = None) -> None:
-        """Count it, and say it once until the store is well again; not what the driver says, which may hold secrets."""
+    def _disbelieve(self) -> None:
+        """Count what cannot be read, and say it once until something can."""
         self._on_trouble()
-        if not self._troubled:
-            cause = "" if error is None else f": {type(error.__cause__ or error).__name__}"
-            log.error("the store of the response cache %s%s", problem, cause)
-        self._troubled = True
+        if not self._disbelieved:
+            log.error("the store of the response cache gave back what was never stored")
+        self._disbelieved = True
