@@ -7,12 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pytest
+from fastapi import FastAPI
 
 from apim_middleware._ring import Ring
 from apim_middleware.by import Key, client, everyone
 from apim_middleware.env import Env, default_env
 from apim_middleware.errors import ApimError, ConfigError
 from apim_middleware.exchange import Exchange
+from apim_middleware.guarding.coverage import coverage
 from apim_middleware.policies.branch import When
 from apim_middleware.policy import Policy, Stack
 from apim_middleware.protocols import Clock
@@ -57,7 +59,7 @@ class Sample(Policy):
         ({"calls": 1, "paths": (1,)}, "Sample.paths: (1,) is not a tuple of str. Give a tuple of str."),
         ({"calls": 1, "by": "client"}, "Sample.by: 'client' is not a function of 1 argument. Give a function of 1 argument."),  # noqa: E501
         ({"calls": 1, "limits": {"a": "b"}}, "Sample.limits: {'a': 'b'} is not Mapping of str and int. Give Mapping of str and int."),  # noqa: E501
-        ({"calls": 1, "clock": 5}, "Sample.clock: 5 is not Clock or None. Give Clock or None."),
+        ({"calls": 1, "clock": 5}, "Sample.clock: 5 is not Clock. Give Clock."),
         ({"calls": 0}, "Sample.calls: 0 lets nobody in. Give a number of at least 1."),
         ({"calls": 1, "secret": 5}, "Sample.secret: a value of type int is not str. Give str."),
         ({"calls": 1, "secret": "weak"}, "Sample.secret: a value of type str is too short. Give at least 32 characters."),  # noqa: E501
@@ -198,6 +200,49 @@ def test_a_guard_behind_a_memory_of_answers_is_refused() -> None:
 def test_no_guard_is_put_behind_a_memory_of_answers_one_by_one() -> None:
     with pytest.raises(ConfigError):
         Remembers()(Authenticates()(app))
+
+
+@dataclass(frozen=True)
+class Undecided(Policy):
+    """Might refuse, for all that is known."""
+
+    def on_request(self, exchange: Exchange) -> None:
+        """Let everybody in."""
+
+
+@dataclass(frozen=True)
+class KeepsNobodyOut(Undecided):
+    guards = False
+
+
+def test_nothing_answers_from_memory_before_a_policy_that_might_refuse() -> None:
+    with pytest.raises(ConfigError, match=r'Write Undecided before Remembers, or say "guards = False" in Undecided'):
+        Stack(Remembers(), Undecided())
+
+
+def test_nor_before_a_branch_that_holds_one() -> None:
+    with pytest.raises(ConfigError, match="When: stands behind Remembers"):
+        Stack(Remembers(), When(lambda exchange: True, Undecided()))
+
+
+def test_what_says_that_it_keeps_nobody_out_may_stand_behind_a_memory_of_answers() -> None:
+    Stack(Remembers(), KeepsNobodyOut(), Sample(calls=1))(app)
+
+
+def test_what_does_not_say_that_it_guards_guards_no_route() -> None:
+    api = FastAPI()
+    api.get("/")(list)
+    table = coverage(Undecided()(api))
+    assert table.rows
+    assert not any(row.guarded for row in table.rows)
+
+
+@pytest.mark.parametrize("name", ["on_reqest", "on_requests", "on_respose", "on_ended", "on_send"])
+def test_a_misspelt_hook_is_refused(name: str) -> None:
+    hooks = type("Hooks", (), {name: lambda self, exchange: None})
+    kind = type("Typo", (Policy,), {"bind": lambda self, env: hooks()})
+    with pytest.raises(ConfigError, match=rf"Hooks\.{name}: is no hook\. Did you mean on_"):
+        Stack(kind())(app)
 
 
 def test_a_need_established_only_further_in_is_found_one_by_one_too() -> None:

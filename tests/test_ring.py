@@ -11,6 +11,7 @@ import pytest
 from starlette.background import BackgroundTask
 from starlette.responses import PlainTextResponse, StreamingResponse
 
+from apim_middleware import _ring as ring
 from apim_middleware import exchange as exchange_module
 from apim_middleware.errors import Refusal, ResponseOver
 from apim_middleware.exchange import KEY, Exchange, ResponseHead
@@ -66,6 +67,46 @@ async def test_a_refusal_of_head_has_no_body_but_its_length() -> None:
     answer = await call(Stack(hooks(on_request=refuse))(hello), "HEAD")
     assert answer.body == b""
     assert int(answer.header(b"content-length") or 0) > 0
+
+
+def refusing(app: ASGIApp) -> ASGIApp:
+    """A layer that is no policy, and refuses."""
+
+    async def layer(scope: Scope, receive: Receive, send: Send) -> None:
+        await ring.refuse(Refusal(422, "body-invalid", "The body is no order."), scope, send)
+
+    return layer
+
+
+@pytest.mark.parametrize("make", [lambda: Stack(refusing)(hello), lambda: Stack(hooks(), refusing)(hello)])
+async def test_a_layer_refuses_as_policies_do(make: Any) -> None:
+    answer = await call(make())
+    assert (answer.status, answer.header(b"content-type")) == (422, b"application/problem+json")
+    assert b'"code": "body-invalid"' in answer.body
+
+
+async def test_policies_further_out_know_what_a_layer_refused_with() -> None:
+    codes: list[str] = []
+
+    def note(exchange: Exchange) -> None:
+        assert exchange.refusal is not None
+        codes.append(exchange.refusal.code)
+
+    await call(Stack(hooks(on_end=note), refusing)(hello))
+    assert codes == ["body-invalid"]
+
+
+async def test_a_layer_refuses_a_websocket_too() -> None:
+    assert (await connect(Stack(refusing)(accepting))).status == 422
+
+
+async def test_a_layer_that_fails_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async def layer(scope: Scope, receive: Receive, send: Send) -> None:
+        await ring.refuse(ValueError("secret"), scope, send)
+
+    answer = await call(layer)
+    assert (answer.status, b"secret" in answer.body) == (500, False)
+    assert "a policy failed" in caplog.text
 
 
 async def test_a_refused_websocket_gets_a_denial_response() -> None:
@@ -133,6 +174,23 @@ async def test_an_early_answer_leaves_through_the_policies_it_came_in_by_and_onl
     answer = await call(stack(hello))
     assert answer.body == b"early"
     assert seen == ["outer"]
+
+
+@pytest.mark.parametrize("line", [("x-a", "b\r\nset-cookie: c=d"), (b"x-a", b"b\nc"), ("x a", "b"), (b"", b"b")])
+@pytest.mark.parametrize("change", ["set", "append"])
+def test_a_response_takes_no_line_that_is_none(change: str, line: Any) -> None:
+    head = ResponseHead(200, [])
+    with pytest.raises(ValueError, match="header"):
+        getattr(head, change)(*line)
+    assert head.headers == []
+
+
+def test_a_response_takes_text_as_well_as_bytes() -> None:
+    head = ResponseHead(200, [(b"x-a", b"1")])
+    head.set("X-A", "2")
+    head.append("x-b", "3")
+    head.remove("X-a")
+    assert head.headers == [(b"x-b", b"3")]
 
 
 async def test_a_response_refused_on_its_way_out_is_replaced_whole() -> None:

@@ -7,7 +7,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
 
 from apim_middleware.testing import Answer, call, connect, http_scope
-from apim_middleware.types import Receive, Scope, Send
+from apim_middleware.types import ASGIApp, Receive, Scope, Send
 
 pytestmark = pytest.mark.anyio
 
@@ -30,3 +30,24 @@ async def test_a_query_within_the_path_is_a_mistake(ask: Callable[..., Awaitable
 
 def test_a_question_mark_that_came_encoded_is_part_of_the_path() -> None:
     assert http_scope(path="/x?y", raw_path=b"/x%3Fy")["path"] == "/x?y"
+
+
+def answering(length: bytes, status: int = 200) -> ASGIApp:
+    """Five bytes, whatever their head says."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", length)]})
+        await send({"type": "http.response.body", "body": b"hello" if status == 200 else b""})
+
+    return app
+
+
+@pytest.mark.parametrize("length", [b"4", b"6", b"five"])
+async def test_a_body_of_another_length_than_its_head_says_is_not_complete(length: bytes) -> None:
+    answer = await call(answering(length))
+    assert (answer.ended, answer.complete) == (True, False)
+
+
+async def test_a_head_may_say_the_length_of_what_is_not_sent() -> None:
+    assert (await call(answering(b"5", 304))).complete
+    assert (await call(answering(b"5"))).complete

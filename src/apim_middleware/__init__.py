@@ -152,6 +152,7 @@ _HOMES = {
     "key_digest": "stores.keys",
     "new_key": "stores.keys",
     "openapi_of": "openapi.exporting",
+    "refuse": "_ring",
 }
 """The public names, sorted, and the module each of them lives in."""
 

@@ -13,6 +13,7 @@ from apim_middleware._limits.headers import LimitHeaders as LimitHeaders
 from apim_middleware._limits.overrides import Overrides as Overrides
 from apim_middleware._limits.standings import Standing as Standing
 from apim_middleware._limits.standings import Standings as Standings
+from apim_middleware._ring import refuse as refuse
 from apim_middleware._signing.keys import SignatureKey as SignatureKey
 from apim_middleware.credentials.credential import BasicCredential as BasicCredential
 from apim_middleware.credentials.credential import BearerCredential as BearerCredential
@@ -292,4 +293,5 @@ __all__ = [
     "key_digest",
     "new_key",
     "openapi_of",
+    "refuse",
 ]

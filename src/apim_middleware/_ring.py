@@ -73,7 +73,7 @@ class Ring:
         self._awaited = _awaited(self._inbound)
         self._ways = tuple(_Way.out_of(hooks[:depth]) for depth in range(len(hooks) + 1))
         self._through = self._ways[-1]
-        self._guards = sum(1 for seat in self.seats if seat.policy.guards)
+        self._guards = sum(1 for seat in self.seats if seat.policy.guards is not False)
         self._may_tap = any(getattr(each, "taps_body", False) for each in hooks)
 
     def closed_to(self, seats: Sequence[Seat]) -> bool:
@@ -158,12 +158,22 @@ def refused(exchange: Exchange, error: Exception) -> Refusal:
     return error
 
 
+async def refuse(error: Exception, scope: Scope, send: Send) -> None:
+    """Answer a request from within a layer with a ``Refusal``, as those are answered that policies raise.
+
+    It is written as the gateway writes them, and the access log and traces know of it. Any other error is told to the
+    log, and answered with 500 ``policy-failed``. Nothing may have been sent before.
+    """
+    for message in refusal_messages(refused(Exchange.of(scope) or Exchange(scope), error), scope):
+        await send(message)
+
+
 def _answering(refusal: Refusal) -> ASGIApp:
-    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         for message in refusal_messages(refusal, scope):
             await send(message)
 
-    return refuse
+    return answer
 
 
 def refusal_messages(refusal: Refusal, scope: Scope) -> list[Message]:

@@ -42,18 +42,20 @@ class ResponseHead:
         """Every value under a lower-case name, in order."""
         return [value for key, value in self.headers if key == name]
 
-    def set(self, name: bytes, value: bytes) -> None:
-        """Replace every line of this name by one."""
+    def set(self, name: bytes | str, value: bytes | str) -> None:
+        """Replace every line of this name by one; ValueError when name or value break the grammar."""
+        line = header_name(name), header_value(value)
         self.remove(name)
-        self.headers.append((name, value))
+        self.headers.append(line)
 
-    def append(self, name: bytes, value: bytes) -> None:
-        """Add one more line of this name."""
-        self.headers.append((name, value))
+    def append(self, name: bytes | str, value: bytes | str) -> None:
+        """Add one more line of this name; ValueError when name or value break the grammar."""
+        self.headers.append((header_name(name), header_value(value)))
 
-    def remove(self, name: bytes) -> None:
+    def remove(self, name: bytes | str) -> None:
         """Take away every line of this name."""
-        self.headers = [pair for pair in self.headers if pair[0] != name]
+        own = header_name(name)
+        self.headers = [pair for pair in self.headers if pair[0] != own]
 
 
 class AcceptedHead(ResponseHead):

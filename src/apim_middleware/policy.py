@@ -2,7 +2,8 @@
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, Self
 
@@ -17,6 +18,8 @@ from apim_middleware.errors import ConfigError
 from apim_middleware.types import ASGIApp, Layer
 
 log = logging.getLogger("apim_middleware")
+
+_HOOKS = ("on_request", "on_response", "on_sent", "on_end")
 
 
 class Composable:
@@ -61,9 +64,15 @@ class Policy(Composable, Configured):
         return frozenset()
 
     @property
-    def guards(self) -> bool:
-        """Whether it decides who may come in, so that nothing further out may answer from memory."""
-        return False
+    def guards(self) -> bool | None:
+        """Whether it decides who may come in, so that nothing further out may answer from memory.
+
+        None where a class that could refuse does not say: nothing may answer from memory before it either, but no
+        route is guarded by it. A policy of your own says ``guards = True`` or ``guards = False``.
+        """
+        kind = type(self)
+        idle = kind.bind is Policy.bind and kind.build is Policy.build and not hasattr(kind, "on_request")
+        return False if idle else None
 
     @property
     def answers(self) -> bool:
@@ -102,10 +111,20 @@ def ring(
 
     ``endings`` are run at the end of the lifespan, besides that of the environment.
     """
+    _check_names(hooks)
     look_at_functions(policy, env)
     built = Ring([Seat(policy, hooks, env)], app, env.scrub, closed=closed, endings=endings | {env.ending})
     check_guards(_seated(built))
     return built
+
+
+def _check_names(hooks: object) -> None:
+    """Refuse a hook with its name misspelt, which would never be called."""
+    kind = type(hooks)
+    given = {name for each in kind.__mro__ for name in vars(each) if name.startswith("on_")}
+    for name in sorted(given.difference(_HOOKS)):
+        if near := get_close_matches(name, _HOOKS, n=1, cutoff=0.85):
+            raise ConfigError(kind.__name__, name, "is no hook", f"Did you mean {near[0]}?")
 
 
 def _seated(built: Ring) -> list[Policy]:
@@ -232,6 +251,12 @@ def policies_in(layer: Layer | None) -> list[Policy]:
     return [layer] if isinstance(layer, Policy) else []
 
 
+def guarding(policies: Iterable[Policy]) -> bool | None:
+    """Whether one of these decides who may come in; None where it cannot be told."""
+    said = {policy.guards for policy in policies}
+    return True if True in said else None if None in said else False
+
+
 def unmet(policies: Sequence[Policy]) -> frozenset[str]:
     """What these policies, outermost first, rely on and those before them do not establish."""
     needs, met = frozenset[str](), frozenset[str]()
@@ -255,11 +280,12 @@ def check_needs(policies: Sequence[Policy]) -> None:
 def check_guards(policies: Sequence[Policy]) -> None:
     """Refuse a guard behind a policy that answers from memory, for it would not be asked."""
     for place, policy in enumerate(policies):
-        for earlier in policies[:place] if policy.guards else ():
+        for earlier in () if policy.guards is False else policies[:place]:
             if earlier.answers:
                 guard, front = type(policy).__name__, type(earlier).__name__
                 problem = f"stands behind {front}, which would answer from memory without asking it"
-                raise ConfigError(guard, "", problem, f"Write {guard} before {front}")
+                unsaid = "" if policy.guards else f', or say "guards = False" in {guard} if it keeps nobody out'
+                raise ConfigError(guard, "", problem, f"Write {guard} before {front}{unsaid}")
 
 
 def check_counts(policies: Sequence[Policy]) -> None:

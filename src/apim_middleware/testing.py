@@ -71,7 +71,16 @@ class Answer:
 
     @property
     def complete(self) -> bool:
-        """Whether the body came to its end."""
+        """Whether the body came to its end, and is as long as ``Content-Length`` says, if it is there at all.
+
+        A server cuts a longer one off, and of a shorter one the client hears that it is broken.
+        """
+        said = self.header(b"content-length") if self.ended else None
+        return self.ended and (said is None or not self.body or said == b"%d" % len(self.body))
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last of the body was sent."""
         bodies = [each for each in self.messages if each["type"].endswith("response.body")]
         return bool(bodies) and not bodies[-1].get("more_body", False)
 
@@ -205,7 +214,7 @@ async def exchange(
         if leave_after is not None and len(kept) >= leave_after:
             raise OSError("the client is gone")
         kept.append(message)
-        if answer.complete or len(kept) == leave_after:
+        if answer.ended or len(kept) == leave_after:
             over.set()
 
     await app(scope, receive, send)

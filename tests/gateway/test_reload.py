@@ -3,7 +3,7 @@
 import json
 import random
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 import anyio.lowlevel
@@ -30,6 +30,8 @@ pytestmark = pytest.mark.anyio
 @dataclass(frozen=True)
 class Counts(Policy):
     """Keeps a count in itself, as breakers do."""
+
+    guards: ClassVar[bool] = False
 
     name: str = "counts"
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 import pytest
@@ -690,6 +690,8 @@ async def test_what_policies_further_in_look_for_is_known_to_them_in_a_task_of_i
 
     @dataclass(frozen=True, kw_only=True)
     class Looks(Policy):
+        guards: ClassVar[bool] = False
+
         def on_request(self, exchange: Exchange) -> None:
             seen.append(exchange.attributes.get("plan"))
 

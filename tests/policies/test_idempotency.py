@@ -3,7 +3,7 @@
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 import pytest
@@ -485,6 +485,8 @@ async def test_a_refusal_of_a_policy_behind_frees_the_key(env: Env, clock: FakeC
 
 async def test_what_a_policy_behind_did_not_let_in_was_not_carried_out(env: Env):
     class Refusing(Policy):
+        guards: ClassVar[bool] = False
+
         def on_request(self, exchange: Exchange) -> None:
             if exchange.header(b"x-allowed") is None:
                 raise Refusal(403, "not-now")

@@ -2,10 +2,9 @@
 
 from collections.abc import Awaitable, Callable
 
-from apim_middleware._ring import refusal_messages, refused
+from apim_middleware._ring import refuse
 from apim_middleware.bodies import read_body
 from apim_middleware.errors import ClientLeft
-from apim_middleware.exchange import KEY
 from apim_middleware.types import ASGIApp, Message, Receive, Scope, Send
 
 Check = Callable[[bytes], Awaitable[None]]
@@ -31,8 +30,7 @@ class CheckedBody:
         except ClientLeft:
             return
         except Exception as error:
-            for message in refusal_messages(refused(scope[KEY], error), scope):
-                await send(message)
+            await refuse(error, scope, send)
             return
         told = scope["type"] == "websocket"
 

@@ -16,6 +16,8 @@ from apim_middleware.types import RawHeaders
 class Enter(Policy):
     """The path of an API ends here: what follows is mounted there."""
 
+    guards = False
+
     path: str
     """The API's path, of requests that name it so."""
 
@@ -31,6 +33,8 @@ class Enter(Policy):
 @dataclass(frozen=True)
 class Refuse(Policy):
     """Nobody comes further than this: why not, is known by now."""
+
+    guards = False
 
     def on_request(self, exchange: Exchange) -> None:
         """Refuse."""

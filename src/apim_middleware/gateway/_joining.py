@@ -30,6 +30,8 @@ _OTHERWISE = Operation(ANY, "/*", name="undocumented", document={"x-internal": T
 class Unavailable(Policy):
     """Stands in front of an app that nobody knows enough of: 503 ``app-unavailable``."""
 
+    guards = False
+
     @property
     def documentation(self) -> Documentation:
         """The refusal."""

@@ -191,7 +191,7 @@ def _policies(layers: Sequence[Layer]) -> list[Policy]:
 
 
 def _protects(layer: Layer) -> bool:
-    return any(policy.guards or policy.counts for policy in policies_in(layer))
+    return any(policy.guards is not False or policy.counts for policy in policies_in(layer))
 
 
 def _differing(old: Layer, new: Layer) -> tuple[str, str]:

@@ -79,6 +79,8 @@ class Set(NamedTuple):
 class _Settled(Policy):
     """Stands innermost: policies were chosen for this request, so it may not become one that others are due for."""
 
+    guards = False
+
     due: Callable[[Scope], "_Due"]
     by_host: bool
 

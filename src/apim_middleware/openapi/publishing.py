@@ -33,6 +33,8 @@ class PublishOpenAPI(Policy):
     ConfigError: no such product, or an app without a document.
     """
 
+    guards = False
+
     path: str = "/openapi.json"
     """Where the documents are."""
 

@@ -59,6 +59,8 @@ class Redirect(Policy):
     without it every request looks like plain HTTP, and would be redirected for ever.
     """
 
+    guards = False
+
     match: str = _EVERYTHING
     """The paths this is about: ``"/old/{rest:path}"``; every path unless given."""
 
@@ -152,6 +154,8 @@ class ReturnResponse(Policy):
     Follows Azure's ``return-response``, but for the reason phrase: HTTP has none since HTTP/2 (RFC 9113 §8.3.2).
     """
 
+    guards = False
+
     status: int = 200
     """The status, 200 to 599."""
 
@@ -196,6 +200,8 @@ class MockResponse(Policy):
     it has a name of its own shows in a stack what is still to be built. Follows Azure's ``mock-response``, with the
     example written here.
     """
+
+    guards = False
 
     status: int = 200
     """The status, 200 to 599."""

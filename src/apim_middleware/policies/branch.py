@@ -13,7 +13,7 @@ from apim_middleware.conditions import Condition, holds
 from apim_middleware.documentation import Documentation, documentation_of, either
 from apim_middleware.env import Env
 from apim_middleware.exchange import Exchange
-from apim_middleware.policy import Composable, Policy, policies_in, ring, unmet
+from apim_middleware.policy import Composable, Policy, guarding, policies_in, ring, unmet
 from apim_middleware.types import ASGIApp, Layer
 
 Branch: TypeAlias = tuple[Condition, Layer]
@@ -43,9 +43,9 @@ class _Branching(Policy):
         return frozenset[str]().union(*(each.provides for way in self._ways() for each in way))
 
     @property
-    def guards(self) -> bool:
+    def guards(self) -> bool | None:
         """Whether one of the branches decides who may come in."""
-        return any(each.guards for way in self._ways() for each in way)
+        return guarding(each for way in self._ways() for each in way)
 
     @property
     def answers(self) -> bool:

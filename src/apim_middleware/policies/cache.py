@@ -27,6 +27,8 @@ class Cache(Caching, Policy):
     Every response says in ``Cache-Status`` what happened (RFC 9211). Azure: ``cache-lookup`` and ``cache-store``.
     """
 
+    guards = False
+
     taps_body = True
     answers = True
 

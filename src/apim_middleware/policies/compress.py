@@ -49,6 +49,8 @@ class Compress(Policy):
     Compressed bodies tell by their length what is in them: see BREACH in the docs.
     """
 
+    guards = False
+
     min_bytes: int = 1024
     """Smallest body worth it, in bytes, as far as the size is known. Default 1024."""
 

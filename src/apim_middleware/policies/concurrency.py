@@ -53,6 +53,8 @@ class LimitConcurrency(Policy):
     Follows ``limit-concurrency`` of Azure API Management and RFC 6585 §4.
     """
 
+    guards = False
+
     at_once: int
     """How many may be at work at once, at least 1."""
 

@@ -37,6 +37,8 @@ class ETag(Policy):
     in one.
     """
 
+    guards = False
+
     max_bytes: int = 1 << 20
     """Largest body that is held for its tag, in bytes; each response under way may hold as much. Default 1 MiB."""
 

@@ -7,7 +7,7 @@ from inspect import iscoroutinefunction
 
 import anyio
 
-from apim_middleware._ring import refusal_messages, refused
+from apim_middleware._ring import refuse
 from apim_middleware.bodies import Ahead
 from apim_middleware.by import needs
 from apim_middleware.conditions import Condition, holds
@@ -30,6 +30,8 @@ class Faults(Policy):
     One whose client leaves meanwhile is kept no longer, and goes no further.
     Refused: ``status`` with code ``fault-injected``. Azure API Management has no such policy.
     """
+
+    guards = False
 
     slow: float = 0.0
     """Which part of the requests is kept waiting, from 0 (the default) to 1."""
@@ -136,11 +138,9 @@ class _Waiting:
             raise failure
 
     async def _go_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange: Exchange = scope[KEY]
         try:
-            self._mischief.go_on(exchange)
+            self._mischief.go_on(scope[KEY])
         except Refusal as refusal:
-            for message in refusal_messages(refused(exchange, refusal), scope):
-                await send(message)
+            await refuse(refusal, scope, send)
         else:
             await self._app(scope, receive, send)

@@ -44,6 +44,8 @@ class LimitGuesses(Policy):
     ``limit-store-unavailable`` when failures cannot be counted and ``when_store_fails`` is "refuse".
     """
 
+    guards = False
+
     failures: int = 10
     """How many failures are allowed."""
 

@@ -47,6 +47,8 @@ class SetHeader(Policy):
     Follows Azure's ``set-header``, but for several values always being lines of their own.
     """
 
+    guards = False
+
     name: str
     """The field's name."""
 
@@ -108,6 +110,8 @@ class RemoveHeader(Policy):
     Framing, hop-by-hop and WebSocket handshake fields and ``Host`` cannot be taken away: ConfigError.
     Follows Azure's ``set-header`` with ``exists-action="delete"``.
     """
+
+    guards = False
 
     name: str
     """The field's name; every line of it goes."""

@@ -15,7 +15,7 @@ from apim_middleware._http.credentials import CARRIED, Credential
 from apim_middleware._http.headers import get, is_token
 from apim_middleware._http.idempotency import Record, digest_of, pack_response, parse_key, unpack, unpack_response
 from apim_middleware._http.targets import SAFE
-from apim_middleware._ring import refusal_messages, refused
+from apim_middleware._ring import refuse
 from apim_middleware.bodies import read_body
 from apim_middleware.by import Key
 from apim_middleware.documentation import Answer, Asked, Documentation, Told
@@ -62,6 +62,8 @@ class Idempotency(Policy):
     ``caller-unknown``; 503 ``idempotency-unavailable``. WebSockets pass.
     Follows draft-ietf-httpapi-idempotency-key-header-07; Azure has none.
     """
+
+    guards = False
 
     answers = True
 
@@ -216,8 +218,7 @@ class _Once:
         except ClientLeft:
             return  # there is nobody to answer, and nothing was begun
         except Refusal as refusal:
-            for message in refusal_messages(refused(scope[KEY], refusal), scope):
-                await send(message)
+            await refuse(refusal, scope, send)
             return
         _note(scope, "first")
         self.under_way[asked.name] = record

@@ -42,6 +42,8 @@ class IdentityHeaders(Policy):
     there, by lower-case name in alphabetical order; each line ends with a line feed.
     """
 
+    guards = False
+
     user: str | None = "X-User-Id"
     """The header for the caller's subject; None for none."""
 

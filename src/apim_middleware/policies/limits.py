@@ -32,6 +32,8 @@ _PERIODS = {"hour": 3_600.0, "day": 86_400.0, "week": 604_800.0, "month": 30 * 8
 class _Counted(Limiting, Policy):
     """A policy of limits with a gate of its own."""
 
+    guards = False
+
     @property
     def counts(self) -> frozenset[str]:
         """What its limits are called in a store, wherever they stand."""
@@ -184,6 +186,8 @@ class Limits(Policy):
     Refused as the policy that refuses does: 429 ``rate-limit-exceeded`` or 403 ``quota-exceeded`` with ``Retry-After``;
     403 ``caller-unknown``; 503 ``limit-store-unavailable``.
     """
+
+    guards = False
 
     policies: tuple[RateLimit | Quota, ...]
     """The policies, in the order callers are told of them."""

@@ -34,6 +34,8 @@ class LoadShed(Policy):
     Azure API Management has no such policy; the rule stands in ``_adaptive``.
     """
 
+    guards = False
+
     priority: Callable[[Exchange], Priority] | None = None
     """How important a request is, as a function of the exchange: ``"critical"`` ones may use the whole limit,
     ``"default"`` ones four fifths of it, ``"sheddable"`` ones half of it. Default: all are ``"default"``."""

@@ -32,6 +32,8 @@ class Mirror(Policy):
     ``send-one-way-request`` comes close.
     """
 
+    guards = False
+
     to: ASGIApp
     """The other app."""
 

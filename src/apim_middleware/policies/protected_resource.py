@@ -35,6 +35,8 @@ class ProtectedResource(Policy):
     Refusal: 405 ``method-not-allowed`` for another method than GET and HEAD on that path.
     """
 
+    guards = False
+
     resource: str
     """The API, by the https URL clients know it under; its tokens are made for this audience."""
 

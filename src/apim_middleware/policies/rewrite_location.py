@@ -38,6 +38,8 @@ class RewriteLocation(Policy):
     header half of Azure's ``redirect-content-urls``.
     """
 
+    guards = False
+
     upstream: str | tuple[str, ...]
     """The base URLs to hide: ``"http://orders.internal:8080/api"``; what a ``Proxy`` was given."""
 

@@ -3,11 +3,11 @@
 import logging
 from dataclasses import dataclass
 
-from apim_middleware._ring import refusal_messages, refused
+from apim_middleware._ring import refuse
 from apim_middleware.documentation import Answer, Documentation
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, ResponseOver
-from apim_middleware.exchange import KEY, Exchange
+from apim_middleware.exchange import Exchange
 from apim_middleware.policy import Policy, ring
 from apim_middleware.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,6 +26,8 @@ class LimitBody(Policy):
     Bytes are counted as they come: nothing is decompressed. Messages of a WebSocket are not counted, for the server has
     read them whole by then; servers have a limit for them.
     """
+
+    guards = False
 
     max_bytes: int
     """Most bytes of a request body; 0 lets none pass that has any."""
@@ -109,10 +111,8 @@ class _Measured:
     async def _refuse(self) -> None:
         self._refusal = _too_large(self._cap, self._scope)
         if not self._begun:
-            exchange: Exchange = self._scope[KEY]
             self._done = True
-            for message in refusal_messages(refused(exchange, self._refusal), self._scope):
-                await self._send(message)
+            await refuse(self._refusal, self._scope, self._send)
 
     async def send(self, message: Message) -> None:
         if self._refusal is None:

@@ -26,6 +26,8 @@ class Split(Policy):
     What guards must stand before it, for what stands behind is not met on the way to the other app.
     """
 
+    guards = False
+
     to: ASGIApp
     """The other app."""
 

@@ -39,6 +39,8 @@ class RewritePath(Policy):
     with 400 ``bad-target``. Follows Azure's ``rewrite-uri``.
     """
 
+    guards = False
+
     match: str
     """The paths to rewrite: ``"/v1/users/{id}"``, ``"/api/{rest:path}"``."""
 
@@ -82,6 +84,8 @@ class SetQuery(Policy):
     is logged and refused with 400 ``bad-query-value``. Follows Azure's ``set-query-parameter``.
     """
 
+    guards = False
+
     name: str
     """The parameter's name, as it reads decoded."""
 
@@ -117,6 +121,8 @@ class RemoveQuery(Policy):
 
     Follows Azure's ``set-query-parameter`` with ``exists-action="delete"``.
     """
+
+    guards = False
 
     name: str
     """The parameter's name, as it reads decoded; every parameter of this name goes."""

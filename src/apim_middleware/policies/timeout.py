@@ -31,6 +31,8 @@ class Timeout(Policy):
     that is honest. ``until="head"`` follows the ``timeout`` of Azure's ``forward-request``.
     """
 
+    guards = False
+
     seconds: float
     """How long it may take, above 0 and up to a day."""
 

@@ -26,6 +26,8 @@ class UpstreamAuth(Policy):
     Follows Azure's ``authentication-basic``, ``authentication-managed-identity`` and ``get-authorization-context``.
     """
 
+    guards = False
+
     credential: Credential = field()
     """What is shown: a ``BasicCredential``, ``BearerCredential``, ``HeaderCredential``, ``ClientCredentials``,
     ``TokenExchange``, ``ManagedIdentity``, or one of your own."""
