@@ -97,6 +97,31 @@ def foreign(app: ASGIApp) -> ASGIApp:
             ["!! Product p: changed inherit", "Product p: changed published", "Product p: loses Api shop"],
         ),
         (
+            house(products=(Product("p", apis=("shop",), published=False),)),
+            house(products=(Product("p", apis=("shop",)),)),
+            ["!! Product p: changed published"],
+        ),
+        (
+            house(products=(Product("p", apis=("shop",), groups=("staff",)),)),
+            house(products=(Product("p", apis=("shop",)),)),
+            ["!! Product p: changed groups"],
+        ),
+        (
+            house(products=(Product("p", apis=("shop",), groups=("staff",)),)),
+            house(products=(Product("p", apis=("shop",), groups=("staff", "guests")),)),
+            ["!! Product p: changed groups"],
+        ),
+        (
+            house(products=(Product("p", apis=("shop",)),)),
+            house(products=(Product("p", apis=("shop",), groups=("staff",)),)),
+            ["Product p: changed groups"],
+        ),
+        (
+            house(products=(Product("z", apis=()), Product("b", apis=()))),
+            house(products=(Product("a", apis=()),)),
+            ["Product z: removed", "Product b: removed", "Product a: added"],
+        ),
+        (
             house(products=(Product("p", apis=(), approval_required=True, subscriptions_limit=1),)),
             house(products=(Product("p", apis=(), subscriptions_limit=2),)),
             ["!! Product p: changed approval_required", "!! Product p: changed subscriptions_limit"],

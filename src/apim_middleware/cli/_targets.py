@@ -58,10 +58,32 @@ def _attribute(target: str) -> Any:  # noqa: ANN401 - whatever it is
 
 
 def _script(path: Path) -> ModuleType:
-    """A file as a module, which finds its neighbours as it would when it is run."""
+    """A file as a module, which finds its neighbours as it would when it is run.
+
+    It has the name of the file unless another module has it, such as the older one of two that are compared.
+    """
+    path = path.resolve()
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    return importlib.import_module(path.stem)
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    for name in (path.stem, str(path)):
+        known = sys.modules.get(name)
+        if known is None:
+            return _loaded(name, path)
+        if getattr(known, "__file__", None) == str(path):
+            return known
+    raise ImportError(f"another module is called {path}")
+
+
+def _loaded(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} holds no Python")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

@@ -65,7 +65,7 @@ def _own(old: Gateway, new: Gateway) -> Iterator[Change]:
 
 def _of_products(old: Gateway, new: Gateway) -> Iterator[Change]:
     before, after = ({product.name: product for product in each.products} for each in (old, new))
-    for name in before.keys() | after.keys():
+    for name in dict.fromkeys((*before, *after)):
         where = f"Product {name}"
         if name not in after:
             yield Change(kind="removed", where=where)
@@ -85,8 +85,9 @@ def _of_product(where: str, old: Product, new: Product) -> Iterator[Change]:
     yield from _field(where, "approval_required", old.approval_required, new.approval_required, loud=waved)
     most = old.subscriptions_limit is not None and old.subscriptions_limit < (new.subscriptions_limit or math.inf)
     yield from _field(where, "subscriptions_limit", old.subscriptions_limit, new.subscriptions_limit, loud=most)
-    for name in ("published", "groups"):
-        yield from _field(where, name, getattr(old, name), getattr(new, name))
+    yield from _field(where, "published", old.published, new.published, loud=new.published)
+    wider = bool(old.groups) and not (new.groups and {*new.groups} <= {*old.groups})
+    yield from _field(where, "groups", old.groups, new.groups, loud=wider)
     for api in sorted({*old.apis} ^ {*new.apis}):
         yield Change(kind="gains" if api in new.apis else "loses", where=where, what=f"Api {api}")
 
