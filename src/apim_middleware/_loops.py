@@ -35,3 +35,11 @@ def start(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         task.add_done_callback(_running.discard)
     else:
         sys.modules["trio"].lowlevel.spawn_system_task(work, context=contextvars.Context())
+
+
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error a task group has wrapped; when it is several, the others came of the first."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,46 +1,23 @@
 """One exchange under way: its request goes up, its response comes down, and neither waits in memory for the other."""
 
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from email.utils import formatdate
 from functools import partial
 
 import anyio
 
 from apim_middleware._http import hops
-from apim_middleware._http.headers import get_all, without
-from apim_middleware._http.lines import checked
-from apim_middleware._ring import refusal_messages
-from apim_middleware.errors import (
-    ClientLeft,
-    ConnectFailed,
-    NoConnectionFree,
-    Refusal,
-    TransportError,
-    UpstreamBroken,
-    UpstreamTimeout,
-)
-from apim_middleware.exchange import Exchange
+from apim_middleware._http.headers import get_all
+from apim_middleware.errors import ClientLeft, Refusal, TransportError, UpstreamBroken
 from apim_middleware.protocols import Transport, UpstreamRequest, UpstreamResponse
+from apim_middleware.proxy._relaying import fail, looked_over, relayed
 from apim_middleware.proxy._watching import Watch, watched
 from apim_middleware.proxy._writing import Writer
 from apim_middleware.transports._answer import Answer
 from apim_middleware.types import Message, RawHeaders, Receive, Scope, Send
 
-log = logging.getLogger("apim_middleware")
-
 _READS = ("GET", "HEAD")
-_BODILESS = (204, 304)
-_NOMINATES_NOTHING = (None, b"keep-alive", b"close")
 _TRAILERS, _EARLY_HINT = "http.response.trailers", "http.response.early_hint"
 _BEYOND = frozenset((_TRAILERS, _EARLY_HINT))
-_SOON = {"retry-after": "1"}
-
-
-async def refuse(refusal: Refusal, scope: Scope, send: Send) -> None:
-    """Answer with a refusal."""
-    for message in refusal_messages(refusal, scope):
-        await send(message)
 
 
 class Passing:
@@ -114,7 +91,7 @@ class Passing:
                 if head is not None or not isinstance(error, (ClientLeft, TransportError, Refusal)):
                     raise
                 if not isinstance(error, ClientLeft):
-                    await self._fail(error)
+                    await fail(error, self._scope, self._send)
             finally:
                 if response is not None:
                     with anyio.CancelScope(shield=True):
@@ -177,14 +154,6 @@ class Passing:
 
     # The response
 
-    async def _fail(self, error: TransportError | Refusal) -> None:
-        refusal = _failed(error) if isinstance(error, TransportError) else error
-        log.warning("%s: %s", refusal.code, error if isinstance(error, TransportError) else refusal.detail)
-        exchange = Exchange.of(self._scope)
-        if exchange is not None:
-            exchange.attributes["apim.upstream.error"] = refusal.code
-        await refuse(refusal, self._scope, self._send)
-
     def _head(self, response: UpstreamResponse) -> tuple[Message, int | None]:
         """The head for the client, and how long the body has to be, where that is known. Raises UpstreamBroken.
 
@@ -194,9 +163,9 @@ class Passing:
             lines, index = response.headers, response.index
             left = response.length
         else:
-            lines, index, left = _looked_over(response, head_only=self._request.method == "HEAD")
+            lines, index, left = looked_over(response, head_only=self._request.method == "HEAD")
         status = response.status
-        headers = _relayed(status, lines, index, self._writer.via)
+        headers = relayed(status, lines, index, self._writer.via)
         head: Message = {"type": "http.response.start", "status": status, "headers": headers}
         if left is None and self._request.trailers and type(response) is Answer and b"transfer-encoding" in index:
             head["trailers"] = True
@@ -223,56 +192,6 @@ class Passing:
 
 def _other_length(excess: int) -> UpstreamBroken:
     return UpstreamBroken(f"the upstream sent {'more' if excess > 0 else 'less'} than it had announced")
-
-
-def _failed(error: TransportError) -> Refusal:
-    if isinstance(error, NoConnectionFree):
-        return Refusal(503, "upstream-busy", "Every connection to the upstream is in use.", headers=_SOON)
-    if isinstance(error, ConnectFailed):
-        return Refusal(502, "upstream-unreachable", "The upstream could not be reached.")
-    if isinstance(error, UpstreamTimeout):
-        return Refusal(504, "upstream-timeout", "The upstream took too long.")
-    return Refusal(502, "upstream-broken", "The upstream did not give a proper response.")
-
-
-def _relayed(status: int, lines: RawHeaders, index: dict[bytes, bytes], via: tuple[bytes, bytes]) -> RawHeaders:
-    """The header lines for the client, ``via`` behind them; ``index`` is ``dict(lines)``.
-
-    A response that does not say when it was made is of now (RFC 9110 §6.6.1).
-    """
-    if len(index) == len(lines) and index.get(b"connection") in _NOMINATES_NOTHING:  # as nearly always
-        headers = [*lines, via]
-        for name in hops.HOP_BY_HOP.intersection(index):
-            headers.remove((name, index[name]))
-    else:
-        headers = [*hops.end_to_end(lines, without=hops.nominated(lines)), via]
-    if b"date" not in index:
-        headers.append((b"date", formatdate(usegmt=True).encode()))
-    if status in _BODILESS:  # some servers take the length for a promise they have to keep
-        return without(headers, b"content-length")
-    return headers
-
-
-def _looked_over(response: UpstreamResponse, *, head_only: bool) -> tuple[RawHeaders, dict[bytes, bytes], int | None]:
-    """The lines of a head that was not looked at, an index of them, and how long the body has to be, when it is known.
-
-    Raises UpstreamBroken.
-    """
-    status = response.status
-    if not 200 <= status <= 599:
-        raise UpstreamBroken(f"the upstream answered with status {status}")
-    try:
-        lines = checked(response.headers)
-    except ValueError as error:
-        raise UpstreamBroken(f"the upstream sent {error}") from None
-    lengths = get_all(lines, b"content-length")
-    if len(lengths) > 1:
-        raise UpstreamBroken("the length of the response is said twice")
-    if lengths and not (lengths[0].isdigit() and len(lengths[0]) <= 19):
-        raise UpstreamBroken("the length of the response is no number")
-    if head_only or status in _BODILESS:
-        return lines, dict(lines), 0
-    return lines, dict(lines), int(lengths[0]) if lengths else None
 
 
 def _wrong_length() -> Refusal:

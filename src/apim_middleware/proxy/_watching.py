@@ -13,6 +13,7 @@ from typing import Protocol
 import anyio
 import anyio.abc
 
+from apim_middleware._loops import first_of
 from apim_middleware.types import Receive
 
 _MOMENT = 0.05  # seconds after which an exchange that goes on is watched; it may be twice that
@@ -121,7 +122,7 @@ async def _watched_beside(receive: Receive, exchange: Callable[[Watch], Awaitabl
             await exchange(watch)
             watch.stop()
     except BaseExceptionGroup as wrapped:
-        error = _first(wrapped)
+        error = first_of(wrapped)
         raise error from error.__cause__
 
 
@@ -147,14 +148,6 @@ class _GroupWatch:
             await _leaving(self._receive)
         if not self._over:
             self._group.cancel_scope.cancel()
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error a task group has wrapped; when it is several, the others came of the first."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 class _Lookout:

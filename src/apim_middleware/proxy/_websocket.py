@@ -14,13 +14,12 @@ import anyio.abc
 
 from apim_middleware._http import hops
 from apim_middleware._http.headers import is_token
-from apim_middleware._ring import refusal_messages
+from apim_middleware._loops import first_of
 from apim_middleware.env import default_env
 from apim_middleware.errors import Refusal, TransportError
 from apim_middleware.exchange import Exchange
 from apim_middleware.protocols import Transport, UpstreamRequest, UpstreamResponse
-from apim_middleware.proxy._passing import _failed, _looked_over, _relayed
-from apim_middleware.proxy._watching import _first
+from apim_middleware.proxy._relaying import fail, looked_over, relayed
 from apim_middleware.transports.websockets import WebSockets
 from apim_middleware.types import RawHeaders, Receive, Scope, Send
 
@@ -96,7 +95,7 @@ class Tunnel:
                 await self._go_down()
                 self._upward.cancel()
         except BaseExceptionGroup as wrapped:
-            error = _first(wrapped)
+            error = first_of(wrapped)
             raise error from error.__cause__
 
     # From the client to the upstream
@@ -167,9 +166,9 @@ class Tunnel:
         """Pass the upstream's own answer down, where the server can give one to a handshake; else 403 says it all."""
         await self._stop_listening()
         try:
-            lines, index, _ = _looked_over(response, head_only=False)
+            lines, index, _ = looked_over(response, head_only=False)
             if _DENIAL in (self._scope.get("extensions") or ()):
-                await self._pass_denial(response, _relayed(response.status, lines, index, self._via))
+                await self._pass_denial(response, relayed(response.status, lines, index, self._via))
             else:
                 await self._send({"type": "websocket.close", "code": 1008, "reason": "handshake-refused"})
         finally:
@@ -189,13 +188,7 @@ class Tunnel:
 
     async def _fail(self, error: TransportError | Refusal) -> None:
         await self._stop_listening()
-        refusal = _failed(error) if isinstance(error, TransportError) else error
-        log.warning("%s: %s", refusal.code, error if isinstance(error, TransportError) else refusal.detail)
-        exchange = Exchange.of(self._scope)
-        if exchange is not None:
-            exchange.attributes["apim.upstream.error"] = refusal.code
-        for message in refusal_messages(refusal, self._scope):
-            await self._send(message)
+        await fail(error, self._scope, self._send)
 
 
 def _accepted(headers: RawHeaders) -> RawHeaders:

@@ -22,7 +22,8 @@ from apim_middleware.protocols import Transport, UpstreamRequest, UpstreamRespon
 from apim_middleware.proxy._course import Course, Plan
 from apim_middleware.proxy._fleet import Fleet
 from apim_middleware.proxy._node import MemberStanding, Node, Place
-from apim_middleware.proxy._passing import Passing, refuse
+from apim_middleware.proxy._passing import Passing
+from apim_middleware.proxy._relaying import refuse
 from apim_middleware.proxy._transports import Transports
 from apim_middleware.proxy._websocket import Tunnel, as_request, offering, opener
 from apim_middleware.proxy._writing import Seconds, Upstream, Writer, pseudonym_of, upstream_of
@@ -135,11 +136,7 @@ class Proxy(Configured):
             await self._serve_by_plan(self._plan, scope, receive, send)
             return
         try:
-            exchange = Exchange.of(scope)
-            index = None
-            if exchange is None or not exchange.clean:  # no policy in front has seen to that
-                scope = {**scope}
-                index, _ = self.env.scrub(scope)
+            scope, index = self._clean(scope)
             writer = self._writer
             request, index = writer.request(scope, index)
         except Refusal as refusal:
@@ -150,13 +147,17 @@ class Proxy(Configured):
             return
         await Passing(self._transport, writer, request, index, scope, receive, send).run()
 
+    def _clean(self, scope: Scope) -> tuple[Scope, dict[bytes, bytes] | None]:
+        """The scope after hygiene, and an index of its headers where no policy in front has seen to that."""
+        exchange = Exchange.of(scope)
+        if exchange is not None and exchange.clean:
+            return scope, None
+        scope = {**scope}
+        return scope, self.env.scrub(scope)[0]
+
     async def _serve_by_plan(self, plan: Plan, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            exchange = Exchange.of(scope)
-            index = None
-            if exchange is None or not exchange.clean:
-                scope = {**scope}
-                index, _ = self.env.scrub(scope)
+            scope, index = self._clean(scope)
             course = Course(plan, scope)
             request, index = await course.begin(index)
         except Refusal as refusal:
@@ -185,10 +186,7 @@ class Proxy(Configured):
             if self.websockets is None:
                 raise Refusal(501, "websocket-not-supported", "WebSockets are not passed on.")
             opens = opener(self._transport)
-            exchange = Exchange.of(scope)
-            if exchange is None or not exchange.clean:
-                scope = {**scope}
-                self.env.scrub(scope)
+            scope, _ = self._clean(scope)
             handshake, offered = as_request(scope), scope.get("subprotocols") or []
             if self._plan is not None:
                 course = Course(self._plan, handshake, partial(_shake_hands, self.websockets, offered))
