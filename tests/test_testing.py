@@ -1,13 +1,13 @@
 """The caller for tests: what it is asked to send is what the app gets."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
 
 from apim_middleware.testing import Answer, call, connect, http_scope
-from apim_middleware.types import ASGIApp, Receive, Scope, Send
+from apim_middleware.types import ASGIApp, Message, Receive, Scope, Send
 
 pytestmark = pytest.mark.anyio
 
@@ -40,6 +40,19 @@ def answering(length: bytes, status: int = 200) -> ASGIApp:
         await send({"type": "http.response.body", "body": b"hello" if status == 200 else b""})
 
     return app
+
+
+async def test_what_was_sent_is_not_looked_through_for_each_message() -> None:
+    class Unread(list[Message]):
+        def __iter__(self) -> Iterator[Message]:
+            raise AssertionError("it was read")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for more in (True, True, False):
+            await send({"type": "http.response.body", "body": b"x", "more_body": more})
+
+    assert len((await call(app, answer=Answer(Unread()))).messages) == 4
 
 
 @pytest.mark.parametrize("length", [b"4", b"6", b"five"])

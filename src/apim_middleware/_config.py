@@ -3,13 +3,19 @@
 import dataclasses
 import difflib
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, Literal, Self, Union
 
+from apim_middleware._synonyms import meant
 from apim_middleware.errors import ConfigError
+from apim_middleware.types import Layer
+
+_ARTICLE = re.compile(r"\ba (\w+)")
+"""One of something: ``a layer``, ``a function of 1 argument``."""
 
 
 class Configured:
@@ -26,9 +32,9 @@ class Configured:
                 if is_factory(value):
                     raise ConfigError(cls.__name__, name, *uncalled(value))
                 if not matches(value, hints[name]):
-                    wanted = describe(hints[name])
-                    problem = f"{shown(value, secret=not named[name].repr)} is not {wanted}"
-                    raise ConfigError(cls.__name__, name, problem, _cure(name, value, wanted))
+                    problem, cure = _misfit(name, value, hints[name])
+                    problem = f"{shown(value, secret=not named[name].repr)} {problem}"
+                    raise ConfigError(cls.__name__, name, problem, cure)
         return super().__new__(cls)
 
     def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, object]]:
@@ -44,10 +50,16 @@ class Configured:
         return ConfigError(type(self).__name__, field, f"{value} {problem}", cure)
 
 
-def _cure(name: str, value: object, wanted: str) -> str:
-    if isinstance(value, str) and wanted == "a tuple of str":
-        return f'Write {name}=("...",), with the comma'
-    return f"Give {wanted}"
+def _misfit(name: str, value: object, wanted: Any) -> tuple[str, str]:  # noqa: ANN401 - an annotation
+    """What is wrong with a value that does not fit an annotation, and the cure."""
+    words = describe(wanted)
+    several = [args[0] for arm in arms_of(wanted) if (args := typing.get_args(arm))[1:] == (Ellipsis,)]
+    if several and isinstance(value, list):
+        return "is a list", f"Write {name}=(..., ...), a tuple"
+    if any(matches(value, each) for each in several):
+        one = '"..."' if isinstance(value, str) else "..."
+        return f"is not {words}", f"Write {name}=({one},), with the comma"
+    return f"is not {words}", f"Give {words}"
 
 
 def _positional(cls: type, named: Mapping[str, Any], args: Sequence[object]) -> dict[str, object]:
@@ -87,8 +99,8 @@ def check_known(owner: str, given: Mapping[str, object], known: Iterable[str]) -
     names = tuple(known)
     for name, value in given.items():
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            cure = f"Did you mean {near[0]}?" if near else f"The fields are {', '.join(names)}"
+            near = meant(name, names) or next(iter(difflib.get_close_matches(name, names, n=1)), None)
+            cure = f"Did you mean {near}?" if near else f"The fields are {', '.join(names)}"
             raise ConfigError(owner, name, f"no such field (given {shown(value, secret=True)})", cure)
 
 
@@ -110,8 +122,8 @@ def check_one_by_one(owner: str, field: str, given: Mapping[str, object]) -> Non
 def check(owner: str, field: str, value: object, wanted: Any, *, cure: str = "", secret: bool = False) -> None:  # noqa: ANN401
     """Raise a ConfigError for what does not fit an annotation, on behalf of a class that is not ``Configured``."""
     if not matches(value, wanted):
-        words = describe(wanted)
-        raise ConfigError(owner, field, f"{shown(value, secret=secret)} is not {words}", cure or f"Give {words}")
+        problem, remedy = _misfit(field, value, wanted)
+        raise ConfigError(owner, field, f"{shown(value, secret=secret)} {problem}", cure or remedy)
 
 
 def is_text(value: str) -> bool:
@@ -178,6 +190,11 @@ def _is_float(value: float) -> bool:
     return True
 
 
+def arms_of(wanted: Any) -> tuple[Any, ...]:  # noqa: ANN401 - an annotation
+    """The kinds of value an annotation allows."""
+    return typing.get_args(wanted) if typing.get_origin(wanted) in (Union, types.UnionType) else (wanted,)
+
+
 def _offers(value: object, name: str, wanted: object) -> bool:
     """Whether a value has what a protocol asks for; a class has methods, but they are those of its instances."""
     if not hasattr(value, name):
@@ -226,19 +243,24 @@ def _takes(function: Callable[..., object], parameters: object) -> bool:
 
 
 def describe(wanted: Any) -> str:  # noqa: ANN401 - an annotation can be anything
-    """An annotation in words for an error message."""
+    """An annotation in words for an error message; a None among others, which is a default, goes without saying."""
     origin, args = typing.get_origin(wanted), typing.get_args(wanted)
     if origin in (Union, types.UnionType):
-        return " or ".join(describe(each) for each in args)
+        return " or ".join(describe(each) for each in args if each is not type(None))
     if origin is Literal:
         return " or ".join(repr(each) for each in args)
     if wanted is None or wanted is type(None):
         return "None"
+    if wanted == Layer:
+        return "a layer"
+    if wanted is bool:
+        return "true or false"
     if isinstance(origin, type) and origin.__name__ == "Callable":
         count = len(args[0]) if args and isinstance(args[0], list) else None
         return "a function" if count is None else f"a function of {count or 'no'} argument{'' if count == 1 else 's'}"
     if origin is tuple and args[1:] == (Ellipsis,):
-        return f"a tuple of {describe(args[0])}"
+        several = _ARTICLE.sub(r"\1s", describe(args[0]))
+        return f"a tuple of {several}"
     if isinstance(origin, type) and args:
         return f"{origin.__name__} of {' and '.join(describe(each) for each in args if each is not Ellipsis)}"
     return wanted.__name__ if isinstance(wanted, type) else str(wanted)

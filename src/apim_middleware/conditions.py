@@ -5,12 +5,12 @@ A condition is any function of the exchange that gives true or false; these are 
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from inspect import isawaitable, iscoroutinefunction
+from inspect import isawaitable
 from re import fullmatch
 from typing import TypeAlias, TypeVar
 
 from apim_middleware import by
-from apim_middleware._config import shown
+from apim_middleware._config import awaits, shown
 from apim_middleware._http.headers import header_name, header_value, is_token
 from apim_middleware._http.paths import BadTarget, written_path
 from apim_middleware._http.unseen import unseen
@@ -19,11 +19,16 @@ from apim_middleware.exchange import Exchange
 from apim_middleware.types import Scope
 
 Condition: TypeAlias = Callable[[Exchange], bool | Awaitable[bool]]
-F = TypeVar("F", bound=Callable[[Exchange], bool])
+"""What layers ask, which can await the answer."""
+
+PlainCondition: TypeAlias = Callable[[Exchange], bool]
+"""What limits ask, and what conditions are joined of; every condition here is one."""
+
+F = TypeVar("F", bound=PlainCondition)
 
 
 @by.made_once
-def path(*patterns: str) -> Condition:
+def path(*patterns: str) -> PlainCondition:
     """Whether the path is one of these: ``"/admin"`` is that path, ``"/admin/*"`` is that path and all below it.
 
     It is the canonical path as the app behind will route it (below the ``root_path`` of a mounted app), compared letter
@@ -43,11 +48,12 @@ def path(*patterns: str) -> Condition:
         routed = routed_path(exchange.scope)[1]
         return routed.startswith(below) or routed.rstrip("/") in exact
 
+    matches.paths = frozenset(patterns)  # type: ignore[attr-defined]
     return _named(matches, "path", map(repr, patterns))
 
 
 @by.made_once
-def method(*methods: str) -> Condition:
+def method(*methods: str) -> PlainCondition:
     """Whether the method is one of these; ``"GET"`` includes HEAD (RFC 9110 §9.3.2) and WebSocket handshakes."""
     _check_texts("method", methods)
     if not all(is_token(each.encode("latin-1", "replace")) for each in methods):
@@ -62,7 +68,7 @@ def method(*methods: str) -> Condition:
 
 
 @by.made_once
-def header(name: str, value: str | None = None) -> Condition:
+def header(name: str, value: str | None = None) -> PlainCondition:
     """Whether a request header was sent at all, or, with a value, whether one of its lines is exactly that."""
     given = (name,) if value is None else (name, value)
     _check_texts("header", given)
@@ -87,7 +93,7 @@ def is_websocket(exchange: Exchange) -> bool:
 
 
 @by.made_once
-def status(*wanted: int | str) -> Condition:
+def status(*wanted: int | str) -> PlainCondition:
     """Whether the response has one of these statuses: ``status(404, "5xx")``; false as long as there is no response."""
     texts = [str(each).lower() for each in wanted]
     if not texts or not all(fullmatch("[1-5](xx|[0-9]{2})", text) for text in texts):
@@ -132,19 +138,19 @@ def authentication_failed(exchange: Exchange) -> bool:
 
 
 @by.made_once
-def not_(condition: Condition) -> Condition:
+def not_(condition: PlainCondition) -> PlainCondition:
     """Whether the condition does not hold."""
     return _joined("not_", [condition], lambda exchange: not holds(condition, exchange))
 
 
 @by.made_once
-def all_of(*conditions: Condition) -> Condition:
+def all_of(*conditions: PlainCondition) -> PlainCondition:
     """Whether every condition holds; those after the first that does not are not asked."""
     return _joined("all_of", conditions, lambda exchange: all(holds(each, exchange) for each in conditions))
 
 
 @by.made_once
-def any_of(*conditions: Condition) -> Condition:
+def any_of(*conditions: PlainCondition) -> PlainCondition:
     """Whether at least one condition holds; those after the first that does are not asked."""
     return _joined("any_of", conditions, lambda exchange: any(holds(each, exchange) for each in conditions))
 
@@ -157,6 +163,12 @@ def holds(condition: Condition, exchange: Exchange) -> bool:
     if isawaitable(verdict):
         raise TypeError("a condition that gives something to await must be written as async def")
     return bool(verdict)
+
+
+def paths_of(condition: object) -> frozenset[str]:
+    """The patterns of paths that a condition compares, as far as it says so."""
+    found = getattr(condition, "paths", None)
+    return found if isinstance(found, frozenset) else frozenset()
 
 
 def routed_path(scope: Scope) -> tuple[str, str]:
@@ -177,11 +189,12 @@ def _mistake(name: str, given: object, problem: str, cure: str) -> ConfigError:
     return ConfigError(name, "", f"{shown(given)} {problem}", cure)
 
 
-def _joined(name: str, conditions: Sequence[Condition], matches: Callable[[Exchange], bool]) -> Condition:
-    if not conditions or not all(callable(each) and not iscoroutinefunction(each) for each in conditions):
+def _joined(name: str, conditions: Sequence[PlainCondition], matches: PlainCondition) -> PlainCondition:
+    if not conditions or not all(callable(each) and not awaits(each) for each in conditions):
         raise _mistake(name, conditions, "are no plain conditions", "Give functions that need no await")
     matches.needs = frozenset[str]().union(*map(by.needs, conditions))  # type: ignore[attr-defined, arg-type]
     matches.reads = frozenset[str]().union(*map(by.reads, conditions))  # type: ignore[attr-defined]
+    matches.paths = frozenset[str]().union(*map(paths_of, conditions))  # type: ignore[attr-defined]
     return _named(matches, name, [getattr(each, "__name__", repr(each)) for each in conditions])
 
 

@@ -82,7 +82,7 @@ class Answer:
     def ended(self) -> bool:
         """Whether the last of the body was sent."""
         bodies = [each for each in self.messages if each["type"].endswith("response.body")]
-        return bool(bodies) and not bodies[-1].get("more_body", False)
+        return bool(bodies) and _is_last(bodies[-1])
 
     def header(self, name: bytes) -> bytes | None:
         """The first value under a lower-case name."""
@@ -91,6 +91,11 @@ class Answer:
     def all(self, name: bytes) -> list[bytes]:
         """Every value under a lower-case name."""
         return get_all(self.headers, name)
+
+
+def _is_last(message: Message) -> bool:
+    """Whether this is the last of a body."""
+    return message["type"].endswith("response.body") and not message.get("more_body", False)
 
 
 def http_scope(
@@ -214,7 +219,7 @@ async def exchange(
         if leave_after is not None and len(kept) >= leave_after:
             raise OSError("the client is gone")
         kept.append(message)
-        if answer.ended or len(kept) == leave_after:
+        if _is_last(message) or len(kept) == leave_after:
             over.set()
 
     await app(scope, receive, send)

@@ -1,7 +1,9 @@
 """Gateways in files: what was written reads back as what it was, and every mistake says where it is."""
 
 import json
+import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,12 @@ from apim_middleware import (
     MemoryKeys,
     MemoryUsers,
     Operation,
+    Policy,
     Product,
     Proxy,
     Quota,
     RateLimit,
+    Refusal,
     RequireHeader,
     RewritePath,
     SetHeader,
@@ -41,10 +45,12 @@ from apim_middleware import (
     by,
     conditions,
 )
+from apim_middleware.by import Key
 from apim_middleware.configuration import dumps, json_schema, load, loads
 from apim_middleware.errors import ConfigError
 from apim_middleware.exchange import Exchange
 from apim_middleware.testing import call
+from apim_middleware.types import ASGIApp
 
 pytestmark = pytest.mark.anyio
 
@@ -104,6 +110,37 @@ apis = ["orders"]
   period = "day"
   by = "by.subscription"
 """
+
+
+TENANT = by.header("x-tenant")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TenantGuard(Policy):
+    """Let some tenants in."""
+
+    guards = True
+
+    tenants: tuple[str, ...]
+    by: Key = TENANT
+    password: str = field(default="", repr=False)
+
+    def on_request(self, exchange: Exchange) -> None:
+        if self.by(exchange) not in self.tenants:
+            raise Refusal(403, "tenant-unknown")
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A layer that checks nothing itself."""
+
+    times: int = 1
+
+    def __call__(self, app: ASGIApp) -> ASGIApp:
+        return app
+
+
+API = "[[apis]]\nname = 'a'\nbackend = 'http://a'\nsubscription_required = false\n"
 
 
 def own_key(exchange: Exchange) -> str | None:
@@ -167,6 +204,7 @@ LAYERS: dict[str, Callable[[], Any]] = {
         anonymous=True,
     ),
     "stores": lambda: BasicAuth(users=USERS, realm="house"),
+    "policies of ones own": lambda: Stack(TenantGuard(tenants=("a", "b")), Plain(times=2)),
     "functions of modules": lambda: RateLimit(calls=1, per=60, by=own_key),
     "fragments": lambda: Fragment("base", (RequireHeader(name="x-a"), RewritePath(match="/a", to="/b"))),
 }
@@ -180,6 +218,49 @@ def test_every_kind_of_policy_reads_back_as_itself(layer: Callable[[], Any], for
     text = dumps(gateway, form, names=NAMES, secrets=True)
     assert loads(text, form, names=NAMES) == gateway
     assert dumps(loads(text, form, names=NAMES), form, names=NAMES, secrets=True) == text
+
+
+OWN = f'use = "{__name__}:TenantGuard"'
+
+
+async def test_a_policy_of_ones_own_has_its_fields_in_the_file() -> None:
+    gateway = loads(f"{API}[[policies]]\n{OWN}\ntenants = ['a']\nby = 'by.header(\"x-of\")'")
+    assert gateway.policies == (TenantGuard(tenants=("a",), by=by.header("x-of")),)
+    assert b"tenant-unknown" in (await call(gateway, headers=[(b"x-of", b"b")])).body
+
+
+def test_a_field_that_a_policy_of_ones_own_has_not_is_a_mistake() -> None:
+    with pytest.raises(ConfigError, match=r"TenantGuard\.tenant: .*policies\[0\]\)\. Did you mean tenants\?"):
+        loads(f"[[policies]]\n{OWN}\ntenant = ['a']")
+
+
+def test_a_field_of_a_class_that_checks_nothing_is_checked_too() -> None:
+    with pytest.raises(ConfigError, match=r"Plain\.tines: no such field .*policies\[0\]\)\. Did you mean times\?"):
+        loads(f"[[policies]]\nuse = '{__name__}:Plain'\ntines = 2")
+
+
+def test_what_may_be_a_secret_in_a_policy_of_ones_own_is_not_written() -> None:
+    with pytest.raises(ConfigError, match=r"TenantGuard\.password: may hold a secret"):
+        dumps(around(TenantGuard(tenants=(), password="ssss")))
+
+
+@pytest.mark.parametrize(
+    ("use", "problem"),
+    [
+        (f"{__name__}:own_key", "is no dataclass"),
+        (f"{__name__}:Nobody", "cannot be imported"),
+        ("apim_middleware.nowhere:TenantGuard", "cannot be imported"),
+        ("TenantGuard", 'write a public name of apim_middleware, or use = "module:Class" for one of your own'),
+    ],
+)
+def test_what_is_no_class_of_values_cannot_be_used(use: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        loads(f"[[policies]]\nuse = '{use}'")
+
+
+def test_an_import_with_fields_is_told_what_it_must_be() -> None:
+    with pytest.raises(ConfigError, match=f'Write use = "{__name__}:TenantGuard"'):
+        loads(f"[[policies]]\nimport = '{__name__}:TenantGuard'\ntenants = ['a']")
 
 
 @FORMATS
@@ -231,7 +312,25 @@ WRONG: dict[str, tuple[str, str]] = {
     "no such module": ("keys = { import = 'nowhere:keys' }", r"gateway\.keys.*cannot be imported"),
     "a list for a table": ("[[apis]]\nname = ['a']", r"apis\[0\]\.name.*is a list"),
     "no toml": ("apis = [", "is no TOML"),
-    "a variable that is not set": ("name = '${SURELY_NOT_SET}'", "SURELY_NOT_SET"),
+    "a variable that is not set": (
+        "[[policies]]\nuse = 'SetHeader'\nvalue = ['${SURELY_NOT_SET}']",
+        r"^gateway\.policies\[0\]\.value\[0\]: \$\{SURELY_NOT_SET\} is not set",
+    ),
+    "a secret that is not there": (
+        f"{API}[[apis.policies]]\n"
+        "use = 'UpstreamAuth'\n[apis.policies.credential]\nuse = 'BearerCredential'\n"
+        "token = { use = 'EnvironmentSecret', name = 'SURELY_NOT_SET' }",
+        r"EnvironmentSecret\.name: 'SURELY_NOT_SET' .*\(at gateway\.apis\[0\]\.policies\[0\]\.credential\.token\)",
+    ),
+    "a product of no API": (
+        f"keys = {{ use = 'MemoryKeys' }}\n{API}"
+        "[[products]]\nname = 'a'\napis = ['a']\n[[products]]\nname = 'b'\napis = ['c']",
+        r"Product b\.apis: holds 'c'.*\(at gateway\.products\[1\]\)",
+    ),
+    "a key that cannot be made": (
+        f"{LIMIT}calls = 1\nper = 1\nby = 'by.header(\"\")'",
+        r"by\.header: '' .*\(at gateway\.policies\[0\]\.by\)",
+    ),
     "an order that cannot work": (
         "[[policies]]\nuse = 'Cache'\n[[policies]]\nuse = 'IPFilter'\ndeny = ['192.0.2.1']\n"
         "[[apis]]\nname = 'a'\nbackend = 'http://a'\nsubscription_required = false",
@@ -277,7 +376,9 @@ def test_functions_are_nothing_but_keys_and_conditions(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "form"),
     [
-        ("a: &a [x]\nb: *a", "yaml"),
+        ("a: &a [" + "x," * 1000 + "]\n" + "".join(f"b{n}: &b{n} [" + "*a," * 1000 + "]\n" for n in range(2)), "yaml"),
+        ("a: &a [*a]", "yaml"),
+        ("apis: [{<<: {name: a}}]", "yaml"),
         ("a: 1\na: 2", "yaml"),
         ("!!python/object/apply:os.system ['true']", "yaml"),
         ("? [a]\n: b", "yaml"),
@@ -312,11 +413,72 @@ def test_what_cannot_be_written_is_refused(layer: Callable[[], Any]) -> None:
     assert "ssss" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("a.toml", "apis = = []", r"a\.toml: is no TOML: .*line 1"),
+        ("a.yaml", "a: b: c", r"a\.yaml: is no YAML: .*line 1"),
+        ("a.yaml", "a: 1\nb: 2\na: 3", r"a\.yaml: is no YAML: .*'a' twice \(at line 3, column 1\)"),
+        ("a.json", "{", r"a\.json: is no JSON: .*line 1"),
+        ("a.json", "[]", r"a\.json: is no table"),
+        ("a.toml", "name = '${SURELY_NOT_SET}'", r"a\.toml: gateway\.name: \$\{SURELY_NOT_SET\} is not set"),
+        ("a.toml", "[[apis]]\nname = 'a'\npth = 1", r"a\.toml: Api\.pth: .*\(at gateway\.apis\[0\]\)"),
+        ("a.toml", "[[policies]]\ncalls = 1", r"a\.toml: gateway\.policies\[0\]: a table of calls"),
+    ],
+)
+def test_every_mistake_in_a_file_names_the_file(name: str, text: str, told: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=f"^{re.escape(str(tmp_path))}.{told}"):
+        load(file)
+
+
 def test_an_ending_nobody_knows_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no ending"):
         load(tmp_path / "gateway.ini")
     with pytest.raises(ConfigError, match="cannot be read"):
         load(tmp_path / "gateway.toml")
+
+
+# YAML
+
+HEADER_IN_YAML = """
+apis:
+  - name: a
+    backend: http://a
+    subscription_required: false
+    policies:
+      - {use: SetHeader, name: x-a, value: %s, on: response}
+"""
+
+
+def test_on_is_a_name_in_yaml() -> None:
+    assert loads(HEADER_IN_YAML % "b", "yaml") == around(SetHeader(name="x-a", value="b", on="response"))
+
+
+@pytest.mark.parametrize("word", ["no", "yes", "off", "12:30:45", "2027-01-01", "1_000"])
+def test_what_yaml_1_1_takes_for_something_else_is_a_text(word: str) -> None:
+    assert loads(HEADER_IN_YAML % word, "yaml") == around(SetHeader(name="x-a", value=word, on="response"))
+
+
+def test_a_word_for_a_switch_is_a_mistake_and_never_the_contrary() -> None:
+    with pytest.raises(ConfigError, match=r"'no' is not true or false \(at gateway\.apis\[0\]\)"):
+        loads("apis: [{name: a, backend: http://a, subscription_required: no}]", "yaml")
+
+
+@pytest.mark.parametrize("word", ["no", "on", "010", "08", "0o17", "1e5", ".5", "-.5", "~", "<<", ".inf", "1" * 5000])
+def test_a_text_that_looks_like_something_else_is_written_as_a_text(word: str) -> None:
+    gateway = around(title=word, tags=(word,))
+    assert loads(dumps(gateway, "yaml"), "yaml") == gateway
+
+
+def test_what_an_alias_stands_for_is_read_where_it_stands() -> None:
+    text = """
+policies: [&limit {use: RateLimit, calls: 10, per: 60}]
+apis: [{name: a, backend: http://a, subscription_required: false, policies: [*limit]}]
+"""
+    limit = RateLimit(calls=10, per=60)
+    assert loads(text, "yaml") == Gateway(policies=(limit,), apis=around(limit).apis)
 
 
 # The schema

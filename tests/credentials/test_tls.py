@@ -191,6 +191,25 @@ def test_files_that_are_gone_change_nothing(
     assert "stays what it was" in caplog.text
 
 
+def test_files_replaced_while_they_are_read_are_read_again(authority: Authority, clock: FakeClock) -> None:
+    one = authority.make("one")
+
+    class Rotating(os.PathLike[str]):
+        """The file of authorities; to read it takes so long that meanwhile the certificate is another."""
+
+        def __fspath__(self) -> str:
+            for new, old in zip(authority.make("two"), one, strict=True):
+                new.replace(old)
+            return str(authority.file)
+
+    context = client_certificate(*one, authorities=Rotating(), monotonic=clock.monotonic)  # type: ignore[arg-type]
+    loaded = []
+    context.load_cert_chain = lambda *args, **more: loaded.append(args)  # type: ignore[method-assign]
+    clock.advance(60)
+    connect(context)
+    assert len(loaded) == 1
+
+
 def test_files_are_not_looked_at_for_each_connection(
     watched: tuple[ClientCertificateContext, Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,10 +236,18 @@ def test_both_may_stand_in_one_file(authority: Authority, tmp_path: Path) -> Non
     assert client_certificate(str(both)).check_hostname
 
 
-@pytest.mark.parametrize("field", ["certificate", "authorities", "check_every"])
-def test_a_mistake_is_told_while_building(authority: Authority, tmp_path: Path, field: str) -> None:
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("certificate", "gone.pem"),
+        ("authorities", "gone.pem"),
+        ("check_every", 0),
+        ("check_every", "5"),
+        ("check_every", float("nan")),
+    ],
+)
+def test_a_mistake_is_told_while_building(authority: Authority, tmp_path: Path, field: str, wrong: Any) -> None:
     files = dict(zip(("certificate", "key"), authority.make("one"), strict=True))
-    wrong: Any = 0 if field == "check_every" else tmp_path / "gone.pem"
     with pytest.raises(ConfigError) as caught:
-        client_certificate(**{**files, field: wrong})
+        client_certificate(**{**files, field: tmp_path / wrong if wrong == "gone.pem" else wrong})
     assert caught.value.field == field

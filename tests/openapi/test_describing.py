@@ -32,6 +32,7 @@ from apim_middleware import (
     guard,
 )
 from apim_middleware.openapi import PublishOpenAPI, describe, document_of
+from apim_middleware.openapi._operations import resolved
 
 JWT = JWTAuth(issuer=ISSUER, audience=AUDIENCE, keys=KEY)
 LIMIT = RateLimit(calls=10, per=60, by=by.client)
@@ -204,6 +205,12 @@ def test_credentials_the_app_asks_for_itself_are_needed_besides() -> None:
         {"APIKeyAuth-header": [], "OAuth2PasswordBearer": []},
         {"APIKeyAuth-query": [], "OAuth2PasswordBearer": []},
     ]
+
+
+def test_references_are_followed_with_their_escapes() -> None:
+    response = {"description": "Found."}
+    root = {"components": {"responses": {"a b": response, "c": {"$ref": "#/components/responses/a%20b"}}}}
+    assert resolved("response", {"$ref": "#/components/responses/c"}, root) == response
 
 
 def test_names_the_app_uses_already_stay_the_apps() -> None:

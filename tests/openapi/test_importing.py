@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from apim_middleware import Api, Cache, ConfigError, Gateway, LimitBody, RateLimit, RequireHeader
 from apim_middleware.openapi import api_from_openapi, openapi_of
+from apim_middleware.openapi._reading import _object as plain_object
 from apim_middleware.testing import call
 from apim_middleware.types import Receive, Scope, Send
 
@@ -225,6 +226,15 @@ GET = "#/paths/~1orders~1{id}/get"
 PARAMETER = "#/paths/~1orders~1{id}/parameters/0"
 ORDERS = "#/components/schemas/Order"
 
+
+def beside(paths: Any) -> dict[str, Any]:
+    """A document with more paths, where Azure writes those with a query."""
+    return document(**{"x-ms-paths": paths})
+
+
+BESIDE = "#/x-ms-paths/~1a%3Fb=c"
+OPENAPI = {"openapi": "3.1.0", "info": {"title": "Orders", "version": "7"}}
+
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (changed("openapi", to="2.0"), "#/openapi", "does not read"),
     (changed("openapi", to="3.2.0"), "#/openapi", "does not read"),
@@ -299,6 +309,24 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (document(servers=[{"url": "https://[x/"}]), "#/servers/0/url", "no URL"),
     (document(servers=[{}]), "#/servers/0", "has no url"),
     (document(servers={"url": "/"}), "#/servers", "array is wanted"),
+    # What Azure writes beside the paths
+    (beside([]), "#/x-ms-paths", "object is wanted"),
+    (beside({"/a?b=c": {"get": "x"}}), f"{BESIDE}/get", "object is wanted"),
+    (beside({"/a?b=c": {"get": {"parameters": 7}}}), f"{BESIDE}/get/parameters", "array is wanted"),
+    (beside({"/a?b=c": {"get": {"servers": ["/"]}}}), f"{BESIDE}/get/servers/0", "object is wanted"),
+    (beside({"/a?b=c": {"get": {"operationId": ["x"]}}}), f"{BESIDE}/get/operationId", "text"),
+    (
+        beside({"/a?b=c": {"get": {"responses": {"200": {"$ref": "#/no"}}}}}),
+        f"{BESIDE}/get/responses/200",
+        "not there",
+    ),
+    # Security before what it names
+    ({**OPENAPI, "security": [{"a": []}], "components": "x", "paths": {}}, "#/security/0/a", "not there"),
+    (
+        {**OPENAPI, "security": [{"a": []}], "components": {"securitySchemes": 7}, "paths": {}},
+        "#/security/0/a",
+        "not there",
+    ),
 ]
 
 
@@ -331,7 +359,7 @@ NO_DOCUMENTS: dict[str, tuple[Any, str]] = {
     "a merge": ("a: &a {b: 1}\nc: {<<: *a}", "merges"),
     "yaml twice": ("a: 1\na: 2", "twice"),
     "a name that is a list": ("? [1]\n: 2", "no text"),
-    "yaml nan": ("a: .nan", "no number"),
+    "yaml nan": ("a: .nan", "which JSON does not have"),
     "two documents": ("a: 1\n---\nb: 2", "several"),
     "itself": ("a: &a [*a]", "stands for nothing"),
     "an unknown alias": ("a: *b", "stands for nothing"),
@@ -345,6 +373,25 @@ NO_DOCUMENTS: dict[str, tuple[Any, str]] = {
 def test_what_is_no_document_is_refused(name: str) -> None:
     given, reason = NO_DOCUMENTS[name]
     assert reason in refusal(given).problem
+
+
+class Compared(str):
+    """A name that counts how often it is compared with another."""
+
+    comparisons = 0
+
+    def __eq__(self, other: object) -> bool:
+        Compared.comparisons += 1
+        return super().__eq__(other)
+
+    __hash__ = str.__hash__
+
+
+def test_a_name_that_is_there_twice_is_found_in_one_pass() -> None:
+    pairs = [(Compared(f"k{number}"), 0) for number in (*range(1000), 999)]
+    with pytest.raises(ValueError, match="'k999' twice"):
+        plain_object(pairs)
+    assert Compared.comparisons < 1000
 
 
 def test_a_bomb_of_aliases_is_refused_before_it_goes_off() -> None:
@@ -442,7 +489,7 @@ POLICIES = (RateLimit(calls=1, per=1), RequireHeader(name="x"), Cache())
 @settings(max_examples=150)
 @given(st.data())
 def test_anything_is_imported_or_refused_as_a_mistake(data: st.DataObject) -> None:
-    given = document()
+    given = beside({"/orders?open={open}": {"get": {"parameters": [], "responses": {"200": {"description": "They."}}}}})
     for _ in range(data.draw(st.integers(1, 3))):
         data.draw(st.sampled_from(places(given)))(copy.deepcopy(data.draw(VALUES)))
     for form in (given, json.dumps(given)):

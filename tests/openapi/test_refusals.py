@@ -112,7 +112,7 @@ class Case:
         counters, entries = SlowCounters(clock), SlowEntries(clock)
         if self.down:
             counters.failure = StoreError("away")
-            entries.failing |= {"get", "set", "add", "exchange", "get_tags", "swap", "put"}
+            entries.failing |= {"get", "get_many", "set", "add", "exchange", "get_tags", "swap", "put"}
         given = {"counters": counters, "entries": entries} if self.down else {}
         env = Env(clock=clock, place="here", transport=self.env.get("transport"), **given)
         app = Stack(self.policy, env=env)(self.app)
@@ -482,7 +482,7 @@ def documented(documentation: Documentation, status: int) -> Told:
     for method in ("GET", "POST"):
         root = {"components": components.sections}
         Writer(components).write(operation, method, documentation, root=root)
-    response = resolved(operation["responses"][str(status)], {"components": components.sections})
+    response = resolved("response", operation["responses"][str(status)], {"components": components.sections})
     fields = {name.lower() for name in response.get("headers", {})}
     schema = response.get("content", {}).get("application/problem+json", {}).get("schema", {})
     ways = schema.get("anyOf", [schema])

@@ -17,6 +17,7 @@ from tests.jose.prover import proof, thumbprint
 from tests.servers import serving
 
 from apim_middleware._jose.documents import LARGEST_DOCUMENT
+from apim_middleware._jose.introspection import Authenticate, basic, post
 from apim_middleware._jose.proofs import DPoP
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError, UpstreamBroken
@@ -258,7 +259,7 @@ async def test_made_up_tokens_push_no_good_one_out_and_both_memories_are_bounded
     for number in range(200):
         await house.ask(b"made-up-%d" % number)
     gate = house.env.bind(house.policy)
-    assert (len(gate._active), len(gate._refused), len(gate._flights)) == (1, 10, 0)
+    assert (len(gate._active), len(gate._refused), len(gate._flights._flying)) == (1, 10, 0)
     asked = len(house.issuer.asked)
     assert (await house.ask(b"good")).status == 200
     assert len(house.issuer.asked) == asked
@@ -467,6 +468,29 @@ async def test_a_question_on_a_connection_that_was_dead_is_asked_again() -> None
     assert (await house.ask(b"good")).status == 200
 
 
+async def test_an_outage_is_told_of_when_it_begins_and_when_it_is_over(caplog: pytest.LogCaptureFixture) -> None:
+    house = asking()
+    for behaviour in (down, down, down, Server(good=ACTIVE)):
+        house.issuer.behave(behaviour)
+        await house.ask(b"good")
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+
+
+async def test_both_questions_together_take_no_longer_than_one_may() -> None:
+    ends: list[float] = []
+
+    async def dead(request: UpstreamRequest) -> Reply:
+        ends.append(anyio.current_effective_deadline())
+        await anyio.lowlevel.checkpoint()
+        raise UpstreamBroken("it hung up")
+
+    house = asking()
+    house.issuer.behave(dead)
+    assert (await house.ask(b"good")).status == 503
+    assert len(ends) == 2
+    assert ends[0] == ends[1]
+
+
 # Bound tokens
 
 
@@ -548,6 +572,13 @@ async def test_no_token_and_no_secret_is_logged_or_shown(caplog: pytest.LogCaptu
     assert "s3cret" not in repr(house.policy)
     assert "FORGED log line" in caplog.text
     assert all("\n" not in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize("way", [basic, post])
+def test_no_secret_is_in_the_repr_of_what_is_sent_along(way: Callable[[str, str], Authenticate]) -> None:
+    shown = repr(way("api", "s3cret")())
+    assert "s3cret" not in shown
+    assert base64.b64encode(b"api:s3cret").decode() not in shown
 
 
 KEY = rsa_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()

@@ -38,6 +38,7 @@ from apim_middleware.policies.jwt import JWTAuth
 from apim_middleware.policy import Stack
 from apim_middleware.stores.entries import MemoryEntries
 from apim_middleware.testing import Answer, FakeClock, call, connect
+from apim_middleware.types import Receive, Scope, Send
 
 from .bearing import KEY, House, code
 
@@ -238,6 +239,18 @@ async def test_the_url_is_that_which_trusted_proxies_tell() -> None:
     assert (await present(house, text, proof(text), headers=forwarded)).status == 401
 
 
+@pytest.mark.parametrize("htu", [None, "not a url", "http:///", "http://testserver/"])
+async def test_a_request_that_names_no_host_is_one_no_proof_can_be_for(house: House, htu: str | None) -> None:
+    async def hostless(scope: Scope, receive: Receive, send: Send) -> None:
+        lines = [each for each in scope["headers"] if each[0] != b"host"]
+        await guarded({**scope, "http_version": "1.0", "headers": lines}, receive, send)
+
+    guarded, house.app = house.app, hostless
+    text = bound()
+    assert (await present(house, text, proof(text, htu=htu))).status == 401
+    assert house.seen == []
+
+
 async def test_an_origin_can_be_named() -> None:
     house = House(dpop=DPoP(origin="https://api.example.com"))
     text = bound()
@@ -319,6 +332,23 @@ async def test_when_no_more_proofs_can_be_remembered_nobody_comes_in() -> None:
     assert (await present(house, text, proof(text))).status == 200
     answer = await present(house, text, proof(text))
     assert (answer.status, code(answer), answer.header(b"retry-after")) == (503, "proofs-unavailable", b"1")
+
+
+async def test_while_no_proofs_can_be_remembered_it_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    class Replays:
+        away = True
+
+        async def add(self, key: bytes, value: bytes, ttl: float) -> bool:
+            if self.away:
+                raise StoreError("gone")
+            return True
+
+    replays = Replays()
+    house, text = House(dpop=DPoP(replays=replays)), bound()
+    assert [(await present(house, text, proof(text))).status for _ in range(3)] == [503] * 3
+    replays.away = False
+    assert [(await present(house, text, proof(text))).status for _ in range(3)] == [200] * 3
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
 
 
 async def test_processes_that_share_their_memory_of_proofs_let_in_once() -> None:

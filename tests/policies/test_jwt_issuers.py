@@ -99,6 +99,22 @@ async def test_an_issuer_with_a_path_is_looked_for_behind_it_then_before_it() ->
     assert asked(house)[0] == "https://issuer.example/tenants/one/.well-known/openid-configuration"
 
 
+@pytest.mark.parametrize("way", ["compressed", "at length"])
+async def test_however_a_server_says_that_nothing_is_there_the_next_place_is_tried(way: str) -> None:
+    page = Reply(b"", 404, [(b"content-encoding", b"gzip")]) if way == "compressed" else Reply([bytes(65536)] * 16, 404)
+    name = "https://issuer.example/one"
+    documents = {
+        "https://issuer.example/one/.well-known/openid-configuration": page,
+        "https://issuer.example/.well-known/oauth-authorization-server/one": {
+            "issuer": name,
+            "jwks_uri": "https://keys.example/",
+        },
+        "https://keys.example/": {"keys": [KEY]},
+    }
+    house = discovering(documents, issuer=name)
+    assert (await house.ask(token(kid="one", iss=name))).status == 200
+
+
 async def test_metadata_may_be_elsewhere() -> None:
     documents = {
         "https://meta.example/x": {"issuer": ISSUER, "jwks_uri": f"{ISSUER}/k"},

@@ -123,6 +123,19 @@ async def test_when_nobody_can_say_what_was_revoked_nobody_comes_in(caplog: pyte
     assert "gone" in caplog.text
 
 
+async def test_while_nobody_can_say_it_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    answers = [StoreError("gone"), StoreError("gone"), StoreError("gone"), None, None]
+
+    def revoked(principal: Principal) -> bool:
+        if (error := answers.pop(0)) is not None:
+            raise error
+        return False
+
+    house = House(revoked=revoked)
+    assert [(await house.ask(token())).status for _ in range(5)] == [503, 503, 503, 200, 200]
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+
+
 async def test_a_mistake_in_the_function_lets_nobody_in(caplog: pytest.LogCaptureFixture) -> None:
     house = House(revoked=lambda principal: principal.nothing)
     assert (await house.ask(token())).status == 500
@@ -149,6 +162,32 @@ def test_revocations_are_bounded_and_none_is_dropped_early() -> None:
     assert len(revoked) == 2
     assert revoked(Principal(subject="x", issuer="i", claims={"jti": "2"}))
     assert not revoked(Principal(subject="x", issuer="j", claims={"jti": "2"}))
+
+
+def test_what_is_revoked_already_can_be_revoked_again_when_no_more_can() -> None:
+    revoked = RevokedTokens(most=2, clock=FakeClock(NOW))
+    for _ in range(2):
+        revoked.revoke_token("i", "1", until=NOW + 10)
+        revoked.revoke_caller("i", "ada", until=NOW + 10)
+    assert len(revoked) == 2
+
+
+def test_to_revoke_again_ends_no_revocation_earlier() -> None:
+    clock = FakeClock(NOW)
+    revoked = RevokedTokens(most=2, clock=clock)
+    for until in (NOW + 20, NOW + 10):
+        revoked.revoke_token("i", "1", until=until)
+        revoked.revoke_caller("i", "ada", until=until)
+    clock.advance(15)
+    with pytest.raises(StoreError):
+        revoked.revoke_token("i", "2", until=NOW + 30)
+
+
+@pytest.mark.parametrize("most", [0, -1, "5", 1.5, True])
+def test_room_for_no_revocation_is_a_mistake(most: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        RevokedTokens(most=most)
+    assert caught.value.field == "most"
 
 
 # Encrypted tokens

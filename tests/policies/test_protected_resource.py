@@ -159,12 +159,16 @@ async def test_what_the_app_raises_and_a_client_that_leaves_are_nobodys_business
         ("more", {"more": {"x": object()}}),
         ("more", {"more": {"x": float("nan")}}),
         ("max_age", {"max_age": -1}),
+        ("resource", {"resource": "https://u:canary@api.example.com"}),
+        ("jwks_uri", {"jwks_uri": "https://u:canary@api.example.com/keys"}),
+        ("authorization_servers", {"authorization_servers": ("https://u:canary@issuer.example",)}),
     ],
 )
-def test_a_mistake_names_its_field(field: str, fields: dict[str, Any]) -> None:
+def test_a_mistake_names_its_field_and_shows_no_password(field: str, fields: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
         ProtectedResource(**{"resource": RESOURCE, **fields})
     assert (caught.value.policy, caught.value.field) == ("ProtectedResource", field)
+    assert "canary" not in str(caught.value)
 
 
 async def test_other_members_go_into_the_document() -> None:

@@ -9,9 +9,11 @@ import jwt
 import pytest
 from tests.credentials.services import Issuer, Metadata, until
 
+from apim_middleware.credentials.asking import Said
 from apim_middleware.credentials.credential import BasicCredential, BearerCredential, HeaderCredential, Shown
 from apim_middleware.credentials.managed_identity import ManagedIdentity
 from apim_middleware.credentials.oauth import ClientCredentials, TokenExchange
+from apim_middleware.credentials.renewing import Fetched
 from apim_middleware.credentials.secret import EnvironmentSecret, FileSecret
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError, StoreError
@@ -447,9 +449,13 @@ async def test_a_caller_whose_token_is_not_exchanged_is_told_and_not_asked_for_a
 
 
 @pytest.mark.anyio
-async def test_what_is_our_own_mistake_is_not_the_callers(env: Env, upstream: Upstream, issuer: Issuer) -> None:
-    issuer.status, issuer.error = 400, {"error": "unauthorized_client"}
+@pytest.mark.parametrize("error", ["unauthorized_client", {"code": "invalid_grant"}, ["invalid_grant"], 7, None])
+async def test_what_is_our_own_mistake_is_not_the_callers(
+    env: Env, upstream: Upstream, issuer: Issuer, caplog: pytest.LogCaptureFixture, error: Any
+) -> None:
+    issuer.status, issuer.error = 400, {"error": error}
     assert code(await call(on_behalf(env, upstream), **caller("ada"))) == "credential-unavailable"
+    assert "answered 400" in caplog.text
 
 
 @pytest.mark.anyio
@@ -716,6 +722,8 @@ def test_an_issuer_may_be_asked_without_tls_on_this_machine_or_when_that_is_said
         ClientCredentials(**{**GATEWAY, "client_secret": "hush", "parameters": {"password": "hush"}}),
         TokenExchange(**{**GATEWAY, "client_secret": "hush"}),
         Shown((b"authorization", b"hush")),
+        Said(200, {"access_token": "hush"}),
+        Fetched("hush", 60.0, 120.0),
     ],
 )
 def test_no_secret_is_in_a_repr(credential: Any) -> None:

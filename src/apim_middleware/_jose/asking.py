@@ -7,19 +7,21 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import NamedTuple, NoReturn, TypeVar
+from typing import NamedTuple, TypeVar
 
 from apim_middleware._jose.binding import Possession, check_plainly
-from apim_middleware._jose.flights import Flights
+from apim_middleware._jose.claims import claim
 from apim_middleware._jose.introspection import Endpoint, Unavailable
 from apim_middleware._jose.places import TOKEN, Find
 from apim_middleware._jose.refusals import SOON, Refusals, proofs_refused
-from apim_middleware._jose.rules import Claims, Demand, check_times, claim, principal, seconds, texts
+from apim_middleware._jose.rules import Claims, Demand, check_times, principal, seconds, texts
 from apim_middleware._jose.tokens import BadToken
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
 from apim_middleware.identity import Principal
 from apim_middleware.protocols import Clock
+from apim_middleware.stores.flights import Flights
+from apim_middleware.stores.telling import Outage
 
 log = logging.getLogger("apim_middleware.jwt")
 
@@ -102,7 +104,8 @@ class AskingGate:
         self._now, self._monotonic = clock.now, clock.monotonic
         self._active: OrderedDict[bytes, _Active] = OrderedDict()
         self._refused: OrderedDict[bytes, _Refused] = OrderedDict()
-        self._flights: Flights[_Active | _Refused] = Flights()
+        self._outage = Outage(log, "a token cannot be asked about", "tokens can be asked about again")
+        self._flights: Flights[_Active | _Refused] = Flights(failures=1)
 
     async def on_request(self, exchange: Exchange) -> None:
         """Let in, or refuse."""
@@ -112,7 +115,7 @@ class AskingGate:
                 raise self._refusals.missing()
             return
         if len(token) > self._habits.longest or _TOKEN.fullmatch(token) is None:
-            self._refuse(exchange, BadToken("malformed"))
+            self._refusals.refuse(exchange, BadToken("malformed"))
         answer = await self._answer(token)
         if isinstance(answer, _Refused):
             exchange.attributes["apim.jwt.failure"] = answer.reason
@@ -129,7 +132,7 @@ class AskingGate:
         if refused is not None and refused.until > now:
             return refused
         try:
-            return await self._flights.once(digest, lambda: self._ask(digest, token))
+            return await self._flights.run(digest, lambda _: self._ask(digest, token))
         except Unavailable:
             raise self._refusals.unavailable("introspection-unavailable", SOON) from None
 
@@ -140,8 +143,9 @@ class AskingGate:
             answer = self._judged(await self._endpoint.claims(token))
         except Unavailable as error:
             self._failed()
-            log.warning("a token cannot be asked about: %s", ascii(str(error))[:200])
+            self._outage.begins(error)
             raise
+        self._outage.ends()
         if isinstance(answer, _Active):
             _keep(self._active, digest, answer, self._habits.room)
         else:
@@ -173,12 +177,7 @@ class AskingGate:
             with proofs_refused(exchange, self._refusals):
                 await possession.check(exchange, token, caller.claims)
         except BadToken as bad:
-            self._refuse(exchange, bad)
-
-    def _refuse(self, exchange: Exchange, bad: BadToken) -> NoReturn:
-        log.debug("a token was refused: %s %s", bad.reason, ascii(bad.detail[:80]))
-        exchange.attributes["apim.jwt.failure"] = bad.reason
-        raise self._refusals.invalid() from None
+            self._refusals.refuse(exchange, bad)
 
 
 def _keep(answers: OrderedDict[bytes, A], digest: bytes, answer: A, room: int) -> None:

@@ -13,6 +13,9 @@ Path: TypeAlias = str | tuple[str, ...]
 """
 
 
+_SEVERAL, _SCALARS = (tuple, list, Set), (str, int, float)  # made once: a union is made anew each time it is written
+
+
 def steps(path: Path) -> tuple[str, ...]:
     """The names that lead to a claim, one within the other."""
     if isinstance(path, tuple):
@@ -25,12 +28,18 @@ def names_a_claim(path: Path) -> bool:
     return bool(path) and "" not in steps(path)
 
 
-def members(claims: Mapping[str, Any], way: tuple[str, ...]) -> list[Scalar]:
-    """The members of an array, or the one value, at a path; what is no text, number or boolean is left out."""
+def claim(claims: Mapping[str, Any], way: tuple[str, ...]) -> Any:  # noqa: ANN401 - any JSON
+    """What stands at a path of claims, one within the other; None when nothing does."""
     found: Any = claims
     for step in way:
-        if not isinstance(found, Mapping) or step not in found:
-            return []
-        found = found[step]
-    several = found if isinstance(found, tuple | list | Set) else (found,)
-    return [each for each in several if isinstance(each, str | int | float)]
+        if not isinstance(found, Mapping):
+            return None
+        found = found.get(step)
+    return found
+
+
+def members(claims: Mapping[str, Any], way: tuple[str, ...]) -> list[Scalar]:
+    """The members of an array, or the one value, at a path; what is no text, number or boolean is left out."""
+    found = claim(claims, way)
+    several = found if isinstance(found, _SEVERAL) else (found,)
+    return [each for each in several if isinstance(each, _SCALARS)]

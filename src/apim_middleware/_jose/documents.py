@@ -29,6 +29,7 @@ class BadDocument(Exception):
 class Document(NamedTuple):
     """An answer in full."""
 
+    status: int
     headers: RawHeaders
     body: bytes
 
@@ -62,30 +63,44 @@ async def asked(
     seconds: float,
     largest: int = LARGEST_DOCUMENT,
 ) -> Document:
-    """What a URL answers, in so many seconds altogether. Raises BadDocument, TransportError or TimeoutError."""
+    """What a URL answers with 200, in so many seconds altogether. Raises what ``answered`` does."""
+    document = await answered(transport, method, url, headers, body, seconds, largest)
+    if document.status != 200:
+        raise BadDocument(f"the answer was {document.status}", document.status)
+    return document
+
+
+async def answered(
+    transport: Transport,
+    method: str,
+    url: str,
+    headers: RawHeaders,
+    body: bytes | None,
+    seconds: float,
+    largest: int = LARGEST_DOCUMENT,
+) -> Document:
+    """What a URL answers, whatever the status. Raises BadDocument, TransportError or TimeoutError."""
     origin, target, host = Address.of(url)
     lines = [(b"host", host), *headers, (b"accept-encoding", b"identity")]
     with anyio.fail_after(seconds):
         request = UpstreamRequest(method, origin, target, lines, body, connect=seconds, read=seconds)
         response = await transport.send(request)
         try:
-            return Document(response.headers, await _body(response, largest))
+            return Document(response.status, response.headers, await _body(response, largest))
         finally:
             with anyio.move_on_after(1.0, shield=True):
                 await response.aclose()
 
 
 async def _body(response: UpstreamResponse, largest: int) -> bytes:
-    """The body of a plain 200: no redirect followed, nothing decompressed, nothing large read. Raises BadDocument."""
-    if response.status != 200:
-        raise BadDocument(f"the answer was {response.status}", response.status)
+    """The body of an answer: no redirect followed, nothing decompressed, nothing large read. Raises BadDocument."""
     if get(response.headers, b"content-encoding") not in (None, b"identity"):
-        raise BadDocument("the answer is compressed, which was not asked for")
+        raise BadDocument("the answer is compressed, which was not asked for", response.status)
     received = bytearray()
     async for chunk in response:
         received += chunk
         if len(received) > largest:
-            raise BadDocument("the answer is too large")
+            raise BadDocument("the answer is too large", response.status)
     return bytes(received)
 
 

@@ -5,13 +5,14 @@ import re
 from collections.abc import Mapping
 from typing import Protocol
 
+from apim_middleware._config import Configured
 from apim_middleware._http.challenges import is_quotable
 from apim_middleware._jose.claims import Path, names_a_claim
 from apim_middleware._jose.places import is_place
 from apim_middleware._jose.proofs import DPoP
 from apim_middleware._jose.rules import Wanted
 from apim_middleware._jose.tokens import can_come
-from apim_middleware._jose.urls import Allowance, fault_of
+from apim_middleware._jose.urls import Allowance, fault_of, mistake_of
 from apim_middleware.errors import ConfigError
 
 _SCOPE = re.compile(r"[!#-\[\]-~]+")  # RFC 6749 §3.3
@@ -107,10 +108,8 @@ def check_timeout(policy: ChecksTokens, field: str) -> None:
         raise policy.mistake(field, "is no time to wait", "Give more than 0 and at most 60 seconds")
 
 
-def check_url(policy: ChecksTokens, field: str, url: str, allowed: Allowance) -> None:
+def check_url(policy: Configured, field: str, url: str, allowed: Allowance) -> None:
     """A URL to ask is one that may be asked; one with a password in it is not shown. Raises ConfigError."""
     fault = fault_of(url, allowed)
-    if fault is not None and fault.secret:
-        raise ConfigError(type(policy).__name__, field, f"the URL {fault.problem}", fault.cure)
     if fault is not None:
-        raise policy.mistake(field, fault.problem, fault.cure)
+        raise mistake_of(policy, field, fault)

@@ -8,20 +8,22 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import isawaitable
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from apim_middleware._jose.binding import Possession, check_plainly
+from apim_middleware._jose.claims import claim
 from apim_middleware._jose.memory import Known, Memory
 from apim_middleware._jose.places import TOKEN, Find
 from apim_middleware._jose.refusals import SOON, Refusals, proofs_refused
 from apim_middleware._jose.remote import KeysUnavailable
 from apim_middleware._jose.revocations import Revoked
-from apim_middleware._jose.rules import Demand, Rules, claim
+from apim_middleware._jose.rules import Demand, Rules
 from apim_middleware._jose.sources import Source, StaticKeys, StaticKeysOfMany
 from apim_middleware._jose.tokens import BadToken, Signed, claims_in, take_apart
 from apim_middleware.errors import StoreError
 from apim_middleware.exchange import Exchange
 from apim_middleware.protocols import Clock
+from apim_middleware.stores.telling import Outage
 
 log = logging.getLogger("apim_middleware.jwt")
 
@@ -118,11 +120,6 @@ class _Gate:
             return known
         return None
 
-    def _refuse(self, exchange: Exchange, bad: BadToken) -> NoReturn:
-        log.debug("a token was refused: %s %s", bad.reason, ascii(bad.detail[:80]))
-        exchange.attributes["apim.jwt.failure"] = bad.reason
-        raise self._refusals.invalid() from None
-
 
 class StaticGate(_Gate):
     """The keys are here, so nothing is awaited."""
@@ -152,7 +149,7 @@ class StaticGate(_Gate):
                 known = self._believed(token, signed, self._verify(signed))
             check_plainly(exchange, known.principal.claims)
         except BadToken as bad:
-            self._refuse(exchange, bad)
+            self._refusals.refuse(exchange, bad)
         return known
 
 
@@ -183,7 +180,7 @@ class RemoteGate(_Gate):
             known = self._bound(token) or await self._verified(token)
             await self._confirm(exchange, token, known)
         except BadToken as bad:
-            self._refuse(exchange, bad)
+            self._refusals.refuse(exchange, bad)
         return known
 
     async def _verified(self, token: bytes) -> Known:
@@ -207,6 +204,11 @@ class RemoteGate(_Gate):
 class WatchfulGate(RemoteGate):
     """Checks the proofs of bound tokens, and asks whether a token was revoked."""
 
+    def __init__(self, checks: Checks, memories: Memories, clock: Clock, source: Source) -> None:
+        """Use the keys of this source."""
+        super().__init__(checks, memories, clock, source)
+        self._outage = Outage(log, "whether a token was revoked cannot be said", "revocations are known again")
+
     async def on_request(self, exchange: Exchange) -> None:
         """Let in, or refuse."""
         token = self._find(exchange)
@@ -221,7 +223,7 @@ class WatchfulGate(RemoteGate):
         ask = self._checks.revoked
         if ask is not None and await self._is_revoked(ask, known):
             self._memories.forget(token)
-            self._refuse(exchange, BadToken("revoked"))
+            self._refusals.refuse(exchange, BadToken("revoked"))
         exchange.principal, exchange.scope[TOKEN] = known.principal, token
         return None
 
@@ -239,6 +241,8 @@ class WatchfulGate(RemoteGate):
             if isawaitable(verdict):
                 verdict = await verdict
         except StoreError as error:
-            log.warning("whether a token was revoked cannot be said: %s", ascii(str(error))[:200])
+            self._outage.begins(error)
             raise self._refusals.unavailable("revocations-unavailable", SOON) from None
+        if self._outage.lasting:
+            self._outage.ends()
         return verdict is not False

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 from urllib.parse import quote_plus, urlencode
 
+import anyio
+
 from apim_middleware._http.headers import get
 from apim_middleware._jose.documents import BadDocument, asked
 from apim_middleware._jose.rules import Claims
@@ -29,6 +31,10 @@ class Credentials(NamedTuple):
 
     headers: RawHeaders
     fields: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        """Nothing of them; they are secrets."""
+        return "<Credentials>"
 
 
 Authenticate = Callable[[], Credentials]
@@ -78,10 +84,11 @@ class Endpoint:
             raise Unavailable("too many tokens are asked about")
         self._room -= 1
         try:
-            try:
-                return await self._answer(token)
-            except UpstreamBroken:  # a kept connection may be dead, and to ask twice changes nothing
-                return await self._answer(token)
+            with anyio.fail_after(self._seconds):
+                try:
+                    return await self._answer(token)
+                except UpstreamBroken:  # a kept connection may be dead, and to ask twice changes nothing
+                    return await self._answer(token)
         except (BadDocument, BadToken, TransportError, TimeoutError) as error:
             raise Unavailable(str(error) or type(error).__name__) from error
         finally:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import hmac
+import logging
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -15,6 +16,9 @@ from apim_middleware._jose.tokens import BadToken, claims_in, decoded, media_typ
 from apim_middleware.errors import StoreError
 from apim_middleware.exchange import Exchange
 from apim_middleware.protocols import Clock
+from apim_middleware.stores.telling import Outage
+
+log = logging.getLogger("apim_middleware.jwt")
 
 _ALGORITHMS = ("ES256", "ES384", "ES512", "EdDSA", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512")
 _LONGEST_PROOF = 8192
@@ -145,6 +149,7 @@ class ProofCheck:
         self._origin = None if rules.origin is None else _target(rules.origin + "/")
         given = rules.replays
         self._replays: Replays = MemoryReplays(rules.remember, clock) if given is None else given
+        self._outage = Outage(log, "proofs cannot be remembered", "proofs are remembered again")
 
     async def check(self, exchange: Exchange, token: bytes, jkt: str) -> None:
         """The request proves that the caller holds the key. Raises BadProof, NonceNeeded, StoreError."""
@@ -160,8 +165,17 @@ class ProofCheck:
             raise BadProof("claims") from None
         key = b"dpop/" + hashlib.sha256(f"{jkt} {proof.claims['jti']}".encode()).digest()
         good_for = self._rules.max_age + self._rules.leeway
-        if not await self._replays.add(key, b"", good_for + _LONGER):
+        if not await self._added(key, good_for + _LONGER):
             raise BadProof("not the first time")
+
+    async def _added(self, key: bytes, ttl: float) -> bool:
+        try:
+            added = await self._replays.add(key, b"", ttl)
+        except StoreError as error:
+            self._outage.begins(error)
+            raise
+        self._outage.ends()
+        return added
 
     def _judge(self, exchange: Exchange, claims: Any, token: bytes) -> None:  # noqa: ANN401 - any JSON
         made, jti = seconds(claims, "iat"), claims.get("jti")
@@ -170,7 +184,8 @@ class ProofCheck:
             raise BadProof("jti or htm")
         if claims.get("ath") != _digest(token):
             raise BadProof("ath")
-        if _target(claims.get("htu")) != self._asked(exchange):
+        asked = self._asked(exchange)
+        if asked is None or _target(claims.get("htu")) != asked:
             raise BadProof("htu")
         if self._rules.nonce_key is not None and not self._is_nonce(claims.get("nonce"), now):
             raise NonceNeeded(self._nonce(int(now)))

@@ -3,12 +3,11 @@
 from collections.abc import Collection, Sequence
 from math import inf
 from typing import NamedTuple, Protocol
-from urllib.parse import urlsplit
 
 import anyio
 
 from apim_middleware._jose.discovery import keys_url
-from apim_middleware._jose.documents import BadDocument, Document, fetched, lifetime
+from apim_middleware._jose.documents import Address, BadDocument, Document, fetched, lifetime
 from apim_middleware._jose.keys import KeySet, keys_from_jwks
 from apim_middleware._jose.urls import Allowance
 from apim_middleware.protocols import Clock, Transport
@@ -56,7 +55,7 @@ class At:
 
     def __init__(self, url: str, means: Means) -> None:
         """Nothing is asked for yet."""
-        self.name = _origin(url)
+        self.name = Address.of(url).origin
         self._url = url
         self._means = means
 
@@ -70,7 +69,7 @@ class Discovered:
 
     def __init__(self, issuer: str, metadata: Sequence[str], allowed: Allowance, means: Means) -> None:
         """The issuer's metadata is at the first of these URLs that has any."""
-        self.name = _origin(issuer)
+        self.name = Address.of(issuer).origin
         self._issuer, self._metadata, self._allowed, self._means = issuer, metadata, allowed, means
         self._url = ""
         self._until = -inf
@@ -99,8 +98,3 @@ class Discovered:
                 if not 400 <= bad.status < 500:
                     raise
         return await self._means.document(self._metadata[-1], _METADATA)
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"

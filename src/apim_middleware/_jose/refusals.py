@@ -4,8 +4,10 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from apim_middleware._jose.proofs import BadProof, NonceNeeded
+from apim_middleware._jose.tokens import BadToken
 from apim_middleware.errors import Refusal, StoreError
 from apim_middleware.exchange import Exchange
 from apim_middleware.types import RawHeaders
@@ -26,6 +28,12 @@ class Refusals:
         self._bearer = f'Bearer realm="{realm}"' if bearer else ""
         self._dpop = f'DPoP realm="{realm}", algs="{" ".join(proofs)}"' if proofs else ""
         self._scope = f', scope="{" ".join(scopes)}"' if scopes else ""
+
+    def refuse(self, exchange: Exchange, bad: BadToken) -> NoReturn:
+        """Say that a token lets nobody in, and why to the log and the attribute alone. Raises Refusal."""
+        log.debug("a token was refused: %s %s", bad.reason, ascii(bad.detail[:80]))
+        exchange.attributes["apim.jwt.failure"] = bad.reason
+        raise self.invalid() from None
 
     def missing(self) -> Refusal:
         """There is no token."""
@@ -91,6 +99,5 @@ def proofs_refused(exchange: Exchange, refusals: Refusals) -> Iterator[None]:
         raise refusals.proof_invalid() from None
     except NonceNeeded as needed:
         raise refusals.nonce_needed(needed.nonce) from None
-    except StoreError as error:
-        log.warning("proofs cannot be remembered: %s", ascii(str(error))[:200])
+    except StoreError:
         raise refusals.unavailable("proofs-unavailable", SOON) from None

@@ -3,8 +3,9 @@
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
+from apim_middleware._config import check
 from apim_middleware.env import SystemClock
-from apim_middleware.errors import StoreError
+from apim_middleware.errors import ConfigError, StoreError
 from apim_middleware.identity import Principal
 from apim_middleware.protocols import Clock
 
@@ -21,6 +22,9 @@ class RevokedTokens:
 
     def __init__(self, *, most: int = 100_000, clock: Clock | None = None) -> None:
         """Nothing is revoked yet."""
+        check("RevokedTokens", "most", most, int)
+        if most < 1:
+            raise ConfigError("RevokedTokens", "most", f"{most} leaves no room for any", "Give at least 1")
         self._most = most
         self._now = (clock or SystemClock()).now
         self._tokens: dict[tuple[str, str], float] = {}
@@ -32,13 +36,18 @@ class RevokedTokens:
 
     def revoke_token(self, issuer: str, jti: str, *, until: float) -> None:
         """Revoke the token of this ``jti``, which expires at ``until`` in seconds since 1970. Raises StoreError."""
-        self._make_room()
-        self._tokens[issuer, jti] = until
+        key = issuer, jti
+        if key not in self._tokens:
+            self._make_room()
+        self._tokens[key] = max(until, self._tokens.get(key, until))
 
     def revoke_caller(self, issuer: str, subject: str, *, until: float) -> None:
         """Revoke every token of a caller issued up to now; the last of them expires at ``until``. Raises StoreError."""
-        self._make_room()
-        self._callers[issuer, subject] = (self._now(), until)
+        key = issuer, subject
+        if key not in self._callers:
+            self._make_room()
+        _, known = self._callers.get(key, (0.0, until))
+        self._callers[key] = self._now(), max(until, known)
 
     def __call__(self, principal: Principal) -> bool:
         """Whether the token of this principal was revoked.

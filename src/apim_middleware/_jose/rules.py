@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from apim_middleware._config import Configured
+from apim_middleware._jose.claims import claim
 from apim_middleware._jose.tokens import BadToken, Scalar, can_come, exactly
 from apim_middleware.identity import Principal
 
@@ -64,16 +65,6 @@ def _members(value: Any, separator: str | None) -> frozenset[tuple[bool, Scalar]
         return exactly(value.split(separator))
     values = value if isinstance(value, tuple) else (value,)
     return exactly(each for each in values if isinstance(each, str | int | float))
-
-
-def claim(claims: Claims, way: tuple[str, ...]) -> Any:  # noqa: ANN401 - any JSON
-    """What stands at a path of claims, one within the other; None when nothing does."""
-    found: Any = claims
-    for step in way:
-        if not isinstance(found, Mapping):
-            return None
-        found = found.get(step)
-    return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from apim_middleware._http.reach import is_public
 from apim_middleware._jose.discovery import can_be_discovered, metadata_urls
+from apim_middleware._jose.fields import texts_in
 from apim_middleware._jose.issuers import Issuer, StaticKey
 from apim_middleware._jose.keys import keys_from_configuration
 from apim_middleware._jose.publishers import At, Discovered, Means, Publisher
@@ -114,8 +115,4 @@ def callouts(env: Env, *, anywhere: bool) -> Transport:
 
 def audiences_of(issuers: Iterable[Issuer], audience: str | tuple[str, ...]) -> Mapping[str, frozenset[str]]:
     """Whom the tokens of each issuer may be made for."""
-    return {each.name: frozenset(_texts(audience if each.audience is None else each.audience)) for each in issuers}
-
-
-def _texts(value: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else value
+    return {each.name: frozenset(texts_in(audience if each.audience is None else each.audience)) for each in issuers}

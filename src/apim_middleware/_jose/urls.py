@@ -5,9 +5,12 @@ import re
 from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
+from apim_middleware._config import Configured
 from apim_middleware._http.reach import is_loopback, is_public
+from apim_middleware.errors import ConfigError
 
 _PRINTABLE = re.compile(r"[!-~]+")
+_HTTPS = "Use https, or say allow_http=True where nobody else is on the way"
 
 
 class Allowance(NamedTuple):
@@ -40,10 +43,17 @@ def fault_of(url: str, allowed: Allowance) -> Fault | None:
         return Fault("is no URL to ask", 'Write "https://issuer.example/keys"')
     here = allowed.here and is_loopback(parts.hostname)
     if parts.scheme != "https" and not (parts.scheme == "http" and (allowed.http or here)):
-        return Fault("is not https, so anybody on the way could change the answer", "Use https")
+        return Fault("is not https, so anybody on the way could change the answer", _HTTPS)
     if not (here or allowed.private) and _is_private(parts.hostname):
         return Fault("leads to a private address", "Say allow_private=True if that is meant")
     return None
+
+
+def mistake_of(policy: Configured, field: str, fault: Fault) -> ConfigError:
+    """What is wrong with a field that holds a URL with this fault; with a password in it, it is not shown."""
+    if fault.secret:
+        return ConfigError(type(policy).__name__, field, f"the URL {fault.problem}", fault.cure)
+    return policy.mistake(field, fault.problem, fault.cure)
 
 
 def is_here(url: str) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from apim_middleware._ring import refuse
+from apim_middleware._ring import refuse, seats_of
 from apim_middleware.bodies import read_body
 from apim_middleware.errors import ClientLeft
 from apim_middleware.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,6 +17,7 @@ class CheckedBody:
     def __init__(self, app: ASGIApp, key: str, max_bytes: int) -> None:
         """The app gets bodies of at most ``max_bytes`` that have passed their check; others are refused."""
         self._app, self._key, self._max = app, key, max_bytes
+        self.seats = seats_of(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check the body, if there is anything to check, and go on."""

@@ -3,6 +3,7 @@
 import hmac
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 from apim_middleware._config import Configured
@@ -45,19 +46,19 @@ class SignatureKey(Configured):
         """The id must be one, and the key fit its algorithm."""
         if not (self.id and self.id.isascii() and self.id.isprintable()):
             raise self.mistake("id", "is no key id", "Give printable ASCII")
-        object.__setattr__(self, "_check", self._checking())
+        _ = self._check  # which finds out whether the key is one
 
     def matches(self, signature: bytes, text: bytes) -> bool:
         """Whether this is a signature of the text with this key."""
-        check: Check = self._check  # type: ignore[attr-defined]
-        return check(signature, text)
+        return self._check(signature, text)
 
     @property
     def principal(self) -> Principal:
         """Who signs with it."""
         return Principal(subject=self.subject or self.id, issuer=ISSUER, scopes=self.scopes)
 
-    def _checking(self) -> Check:
+    @cached_property
+    def _check(self) -> Check:
         if self.algorithm == "hmac-sha256":
             return self._check_of_secret()
         from apim_middleware._signing.algorithms import check_with  # which loads a large library, for who needs it

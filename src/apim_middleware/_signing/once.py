@@ -8,9 +8,12 @@ from apim_middleware.errors import Refusal, StoreError
 from apim_middleware.policy import Policy, check_place
 from apim_middleware.protocols import Counters, Hit, Limit
 from apim_middleware.stores.memory import MemoryCounters
+from apim_middleware.stores.telling import Outage
 
 log = logging.getLogger("apim_middleware.signature")
 
+_AWAY = "the store of what was used once cannot answer"
+_BACK = "the store of what was used once answers again"
 _SPARE = 1.0  # seconds: what counts up to a moment still counts at that moment
 
 
@@ -28,6 +31,7 @@ class Once:
     def __init__(self, counters: Counters, place: str, seconds: float) -> None:
         """Keep what was used under a place of its own."""
         self._counters = counters
+        self._outage = Outage(log, _AWAY, _BACK)
         self._limit = Limit(1, seconds + _SPARE, "log", f"once/{_digest(place)}")
 
     async def first(self, text: str) -> bool:
@@ -35,9 +39,10 @@ class Once:
         try:
             tally = (await self._counters.hit([Hit(_digest(text), self._limit)]))[0]
         except StoreError as error:
-            log.error("the store of what was used once cannot answer: %s", ascii(str(error))[:200])
+            self._outage.begins(error)
             detail = "Signatures cannot be checked at the moment."
             raise Refusal(503, "replay-store-unavailable", detail) from error
+        self._outage.ends()
         return tally.allowed
 
 

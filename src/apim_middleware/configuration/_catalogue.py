@@ -1,6 +1,7 @@
-"""What a file may name: the classes of the front door, and stores that stand in modules of their own."""
+"""What a file may name: public classes, stores that stand in modules of their own, and ``module:Class`` of anybody."""
 
 import contextlib
+import dataclasses
 import difflib
 import importlib
 import inspect
@@ -28,13 +29,23 @@ class UnknownName(LookupError):
 
 def named(name: str) -> Any:  # noqa: ANN401 - a class
     """The class of a name. Raises UnknownName."""
+    if ":" in name:
+        return _of_their_own(name)
     import apim_middleware
 
     found = getattr(apim_middleware, name, None) if name in apim_middleware.__all__ else _from_elsewhere(name)
     if not _is_configured(found):
         near = difflib.get_close_matches(name, names(), n=1)
-        hint = f"did you mean {near[0]}?" if near else 'write a name of the front door, or import = "module:name"'
+        ours = 'write a public name of apim_middleware, or use = "module:Class" for one of your own'
+        hint = f"did you mean {near[0]}?" if near else ours
         raise UnknownName(f"{name!r} is no class of this package; {hint}")
+    return found
+
+
+def _of_their_own(name: str) -> type:
+    found = imported(name)
+    if not inspect.isclass(found) or not dataclasses.is_dataclass(found):
+        raise UnknownName(f'{name!r} is no dataclass; name a class, or write import = "module:name" for an object')
     return found
 
 

@@ -1,8 +1,9 @@
 """From plain data to values, by the annotations of what they are given to.
 
-A table says what it is with ``use``; where only one class can be meant it need not. ``{ref = "name"}`` is an object the
-program brings along, ``{import = "module:name"}`` one of a module. Functions are texts, as in ``by = "by.client"``, and
-bytes too; where a text can stand itself, they are ``{function = "..."}`` and ``{base64 = "..."}``.
+A table says what it is with ``use``, a public name of ours or ``module:Class``; where only one class can be meant it
+need not. ``{ref = "name"}`` is an object the program brings along, ``{import = "module:name"}`` one of a module.
+Functions are texts, as in ``by = "by.client"``, and bytes too; where a text can stand itself, they are
+``{function = "..."}`` and ``{base64 = "..."}``.
 """
 
 import base64
@@ -14,15 +15,19 @@ import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
-from apim_middleware._config import describe, matches, shown
+from apim_middleware._config import arms_of, check_known, describe, matches, shown
 from apim_middleware.configuration._catalogue import UnknownName, imported, named
 from apim_middleware.configuration._functions import NotAFunction, function_of
 from apim_middleware.errors import ConfigError
 
-_UNCHECKED = (TypeError, ValueError, ArithmeticError, AttributeError, OSError)
+_UNCHECKED = (TypeError, ValueError, ArithmeticError, AttributeError, NameError, OSError)
 """What classes raise that do not check what they are given."""
+
+
+class Placed(ConfigError):
+    """A mistake that says where it is."""
 
 
 class Reader:
@@ -31,6 +36,7 @@ class Reader:
     def __init__(self, brought: Mapping[str, object]) -> None:
         """``brought`` are the objects that ``ref`` may name."""
         self._brought = brought
+        self._read: list[tuple[object, str]] = []
 
     def value(self, given: Any, wanted: Any, where: str) -> Any:  # noqa: ANN401 - whatever is wanted
         """The value that plain data means where something is wanted. Raises ConfigError, which says where."""
@@ -72,7 +78,8 @@ class Reader:
                 return {key: self.value(each, args[1], f"{where}.{key}") for key, each in given.items()}
             if wanted is Any or wanted is object:
                 return given
-            raise _mistake(where, given, f"stands where {describe(wanted)} is wanted", 'Say what it is: use = "..."')
+            cure = f'Write use = "{given["import"]}"' if "import" in given else 'Say what it is: use = "..."'
+            raise _mistake(where, given, f"stands where {describe(wanted)} is wanted", cure)
         if isinstance(given, str) and _is_function(wanted):
             return self._function(given, where)
         if isinstance(given, str) and wanted is datetime:
@@ -115,9 +122,25 @@ class Reader:
         except NotAFunction as error:
             cure = 'Write "by.client" or "conditions.path(\'/admin/*\')", or {import = "module:name"}'
             raise _mistake(where, text, f"is no key and no condition: {error}", cure) from None
+        except ConfigError as error:
+            raise _placed(error, where) from None
 
     def _made(self, kind: Any, given: Mapping[str, Any], where: str) -> Any:  # noqa: ANN401 - one of the kind
+        try:
+            made = self._built(kind, given, where)
+        except Placed:
+            raise
+        except ConfigError as error:
+            raise _placed(error, self._place_of(error, kind) or where) from None
+        except _UNCHECKED as error:
+            raise Placed(kind.__name__, "", f"{error} (at {where})", "See its documentation") from None
+        self._read.append((made, where))
+        return made
+
+    def _built(self, kind: Any, given: Mapping[str, Any], where: str) -> Any:  # noqa: ANN401 - one of the kind
         hints, several = parameters_of(kind)
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            check_known(kind.__name__, given, hints)
         positional: list[Any] = []
         if several in given:
             if not isinstance(given[several], list):
@@ -128,20 +151,25 @@ class Reader:
             for name, each in given.items()
             if name != several
         }
-        try:
-            return kind(*positional, **read)
-        except ConfigError as error:
-            if error.args and where in str(error):
-                raise
-            problem = f"{error.problem} (at {where})"
-            raise ConfigError(error.policy, error.field, problem, error.cure) from None
-        except _UNCHECKED as error:
-            raise ConfigError(kind.__name__, "", f"{error} (at {where})", "See its documentation") from None
+        return kind(*positional, **read)
+
+    def _place_of(self, error: ConfigError, kind: type) -> str:
+        """Where that stands which was fine by itself, but not for what it was given to; empty where nobody knows."""
+        others = self._read if error.policy != kind.__name__ else ()
+        return next((place for value, place in others if _speaks_of(error, value)), "")
+
+
+def _speaks_of(error: ConfigError, value: object) -> bool:
+    """Whether a mistake is about a value: it tells its name, or what stands in one of its fields."""
+    kind = type(value).__name__
+    if error.policy == f"{kind} {getattr(value, 'name', '')}":
+        return True
+    return error.policy == kind and error.problem.startswith(shown(getattr(value, error.field, None)))
 
 
 def saying(given: Mapping[Any, Any], wanted: Any) -> str:  # noqa: ANN401 - an annotation
     """The word by which a table says what it is, where something is wanted; empty for one that says nothing."""
-    arms = _arms(wanted)
+    arms = arms_of(wanted)
     word = next(iter(given)) if len(given) == 1 else ""
     if word in ("ref", "import"):
         return str(word)
@@ -153,7 +181,7 @@ def saying(given: Mapping[Any, Any], wanted: Any) -> str:  # noqa: ANN401 - an a
 
 def arm_of(given: Any, wanted: Any) -> Any:  # noqa: ANN401 - plain data, annotations
     """That of several annotations which plain data can be meant for; the first, when there is none."""
-    arms = _arms(wanted)
+    arms = arms_of(wanted)
     return next((arm for arm in arms if _suits(given, arm)), arms[0])
 
 
@@ -180,10 +208,6 @@ def _hint(kind: type, annotation: Any) -> Any:  # noqa: ANN401 - an annotation
         return typing.get_type_hints(types.SimpleNamespace(__annotations__={"it": annotation}), space)["it"]
     except (NameError, TypeError):
         return Any
-
-
-def _arms(wanted: Any) -> tuple[Any, ...]:  # noqa: ANN401 - an annotation
-    return typing.get_args(wanted) if typing.get_origin(wanted) in (Union, types.UnionType) else (wanted,)
 
 
 def pair_of(wanted: Any) -> Any:  # noqa: ANN401 - annotations
@@ -243,6 +267,10 @@ def _moment(text: str, where: str) -> datetime:
         raise _mistake(where, text, "is no moment", 'Write "2026-12-31T00:00:00Z"') from None
 
 
-def _mistake(where: str, given: object, problem: str, cure: str) -> ConfigError:
+def _mistake(where: str, given: object, problem: str, cure: str) -> Placed:
     what = f"a table of {', '.join(given)}" if isinstance(given, dict) else shown(given)  # whose values may be secrets
-    return ConfigError(where, "", f"{what} {problem}", cure)
+    return Placed(where, "", f"{what} {problem}", cure)
+
+
+def _placed(error: ConfigError, where: str) -> Placed:
+    return Placed(error.policy, error.field, f"{error.problem} (at {where})", error.cure)

@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import PurePath
 from typing import Any
@@ -193,13 +194,13 @@ def _refuse(where: str, problem: str, cure: str = _BY_NAME) -> typing.NoReturn:
 
 
 def _name(kind: type, where: str) -> str:
-    try:
-        if named(str(kind.__name__)) is kind:
-            return str(kind.__name__)
-    except UnknownName:
-        pass
-    problem = f"is a {kind.__name__}, which has no name in files"
-    return _refuse(where, problem, "Name the object in names=, or write {import = ...} by hand")
+    """The public name of a class, or where it is found."""
+    for name in (kind.__name__, f"{kind.__module__}:{kind.__qualname__}"):
+        with suppress(UnknownName):
+            if named(name) is kind:
+                return name
+    problem = f"is a {kind.__name__}, which no file can name"
+    return _refuse(where, problem, "Put the class into a module, or name the object in names=")
 
 
 def _names_of(given: Any) -> Iterator[Any]:  # noqa: ANN401 - any object

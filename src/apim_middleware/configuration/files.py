@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from apim_middleware._config import check
+from apim_middleware._yaml import is_plain, parse
 from apim_middleware.configuration._reading import Reader
 from apim_middleware.configuration._writing import Writer
 from apim_middleware.errors import ConfigError
@@ -24,6 +25,8 @@ _FORMATS: dict[str, Format] = {".toml": "toml", ".yaml": "yaml", ".yml": "yaml",
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$\$")
 _LARGEST = 16 << 20
 _DEEPEST = 64
+_MOST_VALUES = 1_000_000
+"""What YAML may hold, aliases counted as often as they are used."""
 _TELLING = 8
 """So many characters of a variable are never shown, nor all of one of 4 and more: it may be a secret."""
 _BREAKS = frozenset("\x85\u2028\u2029\ufeff")
@@ -34,7 +37,8 @@ _NOTHING: Mapping[str, object] = {}
 def load(path: str | Path, *, names: Mapping[str, object] = _NOTHING) -> Gateway:
     """The gateway in a file; ``names`` are objects of the program that the file may refer to as ``{ref = "name"}``.
 
-    The ending of the file's name says how it is written. ConfigError, also for a file that cannot be read.
+    The ending of the file's name says how it is written. ConfigError, also for a file that cannot be read; it names the
+    file.
     """
     found = Path(path)
     format = _FORMATS.get(found.suffix.lower())  # noqa: A001 - what it is
@@ -44,7 +48,11 @@ def load(path: str | Path, *, names: Mapping[str, object] = _NOTHING) -> Gateway
         text = found.read_bytes()
     except OSError as error:
         raise ConfigError("load", "path", f"{str(found)!r} cannot be read: {error.strerror}", "Give a file") from None
-    return loads(text, format, names=names)
+    try:
+        return loads(text, format, names=names)
+    except ConfigError as error:
+        owner, field = (str(found), "") if error.policy == "loads" else (f"{found}: {error.policy}", error.field)
+        raise ConfigError(owner, field, error.problem, error.cure) from None
 
 
 def loads(text: str | bytes, format: Format = "toml", *, names: Mapping[str, object] = _NOTHING) -> Gateway:  # noqa: A002
@@ -57,7 +65,7 @@ def loads(text: str | bytes, format: Format = "toml", *, names: Mapping[str, obj
     if len(raw) > _LARGEST:
         raise ConfigError("loads", "text", "has more than 16 MiB", "Split the gateway")
     variables: dict[str, str] = {}
-    document = _filled(_parsed(raw, format), variables, 0)
+    document = _filled(_parsed(raw, format), variables, "gateway", 0)
     if not isinstance(document, dict):
         raise ConfigError("loads", "text", "is no table", "Write the fields of a Gateway")
     try:
@@ -86,7 +94,7 @@ def dumps(
     """
     check("dumps", "gateway", gateway, Gateway)
     try:
-        document = Writer(names, secrets=secrets, moments=format != "json").value(gateway, Gateway, "gateway")
+        document = Writer(names, secrets=secrets, moments=format == "toml").value(gateway, Gateway, "gateway")
     except RecursionError:
         raise ConfigError("dumps", "gateway", "is nested too deep", "Make it flatter") from None
     _check_sayable(document, format, "gateway", 0)
@@ -111,23 +119,12 @@ def _parsed(raw: bytes, format: Format) -> Any:  # noqa: A002, ANN401 - plain da
             return tomllib.loads(raw.decode())
         if format == "json":
             return json.loads(raw, object_pairs_hook=_unique, parse_constant=_no_constant)
-        yaml = _library("yaml", "loads")
-        return yaml.load(raw.decode(), _strict_loader(yaml))
+        _library("yaml", "loads")
+        return parse(raw.decode(), _DEEPEST, _MOST_VALUES)
     except ConfigError:
         raise
     except (ValueError, RecursionError) as error:
         raise ConfigError("loads", "text", f"is no {format.upper()}: {error}", "Correct it") from None
-    except Exception as error:  # what its library raises, and what escapes it for tags that do not fit
-        problem = f"is no {format.upper()}: {_told(error)}"
-        raise ConfigError("loads", "text", problem, "Correct it") from None
-
-
-def _told(error: Exception) -> str:
-    """What is wrong in YAML, and where, without the line itself, which may hold a secret."""
-    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
-    if problem is None or mark is None:
-        return type(error).__name__
-    return f"{problem} (at line {mark.line + 1}, column {mark.column + 1})"
 
 
 def _library(name: str, function: str) -> Any:  # noqa: ANN401 - a module
@@ -140,32 +137,13 @@ def _library(name: str, function: str) -> Any:  # noqa: ANN401 - a module
         raise ConfigError(function, "format", problem, "Install apim-middleware[config]") from None
 
 
-def _strict_loader(yaml: Any) -> Any:  # noqa: ANN401 - a class made of the library's
-    """A safe loader that refuses keys that stand twice, and aliases, with which a small text can be a huge one."""
-
-    class Strict(yaml.SafeLoader):  # type: ignore[misc]
-        def compose_node(self, parent: Any, index: Any) -> Any:  # noqa: ANN401
-            if self.check_event(yaml.events.AliasEvent):
-                raise ValueError("it holds an alias")
-            return super().compose_node(parent, index)
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:  # noqa: ANN401, FBT002
-            return _unique(
-                [
-                    (self.construct_object(key, deep=True), self.construct_object(each, deep=True))
-                    for key, each in node.value
-                ]
-            )
-
-    return Strict
-
-
 def _quoting_dumper(yaml: Any) -> Any:  # noqa: ANN401 - a class made of the library's
-    """A safe dumper whose texts come back with every character they have."""
+    """A safe dumper whose texts come back with every character they have, and as texts, whatever version reads them."""
 
     class Quoting(yaml.SafeDumper):  # type: ignore[misc]
         def represent_str(self, text: str) -> Any:  # noqa: ANN401
-            return self.represent_scalar("tag:yaml.org,2002:str", text, '"' if _BREAKS & set(text) else None)
+            quoted = _BREAKS & set(text) or not is_plain(text)
+            return self.represent_scalar("tag:yaml.org,2002:str", text, '"' if quoted else None)
 
     Quoting.add_representer(str, Quoting.represent_str)
     return Quoting
@@ -186,27 +164,25 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no number")
 
 
-def _filled(given: Any, variables: dict[str, str], depth: int) -> Any:  # noqa: ANN401 - plain data
+def _filled(given: Any, variables: dict[str, str], where: str, depth: int) -> Any:  # noqa: ANN401 - plain data
     """The same with the variables of the environment in it, which are noted."""
     if depth > _DEEPEST:
         raise ConfigError("loads", "text", "is nested too deep", "Make it flatter")
     if isinstance(given, str):
-        return _VARIABLE.sub(partial(_variable, variables), given)
+        return _VARIABLE.sub(partial(_variable, variables, where), given)
     if isinstance(given, list):
-        return [_filled(each, variables, depth + 1) for each in given]
+        return [_filled(each, variables, f"{where}[{at}]", depth + 1) for at, each in enumerate(given)]
     if isinstance(given, dict):
-        return {key: _filled(each, variables, depth + 1) for key, each in given.items()}
+        return {key: _filled(each, variables, f"{where}.{key}", depth + 1) for key, each in given.items()}
     return given
 
 
-def _variable(variables: dict[str, str], found: re.Match[str]) -> str:
+def _variable(variables: dict[str, str], where: str, found: re.Match[str]) -> str:
     if found[1] is None:
         return "$"
     value = os.environ.get(found[1])
     if value is None:
-        raise ConfigError(
-            "loads", "text", f"${{{found[1]}}} is not set in the environment", "Set it, or write $$ for $"
-        )
+        raise ConfigError(where, "", f"{found[0]} is not set in the environment", "Set it, or write $$ for $")
     variables[found[1]] = value
     return value
 

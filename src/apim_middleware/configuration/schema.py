@@ -25,6 +25,12 @@ _WORDS = {
     "function": "A key or a condition, where a text would be one.",
     "base64": "Bytes, where a text would be one, or there is none that means them.",
 }
+_OWN = {
+    "type": "object",
+    "description": "A class of your own, as module:Class, with its fields.",
+    "properties": {"use": {"type": "string", "pattern": "^[^:]+:[^:]+$"}},
+    "required": ["use"],
+}
 _FUNCTION = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/function"}, {"$ref": "#/$defs/used"}]}
 _BYTES = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/base64"}]}
 
@@ -36,7 +42,9 @@ def json_schema() -> dict[str, Any]:
     for name in names():
         definitions[f"use-{name}"] = _used(name, definitions)
     usable = [{"$ref": f"#/$defs/use-{name}"} for name in names()]
-    definitions["used"] = {"anyOf": [*usable, {"$ref": "#/$defs/ref"}, {"$ref": "#/$defs/import"}]}
+    definitions["own"] = _OWN
+    words = [{"$ref": f"#/$defs/{word}"} for word in ("own", "ref", "import")]
+    definitions["used"] = {"anyOf": [*usable, *words]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Gateway",

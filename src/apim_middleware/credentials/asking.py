@@ -3,16 +3,15 @@
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
-import anyio
-
-from apim_middleware._http.headers import get
+from apim_middleware._jose.documents import Address, BadDocument, answered
 from apim_middleware.credentials.renewing import Unavailable
 from apim_middleware.errors import TransportError
-from apim_middleware.protocols import Transport, UpstreamRequest, UpstreamResponse
+from apim_middleware.protocols import Transport
 from apim_middleware.types import RawHeaders
 
+_FORM = (b"content-type", b"application/x-www-form-urlencoded")
+_JSON = (b"accept", b"application/json")
 _LARGEST = 256 * 1024
 
 
@@ -21,6 +20,10 @@ class Said(NamedTuple):
 
     status: int
     content: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        """The status; what else is said may be a secret."""
+        return f"<Said: {self.status}>"
 
     def text(self, name: str) -> str:
         """A member that must be a text with something in it. Raises Unavailable."""
@@ -44,45 +47,21 @@ class Service:
 
     def __init__(self, url: str, transport: Transport, seconds: float) -> None:
         """``seconds`` are for one question altogether."""
-        parts = urlsplit(url)
-        self.origin = f"{parts.scheme}://{parts.netloc}"
-        self._host = parts.netloc.encode()
-        self._target = (parts.path or "/").encode() + (f"?{parts.query}".encode() if parts.query else b"")
-        self._transport, self._seconds = transport, seconds
+        self.origin = Address.of(url).origin
+        self._url, self._transport, self._seconds = url, transport, seconds
 
     async def ask(self, headers: RawHeaders, form: bytes | None = None) -> Said:
         """What it answers to a GET, or to the POST of a form. Raises Unavailable."""
-        lines = [(b"host", self._host), (b"accept", b"application/json"), (b"accept-encoding", b"identity"), *headers]
-        if form is not None:
-            lines.append((b"content-type", b"application/x-www-form-urlencoded"))
-        method, wait = ("GET" if form is None else "POST"), self._seconds
-        request = UpstreamRequest(method, self.origin, self._target, lines, form, connect=wait, read=wait)
+        method, lines = ("GET", [_JSON]) if form is None else ("POST", [_JSON, _FORM])
         try:
-            with anyio.fail_after(wait):
-                return await self._answer(request)
+            document = await answered(
+                self._transport, method, self._url, [*lines, *headers], form, self._seconds, _LARGEST
+            )
         except TimeoutError:
             raise Unavailable(f"{self.origin} did not answer in time") from None
-        except TransportError as error:
+        except (BadDocument, TransportError) as error:
             raise Unavailable(f"{self.origin}: {ascii(str(error) or type(error).__name__)[:200]}") from None
-
-    async def _answer(self, request: UpstreamRequest) -> Said:
-        response = await self._transport.send(request)
-        try:
-            return Said(response.status, _object(await _body(response, self.origin), response.status))
-        finally:
-            with anyio.move_on_after(1.0, shield=True):
-                await response.aclose()
-
-
-async def _body(response: UpstreamResponse, origin: str) -> bytes:
-    if get(response.headers, b"content-encoding") not in (None, b"identity"):
-        raise Unavailable(f"the answer of {origin} is compressed, which was not asked for")
-    received = bytearray()
-    async for chunk in response:
-        received += chunk
-        if len(received) > _LARGEST:
-            raise Unavailable(f"the answer of {origin} is too large")
-    return bytes(received)
+        return Said(document.status, _object(document.body, document.status))
 
 
 def _object(body: bytes, status: int) -> Mapping[str, Any]:

@@ -7,14 +7,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from apim_middleware._config import Configured
-from apim_middleware._jose.urls import Allowance, fault_of
+from apim_middleware._jose.urls import Allowance, Fault, fault_of, mistake_of
 from apim_middleware.credentials.asking import Service
 from apim_middleware.credentials.credential import Credential, Shown
 from apim_middleware.credentials.managed_identity import ManagedIdentity
 from apim_middleware.credentials.renewing import Fetched, Renewing, Unavailable
 from apim_middleware.credentials.secret import Reader
 from apim_middleware.env import Env
-from apim_middleware.errors import ConfigError, StoreError
+from apim_middleware.errors import StoreError
 from apim_middleware.exchange import Exchange
 from apim_middleware.transports.default import DefaultTransport
 
@@ -59,11 +59,10 @@ class KeyVaultSecret(Configured):
     def __post_init__(self) -> None:
         """The names must be such as a vault has."""
         fault = fault_of(self.vault, Allowance(private=True))
-        if fault is not None and fault.secret:
-            raise ConfigError("KeyVaultSecret", "vault", f"a URL that {fault.problem}", fault.cure)
-        if fault is not None or urlsplit(self.vault).path not in ("", "/") or "?" in self.vault:
-            problem = "is no vault" if fault is None else fault.problem
-            raise self.mistake("vault", problem, 'Write "https://orders.vault.azure.net"')
+        if fault is None and (urlsplit(self.vault).path not in ("", "/") or "?" in self.vault):
+            fault = Fault("is no vault", 'Write "https://orders.vault.azure.net"')
+        if fault is not None:
+            raise mistake_of(self, "vault", fault)
         if not _name(self.name):
             raise self.mistake("name", "is no name of a secret", "Use letters, digits and hyphens, 127 at most")
         if not _version(self.version):

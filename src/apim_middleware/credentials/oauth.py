@@ -11,13 +11,13 @@ from urllib.parse import quote_plus, urlencode
 
 from apim_middleware._config import Configured
 from apim_middleware._jose.places import TOKEN
-from apim_middleware._jose.urls import Allowance, fault_of
+from apim_middleware._jose.urls import Allowance, fault_of, mistake_of
 from apim_middleware.credentials.asking import Said, Service
 from apim_middleware.credentials.credential import Showing, Shown, bearer
 from apim_middleware.credentials.renewing import Fetch, Fetched, Renewing, Unavailable
 from apim_middleware.credentials.secret import Reader, Secret, reader_of
 from apim_middleware.env import Env
-from apim_middleware.errors import ConfigError, StoreError
+from apim_middleware.errors import StoreError
 from apim_middleware.exchange import Exchange
 from apim_middleware.transports.default import DefaultTransport
 from apim_middleware.types import RawHeaders
@@ -83,9 +83,7 @@ class _Client(Configured):
         """There must be one server to ask, and one way to say who asks."""
         fault = fault_of(self.token_url, Allowance(http=self.allow_http, private=True))
         if fault is not None:
-            if fault.secret:
-                raise ConfigError(type(self).__name__, "token_url", f"a URL that {fault.problem}", fault.cure)
-            raise self.mistake("token_url", fault.problem, fault.cure)
+            raise mistake_of(self, "token_url", fault)
         if (self.client_secret is None) == (self.assertion is None):
             raise self.mistake("client_secret", "is given or missing beside an assertion", "Give one of the two")
         if self.client_secret == "" or not self.client_id:
@@ -283,4 +281,4 @@ def _refused(said: Said, origin: str) -> Unavailable:
     code = said.content.get("error")
     known = isinstance(code, str) and len(code) <= 40 and code.replace("_", "").isalpha() and code.isascii()
     reason = f"{origin} answered {said.status}" + (f" {code}" if known else "")
-    return Unavailable(reason, denied=said.status == 400 and code in _DENIALS)
+    return Unavailable(reason, denied=known and said.status == 400 and code in _DENIALS)

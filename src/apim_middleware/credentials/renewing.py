@@ -38,6 +38,10 @@ class Fetched(NamedTuple, Generic[T]):
     fresh: float
     good: float
 
+    def __repr__(self) -> str:
+        """The times; the value may be a secret."""
+        return f"<Fetched: fresh for {self.fresh:g} s, good for {self.good:g} s>"
+
 
 Fetch: TypeAlias = Callable[[], Awaitable[Fetched[T]]]
 """What fetches a value. Raises Unavailable."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+from apim_middleware._config import check
 from apim_middleware.errors import ConfigError
 
 log = logging.getLogger("apim_middleware.credentials")
@@ -55,11 +56,13 @@ def client_certificate(
 
     ConfigError when they cannot be read now. Azure's ``authentication-certificate``.
     """
+    check("client_certificate", "check_every", check_every, float)
     if not 0 < check_every < math.inf:
         raise _mistake("check_every", f"{check_every} is no time", "Give seconds above 0")
     files = _Files(Path(certificate), None if key is None else Path(key), password)
     context = ClientCertificateContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
+        watch = _Watch(context, files, check_every, monotonic)  # before they are read, or a change meanwhile is missed
         files.check()
         files.load_into(context)
     except (OSError, ValueError) as error:
@@ -69,7 +72,7 @@ def client_certificate(
         context.load_verify_locations(authorities) if authorities is not None else context.load_default_certs()
     except OSError as error:
         raise _mistake("authorities", f"cannot be read: {_reason(error)}", "Give a PEM file of certificates") from None
-    return context.renewed_by(_Watch(context, files, check_every, monotonic))
+    return context.renewed_by(watch)
 
 
 class _Files:

@@ -69,4 +69,6 @@ class NamedValue(Value):
 
     def __call__(self, exchange: Exchange | None = None) -> str:
         """The text as it is now."""
-        return self.value if self.provider is None else self.provider()  # type: ignore[return-value]
+        if self.provider is not None:
+            return self.provider()
+        return self.value or ""

@@ -12,6 +12,9 @@ from apim_middleware.types import Layer
 
 _METHOD = re.compile(r"[A-Z][A-Z0-9!#$%&'*+\-.^_`|~]{0,31}|\*")
 _UNCLEAN = re.compile(r"[^A-Za-z0-9]+")
+_FOREIGN = re.compile(r"/(?::([A-Za-z_]\w*)|<(?:\w+:)?([A-Za-z_]\w*)>)(?=[/?]|$)")
+"""Parameters as other frameworks write them, which would be plain text here: ``:id``, ``<id>``, ``<int:id>``."""
+
 _REFERENCE = re.compile(r"[!-~]+")
 
 ANY = "*"
@@ -98,6 +101,8 @@ class Operation(Value):
         """Method and template are some."""
         if not _METHOD.fullmatch(self.method):
             raise self.mistake("method", "is no method", 'Write it in capitals: "GET", "POST", "WEBSOCKET" or "*"')
+        if found := _FOREIGN.search(self.template):
+            raise self.mistake("template", f"holds {found[0][1:]} as text", f'Write "{{{found[1] or found[2]}}}"')
         try:
             self.__dict__["shape"] = parsed(self.template)
         except ValueError as error:

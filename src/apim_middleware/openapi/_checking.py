@@ -1,17 +1,20 @@
 """A walk through a whole document: everything is what it should be, and every reference leads to what it should."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from apim_middleware.errors import ConfigError
 from apim_middleware.openapi._grammar import SHAPES, is_reference, members
-from apim_middleware.openapi._places import Place, below, mistake, steps_of
+from apim_middleware.openapi._places import KINDS, Place, below, kind_of, mistake, pointer, steps_of
 
 MOST_REFERENCES = 100_000
 """How many references there may be."""
 
 _LONGEST_CHAIN = 50
+_SCHEMES = "#/components/securitySchemes"
 
 
-def find(root: dict[str, Any], place: Place, reference: str) -> Any:  # noqa: ANN401 - whatever is there
+def find(root: Mapping[str, Any], place: Place, reference: str) -> Any:  # noqa: ANN401 - whatever is there
     """What a reference leads to. Raises ConfigError, which names the place of the reference."""
     try:
         names = steps_of(reference)
@@ -20,7 +23,7 @@ def find(root: dict[str, Any], place: Place, reference: str) -> Any:  # noqa: AN
         raise mistake(place, f"refers to {reference!r}, which {error}", cure) from None
     found: Any = root
     for name in names:
-        if isinstance(found, dict) and name in found:
+        if isinstance(found, Mapping) and name in found:
             found = found[name]
         elif isinstance(found, list) and name.isdecimal() and len(name) < 10 and int(name) < len(found):
             found = found[int(name)]
@@ -29,7 +32,7 @@ def find(root: dict[str, Any], place: Place, reference: str) -> Any:  # noqa: AN
     return found
 
 
-def resolve(root: dict[str, Any], place: Place, kind: str, value: Any) -> Any:  # noqa: ANN401 - an object of that kind
+def resolve(root: Mapping[str, Any], place: Place, kind: str, value: Any) -> Any:  # noqa: ANN401 - an object of that kind
     """An object, or what stands behind its references. Raises ConfigError for one that leads in a circle."""
     seen = set[str]()
     while is_reference(kind, value):
@@ -68,7 +71,7 @@ class _Walk:
         if kind == "schema" and isinstance(value, bool):
             return
         if not isinstance(value, dict):
-            raise mistake(place, f"is {_type(value)}, where an object is wanted", f"Give {_ARTICLE[kind]}")
+            raise mistake(place, f"is {kind_of(value)}, where an object is wanted", f"Give {_ARTICLE[kind]}")
         if (id(value), kind) in self._seen:
             return
         self._seen.add((id(value), kind))
@@ -92,15 +95,11 @@ class _Walk:
 
     def _check(self, place: Place, kind: str, value: dict[str, Any]) -> None:
         shape = SHAPES[kind]
-        for name in shape.texts:
-            if not isinstance(value.get(name, ""), str):
-                raise mistake(below(place, name), f"is {_type(value[name])}, where text is wanted", "Give text")
-        for name in shape.many:
-            if not isinstance(value.get(name, []), list):
-                raise mistake(below(place, name), f"is {_type(value[name])}, where an array is wanted", "Give an array")
-        for name in shape.named:
-            if not isinstance(value.get(name, {}), dict):
-                raise mistake(below(place, name), f"is {_type(value[name])}, where an object is wanted", "Give one")
+        for names, wanted in ((shape.texts, str), (shape.many, list), (shape.named, dict)):
+            for name in names:
+                if name in value and not isinstance(value[name], wanted):
+                    problem = f"is {kind_of(value[name])}, where {KINDS[wanted]} is wanted"
+                    raise mistake(below(place, name), problem, f"Give {KINDS[wanted]}")
         if kind == "schema" and "$id" in value:
             cure = "Leave $id out; references then go by the document"
             raise mistake(below(place, "$id"), "gives the references in this schema another base", cure)
@@ -109,20 +108,14 @@ class _Walk:
 
 
 def _check_requirement(root: dict[str, Any], place: Place, value: dict[str, Any]) -> None:
-    known = (root.get("components") or {}).get("securitySchemes") or {}
     for name, scopes in value.items():
         if not isinstance(scopes, list) or not all(isinstance(each, str) for each in scopes):
             raise mistake(below(place, name), "is no array of scopes", "Give an array of texts, empty for none")
-        if name not in known:
-            cure = "Define it under #/components/securitySchemes"
-            raise mistake(below(place, name), "names a security scheme that is not there", cure)
-
-
-def _type(value: object) -> str:
-    if value is None:
-        return "null"
-    names = {dict: "an object", list: "an array", str: "text", bool: "true or false", int: "a number"}
-    return names.get(type(value), "a number")
+        try:
+            find(root, place, pointer(_SCHEMES, name))
+        except ConfigError:
+            problem, cure = "names a security scheme that is not there", f"Define it under {_SCHEMES}"
+            raise mistake(below(place, name), problem, cure) from None
 
 
 _ARTICLE = {

@@ -36,7 +36,8 @@ class Components:
         """The name for what a reference of a source leads to, and whether it is still to be added."""
         wished = _UNCLEAN.sub("-", steps_of(reference)[-1] if reference != "#" else "").strip("-") or section
         named = self.sections.setdefault(section, {})
-        for name in (wished, *itertools.islice(_names(f"{source.owner}.{wished}"), len(named) + 1)):
+        others = itertools.islice(_names(f"{source.owner}.{wished}"), len(named) + 1)
+        for name in itertools.chain((wished,), others):
             known = self._sources.get((section, name))
             if known is not None and known[0].closure(known[1]) == source.closure(reference):
                 return name, False

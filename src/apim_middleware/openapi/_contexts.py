@@ -1,6 +1,5 @@
 """The operations of a gateway as callers find them, and what stands in front of each in every context of a call."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from urllib.parse import quote
@@ -9,11 +8,9 @@ from apim_middleware.documentation import Answer, Documentation, Told, documenta
 from apim_middleware.gateway._compiled import Row
 from apim_middleware.gateway.app import Gateway
 from apim_middleware.model import Api, Definition, Deprecation, Operation
+from apim_middleware.openapi._templates import PARAMETERS
 from apim_middleware.proxy.app import Proxy
 from apim_middleware.proxy.pool import Pool
-
-PARAMETERS = re.compile(r"\{([^{}]*)\}")
-"""The parameters of a path."""
 
 _PLAIN = "/!$&'()*+,;=:@-._~"
 _UPSTREAM = Documentation(

@@ -47,7 +47,7 @@ _PARAMETER = Shape({"schema": "schema"}, {}, {"content": "media", "examples": "e
 
 SHAPES: dict[str, Shape] = {
     "document": Shape(
-        {"info": "info", "components": "components", "paths": "paths"},
+        {"info": "info", "components": "components", "paths": "paths", "x-ms-paths": "paths"},
         {"servers": "server", "tags": "tag", "security": "requirement"},
         {"webhooks": "path"},
         ("openapi",),

@@ -5,6 +5,8 @@ from http import HTTPStatus
 from typing import Any
 
 from apim_middleware.documentation import Answer, Asked, Documentation, Scheme
+from apim_middleware.errors import ConfigError
+from apim_middleware.openapi._checking import resolve
 from apim_middleware.openapi._components import Components
 
 _HEADERS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -72,13 +74,13 @@ class Writer:
         told = [each.name for each in found.headers]
         for status in responses if told else ():
             if not status.startswith("x-"):
-                responses[status] = self._told(resolved(responses[status], root), told)
+                responses[status] = self._told(resolved("response", responses[status], root), told)
         for status, answers in _by_status(found.answers).items():
             present = responses.get(status)
             if present is None:
                 responses[status] = self._shared(status, tuple(answers))
             else:
-                responses[status] = self._answered(resolved(present, root), status, answers)
+                responses[status] = self._answered(resolved("response", present, root), status, answers)
         operation["responses"] = responses
 
     def scheme(self, scheme: Scheme) -> str:
@@ -95,7 +97,8 @@ class Writer:
 
     def _ask(self, operation: dict[str, Any], asks: Iterable[Asked], root: Mapping[str, Any]) -> None:
         parameters = list(operation.get("parameters", ()))
-        known = {each["name"].lower() for each in (resolved(each, root) for each in parameters) if _in_header(each)}
+        declared = [resolved("parameter", each, root) for each in parameters]
+        known = {each["name"].lower() for each in declared if _in_header(each)}
         for each in asks:
             if each.name.lower() not in known:
                 schema = {"type": "string", **({"enum": list(each.values)} if each.values else {})}
@@ -176,14 +179,10 @@ def _in_header(parameter: Mapping[str, Any]) -> bool:
     return parameter.get("in") == "header" and isinstance(parameter.get("name"), str)
 
 
-def resolved(value: Any, root: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - an object, or a reference to one
+def resolved(kind: str, value: Any, root: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - one of this kind
     """A copy of an object, or of what a reference leads to; empty where there is nothing."""
-    for _ in range(50):
-        reference = value.get("$ref") if isinstance(value, dict) else None
-        if not isinstance(reference, str):
-            break
-        found: Any = root
-        for step in reference.removeprefix("#/").split("/"):
-            found = found.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(found, Mapping) else None
-        value = found
-    return dict(value) if isinstance(value, dict) else {}
+    try:
+        found = resolve(root, "#", kind, value)
+    except ConfigError:
+        return {}
+    return dict(found) if isinstance(found, dict) else {}

@@ -5,6 +5,17 @@ from urllib.parse import quote, unquote
 
 from apim_middleware.errors import ConfigError
 
+KINDS: dict[type, str] = {
+    type(None): "null",
+    dict: "an object",
+    list: "an array",
+    str: "text",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+}
+"""What values are called."""
+
 _SAFE = "/~!$&'()*+,;=:@-._{}"
 
 
@@ -51,6 +62,11 @@ def steps_of(place: str) -> list[str]:
         raise ValueError("is no JSON pointer")
     parts = place.removeprefix("#/").split("/")
     return [unquote(each, errors="strict").replace("~1", "/").replace("~0", "~") for each in parts]
+
+
+def kind_of(value: object) -> str:
+    """What a value is, in the words of JSON where it has some."""
+    return KINDS.get(type(value), f"a {type(value).__name__}")
 
 
 def mistake(place: Place, problem: str, cure: str) -> ConfigError:

@@ -7,9 +7,9 @@ from pathlib import PurePath
 from typing import Any, NoReturn
 
 from apim_middleware._config import shown
+from apim_middleware._yaml import NotYAML, parse
 from apim_middleware.errors import ConfigError
-from apim_middleware.openapi._places import Place, below, mistake
-from apim_middleware.openapi._yaml import NotYAML, parse
+from apim_middleware.openapi._places import Place, below, kind_of, mistake
 
 DEEPEST = 100
 """How deep values may be nested: deeper than any document that people wrote, and far from any limit of Python."""
@@ -30,7 +30,7 @@ def read(document: object, max_bytes: int) -> dict[str, Any]:
     if isinstance(document, str):
         document = _parsed(document, max_bytes)
     if not isinstance(document, Mapping):
-        raise mistake(_START, f"is {_kind(document)}, not an object", _JSON_OR_YAML)
+        raise mistake(_START, f"is {kind_of(document)}, not an object", _JSON_OR_YAML)
     copied: dict[str, Any] = _Copying().copy(document, _START, 0)
     return copied
 
@@ -82,23 +82,16 @@ def _json(text: str) -> object:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"an object holds {shown(twice)} twice")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"an object holds {shown(name)} twice")
+        found[name] = value
     return found
 
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no number of JSON")
-
-
-def _kind(value: object) -> str:
-    if value is None:
-        return "null"
-    names = {dict: "an object", list: "an array", str: "a text", bool: "true or false", int: "a number"}
-    return names.get(type(value), f"a {type(value).__name__}")
 
 
 class _Copying:

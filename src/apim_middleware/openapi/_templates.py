@@ -7,7 +7,9 @@ from urllib.parse import unquote, urlsplit
 from apim_middleware._http.url_templates import UrlTemplate, parsed
 from apim_middleware.openapi._places import Place, below, mistake
 
-_VARIABLE = re.compile(r"\{([^{}]*)\}")
+PARAMETERS = re.compile(r"\{([^{}]*)\}")
+"""The parameters of a path, and the variables of a server."""
+
 _HIDDEN = re.compile(r"%(?:2f|5c|7b|7d|3f|23|25|00)", re.IGNORECASE)
 _CLEAN = "Write segments of plain text and {parameters}, without dot segments, escaped slashes or wildcards"
 
@@ -26,7 +28,7 @@ def server_path(servers: Any, place: Place) -> str | None:  # noqa: ANN401 - an 
 def _path_of(server: dict[str, Any], place: Place) -> str:
     if "url" not in server:
         raise mistake(place, "has no url", "Give one")
-    url = _VARIABLE.sub(lambda found: _value(server, found[1], place), server["url"])
+    url = PARAMETERS.sub(lambda found: _value(server, found[1], place), server["url"])
     cure = 'Say what stands in front of the paths with server_path="/v1", or server_path="" for none'
     try:
         split = urlsplit(url)
@@ -76,4 +78,4 @@ def _decoded(path: str, place: Place) -> str:
 
 def parameters_of(template: UrlTemplate) -> set[str]:
     """The names of the parameters in the path of a template."""
-    return set(_VARIABLE.findall(template.text.partition("?")[0]))
+    return set(PARAMETERS.findall(template.text.partition("?")[0]))

@@ -8,8 +8,9 @@ from apim_middleware.errors import ConfigError
 from apim_middleware.gateway.app import Gateway
 from apim_middleware.model import ANY, WEBSOCKET, Api
 from apim_middleware.openapi._components import Components, Source
-from apim_middleware.openapi._contexts import PARAMETERS, Contexts, Found, operations
+from apim_middleware.openapi._contexts import Contexts, Found, operations
 from apim_middleware.openapi._operations import Writer, resolved
+from apim_middleware.openapi._templates import PARAMETERS
 
 OPENAPI = "3.1.1"
 """The version of the documents."""
@@ -201,7 +202,7 @@ class _Document:
         return self._sources[id(root)]
 
     def _parameters(self, each: Found, path: str, given: list[Any], root: Mapping[str, Any]) -> list[Any]:
-        known = {(one.get("in"), one.get("name")) for one in (resolved(part, root) for part in given)}
+        known = {(one.get("in"), one.get("name")) for one in (resolved("parameter", part, root) for part in given)}
         inside = [name for name in PARAMETERS.findall(path.partition("?")[0]) if ("path", name) not in known]
         asked = [part for part in each.operation.url_template.query if ("query", part[0]) not in known]
         return [

@@ -16,7 +16,7 @@ from apim_middleware.openapi._checking import check, resolve
 from apim_middleware.openapi._grammar import METHODS
 from apim_middleware.openapi._places import Place, below, mistake
 from apim_middleware.openapi._reading import read
-from apim_middleware.openapi._templates import parameters_of, server_path, template_of
+from apim_middleware.openapi._templates import PARAMETERS, parameters_of, server_path, template_of
 from apim_middleware.types import Layer
 
 _VERSION = re.compile(r"3\.[01]\.[0-9]{1,3}(?:-[!-~]{1,40})?")
@@ -158,10 +158,7 @@ class _Reading:
 
     def _found(self) -> Iterator[_Found]:
         for section in ("paths", "x-ms-paths"):
-            paths = self._root.get(section, {})
-            if not isinstance(paths, dict):
-                raise mistake(below("#", section), "is no object", "Give paths and what they can do")
-            for path, item in paths.items():
+            for path, item in self._root.get(section, {}).items():
                 if not path.startswith("x-"):
                     yield from self._path(path, item, below("#", section, path), query=section == "x-ms-paths")
 
@@ -258,6 +255,6 @@ def _check_parameters(template: UrlTemplate, parameters: Mapping[tuple[str, str]
 def _with_undeclared(path: str, parameters: Mapping[tuple[str, str], Any]) -> list[Any]:
     """The parameters, and those of the path that nobody declared (as frameworks leave them out) as text."""
     declared = {name for where, name in parameters if where == "path"}
-    undeclared = [name for name in re.findall(r"\{([^{}]*)\}", path.partition("?")[0]) if name not in declared]
+    undeclared = [name for name in PARAMETERS.findall(path.partition("?")[0]) if name not in declared]
     added = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in undeclared]
     return [*parameters.values(), *added]

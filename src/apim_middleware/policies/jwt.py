@@ -14,10 +14,9 @@ from apim_middleware._jose.refusals import Refusals
 from apim_middleware._jose.revocations import Revoked
 from apim_middleware._jose.rules import ClaimMatch, Rules, Wanted, demand
 from apim_middleware._jose.tokens import media_type
-from apim_middleware._jose.urls import Allowance
+from apim_middleware._jose.urls import Allowance, mistake_of
 from apim_middleware.documentation import Documentation
 from apim_middleware.env import Env
-from apim_middleware.errors import ConfigError
 from apim_middleware.policy import Policy, check_read
 
 if TYPE_CHECKING:
@@ -209,11 +208,8 @@ class JWTAuth(Policy):
             found = fault_in(issuer, self._allowed)
             if found is not None:
                 name, fault = found
-                if fault.secret:
-                    raise ConfigError(type(self).__name__, name, f"the URL {fault.problem}", fault.cure)
-                raise self.mistake(
-                    name if name == "jwks_url" and self.jwks_url is not None else "issuer", fault.problem, fault.cure
-                )
+                own = name == "jwks_url" and self.jwks_url is not None
+                raise mistake_of(self, name if own else "issuer", fault)
             try:
                 if issuer.keys is not None:
                     keys_from_configuration(issuer.keys, self.algorithms)

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from apim_middleware._http.challenges import has_parameter, is_quotable, scheme_of, split, with_parameters
 from apim_middleware._http.paths import BadTarget
 from apim_middleware._http.resource_metadata import metadata_path, metadata_url
-from apim_middleware._jose.urls import Allowance, fault_of
+from apim_middleware._jose.urls import Allowance, fault_of, mistake_of
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
@@ -78,7 +78,7 @@ class ProtectedResource(Policy):
         allowed = Allowance(http=self.allow_http, private=True)
         for name in ("resource", *(each for each in _TEXTS[1:] if getattr(self, each) is not None)):
             if (fault := fault_of(getattr(self, name), allowed)) is not None:
-                raise self.mistake(name, fault.problem, 'Write "https://api.example.com/orders"')
+                raise mistake_of(self, name, fault)
         if not is_quotable(self.resource):
             raise self.mistake("resource", "cannot stand in a challenge", "Escape quotes and backslashes")
         try:
@@ -87,7 +87,7 @@ class ProtectedResource(Policy):
             raise self.mistake("resource", f"is never asked for: {bad}", "Write its path as clients send it") from None
         for server in self.authorization_servers:
             if (fault := fault_of(server, allowed)) is not None:
-                raise self.mistake("authorization_servers", f"holds one that {fault.problem}", "Give URLs of issuers")
+                raise mistake_of(self, "authorization_servers", fault)
         if self.max_age < 0:
             raise self.mistake("max_age", "is no time", "Give seconds, 0 for none")
         if known := sorted((_OURS | set(_TEXTS)) & self.more.keys()):

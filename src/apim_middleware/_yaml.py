@@ -1,7 +1,7 @@
-"""YAML as OpenAPI allows it: what JSON can say, of YAML 1.2's core schema, read from the parser's events.
+"""YAML 1.2 with its core schema, read from the parser's events: ``no`` and ``on`` are texts, and there are no dates.
 
-Nothing is constructed but dicts, lists, texts, numbers, booleans and null; there are no tags of Python's, no merge keys
-and no dates. Events need no recursion, and aliases are counted as often as they are used.
+Nothing is constructed but dicts, lists, texts, numbers, booleans and null; there are no tags of Python's and no merge
+keys. Events need no recursion, and aliases are counted as often as they are used.
 """
 
 import re
@@ -13,7 +13,7 @@ _TRUE, _FALSE = frozenset(("true", "True", "TRUE")), frozenset(("false", "False"
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
-_NO_NUMBER = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _CORE = "tag:yaml.org,2002:"
 
 
@@ -60,7 +60,7 @@ class _Building:
         value, size = self._anchors[anchor]
         self.put(value, None, size)
 
-    def put(self, value: Any, anchor: str | None, size: int = 1, text: str | None = None) -> None:  # noqa: ANN401
+    def put(self, value: Any, anchor: str | None, size: int = 1, event: Any = None) -> None:  # noqa: ANN401
         self._left -= 1
         if anchor is not None:
             self._anchors[anchor] = value, size
@@ -74,16 +74,17 @@ class _Building:
         if isinstance(parent.value, list):
             parent.value.append(value)
         elif parent.name is None:
-            parent.name = _name(text, parent)
+            parent.name = _name(event, parent)
         else:
             parent.value[parent.name], parent.name = value, None
 
 
-def _name(name: str | None, parent: _Open) -> str:
+def _name(event: Any, parent: _Open) -> str:  # noqa: ANN401 - an event of the parser, or None
     """A name as it is written: 200 under responses is ``"200"``."""
-    if name is None:
+    if event is None:
         raise NotYAML("an object has a name that is no text")
-    if name == "<<":
+    name: str = event.value
+    if name == "<<" and event.implicit[0]:
         raise NotYAML("it merges objects with <<, which YAML 1.2 has no more")
     if name in parent.names:
         raise NotYAML(f"an object holds {name[:40]!r} twice")
@@ -92,7 +93,10 @@ def _name(name: str | None, parent: _Open) -> str:
 
 
 def parse(text: str, deepest: int, most: int) -> object:
-    """The values of a text with one document. Raises NotYAML, and ImportError where there is no parser."""
+    """The values of a text with one document. Raises NotYAML, and ImportError where there is no parser.
+
+    They are nested no deeper than ``deepest``, and no more than ``most``.
+    """
     import yaml  # an extra, for who needs it
 
     loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
@@ -100,7 +104,7 @@ def parse(text: str, deepest: int, most: int) -> object:
     try:
         for event in yaml.parse(text, Loader=loader):
             if isinstance(event, yaml.ScalarEvent):
-                building.put(_scalar(event), event.anchor, text=event.value)
+                building.put(_scalar(event), event.anchor, event=event)
             elif isinstance(event, yaml.AliasEvent):
                 building.alias(event.anchor)
             elif isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
@@ -113,11 +117,25 @@ def parse(text: str, deepest: int, most: int) -> object:
                 documents += 1
                 if documents > 1:
                     raise NotYAML("it holds several documents")
+    except NotYAML as error:
+        raise NotYAML(f"{error} {_place(event.start_mark)}") from None
     except yaml.YAMLError as error:
-        raise NotYAML(" ".join(str(error).split())[:200]) from None
+        raise NotYAML(_told(error)) from None
     except RecursionError:
         raise NotYAML(f"it is nested more than {deepest} deep") from None
     return building.result
+
+
+def _told(error: Exception) -> str:
+    """What is wrong, and where, without the line itself, which may hold a secret."""
+    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+    if problem is None or mark is None:
+        return type(error).__name__
+    return f"{problem} {_place(mark)}"
+
+
+def _place(mark: Any) -> str:  # noqa: ANN401 - a mark of the parser
+    return f"(at line {mark.line + 1}, column {mark.column + 1})"
 
 
 def _check_tag(tag: str | None, wanted: str) -> None:
@@ -132,6 +150,18 @@ def _scalar(event: Any) -> object:  # noqa: ANN401 - an event of the parser
         return text
     if not plain:
         _check_tag(event.tag, "str")
+    return _plain(text)
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text means itself where it stands without quotes."""
+    try:
+        return isinstance(_plain(text), str)
+    except NotYAML:
+        return False
+
+
+def _plain(text: str) -> object:
     if text in _NULL:
         return None
     if text in _TRUE or text in _FALSE:
@@ -147,8 +177,8 @@ def _number(text: str) -> object:
             return int(text, 0)
         if _FLOAT.fullmatch(text):
             return float(text)
+        if _NOT_FINITE.fullmatch(text):
+            return float(text.replace(".", ""))
     except ValueError:
         raise NotYAML("a number has too many digits") from None
-    if _NO_NUMBER.fullmatch(text):
-        raise NotYAML(f"{text} is no number of JSON")
     return text
