@@ -4,8 +4,14 @@ What a server does at once without making anybody wait is its rate times its lat
 wait for each other, and take longer. So the latency without waiting, the baseline, is kept in mind; while requests
 take about as long the limit grows, and when they take longer it shrinks in proportion. The ideas are those of TCP Vegas
 and BBR, of Netflix's concurrency limits and of Envoy's adaptive concurrency.
+
+Requests differ: of twenty, nineteen may take 10 ms and one two seconds. Their mean would tell how many of the slow ones
+happened to be among them, and little else. So what is averaged is the logarithm of the time (the geometric mean), to
+which each request adds its part.
 """
 
+from math import exp, isqrt, log
+from statistics import fmean
 from typing import NamedTuple
 
 CRITICAL, DEFAULT, SHEDDABLE = range(3)
@@ -15,9 +21,10 @@ _SHARES = (1.0, 0.8, 0.5)
 _HEADROOM = 0.25  # of the limit: what it grows by while nobody waits, so what may wait when it is full
 _STEEPEST = 0.5  # what the limit is multiplied by at the least, however long requests take
 _SAMPLES = 10  # fewer say nothing of a window
-_PROBED, _AT_LEAST = 20, 8  # what a probe waits for, and what it makes do with
+_PROBED, _AT_LEAST = 30, 8  # what a probe waits for, and what it makes do with
 _REST = 500.0  # baselines between two probes, at least
-_EFFORT, _LATENCIES = 0.05, 8.0  # how long it waits: a part of the time between two, or for requests as slow as now
+_EFFORT, _LATENCIES = 0.05, 20.0  # how long it waits: a part of the time between two, or for requests as slow as now
+_SHORTEST = 0.001  # seconds: what takes less is not told apart, as clocks and event loops do not
 
 
 class Bounds(NamedTuple):
@@ -51,16 +58,17 @@ class Learnt(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """One window: seconds a request took on average, and how many were at work at once, or wanted to be."""
+    """One window: seconds a request took on average, how many were at work at once, and whether others wanted to be."""
 
     latency: float
-    peak: float
+    peak: int
+    full: bool = False
 
 
 def learn(bounds: Bounds, learnt: Learnt, seen: Seen) -> Learnt:
     """What is known after one more window."""
     baseline = next_baseline(bounds, learnt, seen)
-    if seen.peak * 2 < learnt.limit:  # it did not matter what the limit was
+    if not seen.full and seen.peak * 2 < learnt.limit:  # it did not matter what the limit was
         return learnt._replace(baseline=baseline)
     gradient = 1.0 if seen.latency <= 0 else min(bounds.tolerance * baseline / seen.latency, 1.0)
     eager = learnt.eager and gradient == 1.0
@@ -70,26 +78,83 @@ def learn(bounds: Bounds, learnt: Learnt, seen: Seen) -> Learnt:
 
 
 def next_baseline(bounds: Bounds, learnt: Learnt, seen: Seen) -> float:
-    """The latency without waiting: it follows windows with few requests at once, and others only downwards."""
-    few = seen.peak <= max(learnt.limit / 4, bounds.least)
+    """The latency without waiting: it follows windows with few requests at once.
+
+    Others say nothing of it, not even when they took less: windows differ by chance, and it would sink to the least of
+    them all.
+    """
     if not learnt.baseline:
         return seen.latency
-    if few or seen.latency < learnt.baseline:
-        return learnt.baseline + (seen.latency - learnt.baseline) * bounds.smoothing
-    return learnt.baseline
+    if seen.peak > max(learnt.limit / 4, bounds.least):
+        return learnt.baseline
+    return learnt.baseline + (seen.latency - learnt.baseline) * bounds.smoothing
+
+
+def logarithm(took: float) -> float:
+    """What a request adds to an average."""
+    return log(took if took > _SHORTEST else _SHORTEST)
+
+
+class Probe:
+    """A look at how long requests take that need not wait: at the first thirty that come in while there are few.
+
+    All of these are waited for, as the slow among them are done last. What comes in before one that had to pass those
+    from before the probe is done may have waited for them, and is not looked at.
+    """
+
+    def __init__(self, before: int, now: float, ends: float) -> None:
+        """Begin with so many at work from before, which may stay for long: they do not count as being there."""
+        self.before = before
+        self.ends = ends
+        self._began = now
+        self._open = False
+        self._asked = 0
+        self._at_work: list[float] = []  # when they came in
+        self._logarithms: list[float] = []
+
+    def came(self, now: float) -> None:
+        """One more comes in."""
+        if self._open and self._asked < _PROBED:
+            self._asked += 1
+            self._at_work.append(now)
+
+    def left(self, began: float, now: float, *, tells: bool) -> None:
+        """One is done, and tells how long it takes, or nothing."""
+        if began < self._began:
+            self.before -= 1
+            return
+        self._open = True
+        if began in self._at_work:
+            self._at_work.remove(began)
+            if tells:
+                self._logarithms.append(logarithm(now - began))
+
+    def over(self, now: float) -> bool:
+        """Whether all are done, or it took too long."""
+        return now >= self.ends or (self._asked == _PROBED and not self._at_work)
+
+    def latency(self, now: float) -> float:
+        """What was found out, 0 when it is nothing; who is not done by now tells something once it took longer."""
+        if not self._logarithms:
+            return 0.0
+        known = fmean(self._logarithms)
+        waits = (logarithm(now - began) for began in self._at_work)
+        told = [*self._logarithms, *(each for each in waits if each > known)]
+        return exp(fmean(told)) if len(told) >= _AT_LEAST else 0.0
 
 
 class AdaptiveLimit:
     """Lets requests in, and learns from each that is done; every step takes the same short time.
 
     While a server is full, nothing shows any more how long requests take that need not wait. So it probes now and then:
-    for as long as twenty requests take, no more than the least limit come in, but for critical ones. A server that
+    for as long as thirty requests take, no more than the root of the limit are at work, but for critical ones: few
+    enough even where the limit is far too high, and enough for a slow one not to keep all others out. A server that
     turned nobody away is never probed.
     """
 
     __slots__ = (
-        "_checked", "_count", "_due", "_ends", "_peak", "_rooms", "_since", "_sum", "bounds", "in_flight", "learnt",
-        "probing",
+        "_checked", "_count", "_due", "_ends", "_full", "_peak", "_probe", "_rooms", "_sum", "bounds", "in_flight",
+        "learnt",
     )  # fmt: skip
 
     def __init__(self, bounds: Bounds) -> None:
@@ -97,19 +162,28 @@ class AdaptiveLimit:
         self.bounds = bounds
         self.learnt = Learnt(float(bounds.first))
         self.in_flight = 0
-        self.probing = False
+        self._probe: Probe | None = None
         self._checked = self.learnt.limit  # what the limit was when the baseline was measured
         self._due = -1.0  # when it is to be measured again; before the first sample nobody knows
-        self._since = 0.0
         self._begin(-bounds.window)
 
+    @property
+    def probing(self) -> bool:
+        """Whether few are let in, to see how long they take."""
+        return self._probe is not None
+
     def _begin(self, now: float) -> None:
-        if not self.probing:
-            self._ends = now + self.bounds.window
-        self._count, self._sum, self._peak = 0, 0.0, float(self.in_flight)
-        limit, least = self.learnt.limit, self.bounds.least
+        self._ends = now + self.bounds.window
+        self._count, self._sum, self._peak, self._full = 0, 0.0, self.in_flight, False
+        self._make_room()
+
+    def _make_room(self) -> None:
+        limit = self.learnt.limit
         rooms = [max(int(limit * share), 1) for share in _SHARES]
-        self._rooms = [rooms[CRITICAL], *(min(room, least) for room in rooms[1:])] if self.probing else rooms
+        if self._probe is not None:
+            few = max(self.bounds.least, isqrt(int(limit))) + self._probe.before
+            rooms = [rooms[CRITICAL], *(min(room, few) for room in rooms[1:])]
+        self._rooms = rooms
 
     def admit(self, level: int, now: float) -> bool:
         """Let a request of this level in, unless there is no room for it."""
@@ -117,11 +191,13 @@ class AdaptiveLimit:
             self.in_flight += 1
             if self.in_flight > self._peak:
                 self._peak = self.in_flight
+            if self._probe is not None:
+                self._probe.came(now)
             return True
-        if self.probing and now >= self._ends:
-            self._end_probe(now)
+        if self._probe is not None and now >= self._probe.ends:
+            self._end_probe(self._probe, now)
             return self.admit(level, now)
-        self._peak = max(self._peak, self.learnt.limit)
+        self._full = True
         return False
 
     def leave(self, began: float, now: float, *, well: bool) -> None:
@@ -132,42 +208,48 @@ class AdaptiveLimit:
         """
         self.in_flight -= 1
         took = now - began
-        if (well or took > self.learnt.baseline > 0) and not (self.probing and began < self._since):
+        tells = well or took > self.learnt.baseline > 0
+        if self._probe is not None:
+            self._leave_probe(self._probe, began, now, tells=tells)
+            return
+        if tells:
             self._count += 1
-            self._sum += took
-        if self.probing:
-            if now >= self._ends or self._count >= _PROBED:
-                self._end_probe(now)
-        elif now >= self._ends and self._count >= _SAMPLES:
+            self._sum += log(took if took > _SHORTEST else _SHORTEST)  # logarithm(), written out
+        if now >= self._ends and self._count >= _SAMPLES:
             self._end_window(now)
 
-    def forget(self) -> None:
+    def forget(self, began: float, now: float) -> None:
         """A request is done that says nothing of the server."""
         self.in_flight -= 1
+        if self._probe is not None:
+            self._leave_probe(self._probe, began, now, tells=False)
+
+    def _leave_probe(self, probe: Probe, began: float, now: float, *, tells: bool) -> None:
+        probe.left(began, now, tells=tells)
+        if probe.over(now):
+            self._end_probe(probe, now)
+        else:
+            self._make_room()  # fewer may be left from before
 
     def _end_window(self, now: float) -> None:
         if self._due < 0:  # the first: those that were done fastest, by a server that had just begun
             self._due = now + self.bounds.relearn / 10
         else:
-            self._learn(Seen(self._sum / self._count, self._peak), now)
+            self._learn(Seen(exp(self._sum / self._count), self._peak, self._full), now)
         self._begin(now)
 
     def _learn(self, seen: Seen, now: float) -> None:
-        full, few = seen.peak >= self.learnt.limit, seen.peak <= self.bounds.least
         self.learnt = learn(self.bounds, self.learnt, seen)
-        if few:
+        if seen.peak <= self.bounds.least:
             self._measured(now)
-        elif full and (now >= self._due or self.learnt.limit < self._checked / 2):
-            self._probe(now, seen.latency)
+        elif seen.full and (now >= self._due or self.learnt.limit < self._checked / 2):
+            ends = now + max(self._interval * _EFFORT, seen.latency * _LATENCIES)
+            self._probe = Probe(self.in_flight, now, ends)
 
-    def _probe(self, now: float, latency: float) -> None:
-        self.probing, self._since = True, now
-        self._ends = now + max(self._interval * _EFFORT, latency * _LATENCIES)
-
-    def _end_probe(self, now: float) -> None:
-        if self._count >= _AT_LEAST:
-            self.learnt = self.learnt._replace(baseline=self._sum / self._count, eager=True)
-        self.probing = False
+    def _end_probe(self, probe: Probe, now: float) -> None:
+        if latency := probe.latency(now):
+            self.learnt = self.learnt._replace(baseline=latency, eager=True)
+        self._probe = None
         self._measured(now)
         self._begin(now)
 

@@ -4,7 +4,11 @@ import asyncio
 import contextvars
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
+
+from anyio import CancelScope
+
+T = TypeVar("T")
 
 _running: set[object] = set()
 """What asyncio itself would only know by a weak reference."""
@@ -21,6 +25,27 @@ def running_loop() -> Any:  # noqa: ANN401 - asyncio's loop, or trio's token
         return None if trio is None else trio.lowlevel.current_trio_token()
     except RuntimeError:
         return None
+
+
+async def outlasting(work: Coroutine[Any, Any, T], left: Callable[[T], None]) -> T:
+    """What comes of work that goes on when who waits for it is cancelled.
+
+    ``left`` is told of it where nobody waits any more: asyncio cancels tasks whatever scope shields them.
+    """
+    loop = running_loop()
+    if not isinstance(loop, asyncio.AbstractEventLoop):
+        with CancelScope(shield=True):
+            return await work
+    task = loop.create_task(work)
+    _running.add(task)
+    task.add_done_callback(_running.discard)
+    try:
+        with CancelScope(shield=True):
+            result: T = await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(lambda done: None if done.cancelled() or done.exception() else left(done.result()))
+        raise
+    return result
 
 
 def start(work: Callable[[], Coroutine[Any, Any, None]]) -> None:

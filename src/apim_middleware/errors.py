@@ -81,6 +81,10 @@ class NotDone(StoreError):
     """A store could not answer, and has certainly not done what it was to be asked."""
 
 
+class Spoiled(StoreError):
+    """A store is well, but cannot keep or read what this one call is about; other corrections with it are made."""
+
+
 class VersionConflict(ApimError):
     """A record has another version than the one that was said; ``version`` is what it has, 0 when there is none."""
 

@@ -118,6 +118,7 @@ class Counters(Protocol):
         """Correct hits that were counted: give units back, or count more, beyond the quota too. Raises StoreError.
 
         Nothing falls below zero units; units above the quota must be worked off before anything passes again.
+        Of several, those that can never be made keep no other from being made; for them, Spoiled is raised then.
         """
         ...
 

@@ -5,7 +5,13 @@ import math
 import pytest
 
 from apim_middleware._http.fields import parse_list
-from apim_middleware._http.rate_limit_fields import effective_window, policy_value, standing_form, until_whole
+from apim_middleware._http.rate_limit_fields import (
+    effective_window,
+    policy_value,
+    standing_form,
+    tightness,
+    until_whole,
+)
 from apim_middleware.protocols import Limit, Tally
 
 inf = math.inf
@@ -23,6 +29,11 @@ inf = math.inf
 )
 def test_a_window_is_said_when_it_is_a_whole_number_of_seconds(limit: Limit, said: bytes) -> None:
     assert policy_value(["a"], [limit]) == said
+
+
+def test_a_unit_that_is_not_requests_is_said() -> None:
+    """From an audit: a limit of ten million bytes was announced as one of ten million requests."""
+    assert policy_value(["a"], [Limit(10, 60.0)], counts_bytes=True) == b'"a";q=10;qu="content-bytes";w=60'
 
 
 def test_a_form_has_two_numbers_for_each_limit_whatever_it_says_of_them() -> None:
@@ -59,7 +70,24 @@ def test_the_time_in_which_no_more_should_be_used(tally: Tally, window: float, s
         (Tally(False, 0, 90.0, 12.1), 13),
         (Tally(True, 0, 42.1, 0.0), 43),
         (Tally(True, 0, inf, inf), None),
+        (Tally(False, 3, 90.0, 12.1), 13),  # too few are left for this one
+        (Tally(False, 3, 42.1, inf), 43),  # it can never pass, others can
     ],
 )
 def test_the_time_until_there_is_something_again(tally: Tally, seconds: int | None) -> None:
     assert until_whole(tally) == seconds
+
+
+@pytest.mark.parametrize(
+    ("tallies", "first"),
+    [
+        ([Tally(True, 5, 9.0, 0.0), Tally(True, 3, 9.0, 0.0)], 1),
+        ([Tally(True, 0, 1.0, 1.0), Tally(True, 0, 3_600.0, 3_600.0)], 1),  # the one that comes back last
+        ([Tally(False, 0, 1.0, 1.0), Tally(False, 0, 3_600.0, 3_600.0)], 1),
+        ([Tally(True, 0, 1.0, 1.0), Tally(False, 2, 9.0, 4.0)], 1),  # who refused, whatever is left
+        ([Tally(False, 0, 1.0, 1.0), Tally(False, 3, 90.0, 60.0)], 1),
+        ([Tally(False, 9, 90.0, inf), Tally(False, 0, 90.0, 60.0)], 0),
+    ],
+)
+def test_the_tightest_of_several_limits_refused_or_leaves_least_for_longest(tallies: list[Tally], first: int) -> None:
+    assert min(tallies, key=tightness) is tallies[first]

@@ -699,6 +699,14 @@ async def test_a_lifetime_never_begins_anew(clock: FakeClock, env: Env, app: Cou
     assert (answer.status, answer.header(b"retry-after"), told(answer)) == (403, None, [("quota", {"r": 0})])
 
 
+@pytest.mark.parametrize("rate", ["5/year", "5 per 2 years", "1/second; 5/year"])
+def test_a_year_in_a_rate_is_a_mistake_for_it_would_have_360_days(rate: str) -> None:
+    with pytest.raises(ConfigError, match=r"Quota\.rate: .* holds a year.*365 days"):
+        Quota(rate=rate)
+    with pytest.raises(ConfigError, match=r"RateLimit\.tiers: .* holds a year"):
+        RateLimit(calls=1, per=60, tier=by.product, tiers={"gold": rate})
+
+
 @pytest.mark.parametrize(
     ("given", "field"),
     [

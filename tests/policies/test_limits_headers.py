@@ -76,6 +76,29 @@ async def test_of_several_limits_they_tell_the_one_of_which_least_is_left(
     assert trio(await call(guarded)) == [3, 2, 60]
 
 
+@pytest.mark.parametrize("together", [False, True])
+async def test_of_limits_that_are_used_up_they_tell_the_one_that_comes_back_last(
+    env: Env, app: Counting, together: bool
+) -> None:
+    """From an audit: with ``2/second; 2/hour`` the reset was 1 beside a ``Retry-After`` of 3,600."""
+    fields: dict[str, Any] = {"window": "fixed", "headers": TRIO}
+    one = RateLimit(rate="2/second; 2/hour", **fields)
+    two = [RateLimit(rate=rate, name=rate, **fields) for rate in ("2/second", "2/hour")]
+    guarded = Stack(Limits(*two) if together else one, env=env)(app)
+    answers = [await call(guarded) for _ in range(3)]
+    assert [trio(answer) for answer in answers[1:]] == [[2, 0, 3_600]] * 2
+    assert answers[2].header(b"retry-after") == b"3600"
+
+
+async def test_a_refusal_tells_of_the_limit_that_refused(env: Env, app: Counting) -> None:
+    """From an audit: of two limits, it told of the one of which less was left, although that one let in."""
+    policies = [limit(1, name="few", headers=TRIO), limit(5, name="many", headers=TRIO, cost=4, per=600)]
+    guarded = Stack(Limits(*policies), env=env)(app)
+    await call(guarded)
+    env.clock.advance(60)  # type: ignore[attr-defined]
+    assert trio(await call(guarded)) == [5, 1, 540]
+
+
 async def test_a_lifetime_has_no_reset(env: Env, app: Counting) -> None:
     policy = Quota(calls=1, period="lifetime", by=by.client, headers=LimitHeaders(x_ratelimit="seconds"))
     guarded = Stack(policy, env=env)(app)

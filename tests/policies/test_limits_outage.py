@@ -2,18 +2,25 @@
 
 import json
 import logging
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import anyio
+import anyio.abc
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from apim_middleware import conditions
-from apim_middleware._limits import corrections, stand_in
+from apim_middleware import by, conditions
+from apim_middleware._limits import corrections, house, stand_in
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
 from apim_middleware.policies.limits import RateLimit
 from apim_middleware.policies.tracing import Tracing
 from apim_middleware.policy import Stack
+from apim_middleware.protocols import Hit, Tally
 from apim_middleware.testing import FakeClock, call, connect
 
 from .counting import AWAY, Counting, SlowCounters, Watch, from_address, left, quiet, statuses
@@ -161,6 +168,130 @@ async def test_what_was_held_here_is_settled_there_when_the_store_is_back(
     assert left(await call(guarded))[0] == 10 - 2 - (5 if increment == "now" else 0)
 
 
+class Slow:
+    """An app that answers each request when it is told how."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, anyio.Event] = {}
+        self.status: dict[str, int] = {}
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        name = scope["path"]
+        if name != "/":
+            self.told[name] = anyio.Event()
+            await self.told[name].wait()
+        await send({"type": "http.response.start", "status": self.status.get(name, 500), "headers": []})
+        await send({"type": "http.response.body"})
+
+    def tell(self, name: str, status: int) -> None:
+        self.status[name] = status
+        self.told.pop(name).set()
+
+
+async def used(slow: SlowCounters) -> int:
+    """What the store knows of, once all is settled."""
+    await quiet()
+    if not slow.asked:
+        return 0
+    [tally] = await slow.kept.peek(slow.asked[:1])
+    return slow.asked[0].limit.quota - tally.remaining
+
+
+async def test_what_was_counted_here_in_a_window_that_is_over_is_given_back_in_no_other(
+    env: Env, slow: SlowCounters, clock: FakeClock
+) -> None:
+    app = Slow()
+    guarded = Stack(limit(10, count_when=conditions.failed), env=env)(app)
+    slow.failure = AWAY
+    async with anyio.create_task_group() as group:
+        group.start_soon(call, guarded, "GET", "/late")
+        await quiet()
+        slow.failure = None
+        clock.advance(1)
+        await call(guarded)
+        clock.advance(60)
+        await statuses(guarded, 3)
+        app.tell("/late", 200)
+    assert await used(slow) == 3
+
+
+async def test_what_was_given_back_before_the_store_was_told_is_not_told(
+    env: Env, slow: SlowCounters, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many counts are told little by little: who is done meanwhile is not given back twice."""
+    monkeypatch.setattr(house, "_BATCH", 1)
+    app = Slow()
+    guarded = Stack(limit(10, count_when=conditions.failed), env=env)(app)
+    slow.failure = AWAY
+    async with anyio.create_task_group() as group:
+        for number in range(3):
+            asks = partial(call, guarded, "GET", f"/{number}", **from_address(f"192.0.2.{number}"))
+            group.start_soon(asks)
+        await quiet()
+        slow.failure = None
+        clock.advance(1)
+        await call(guarded)
+        for number in range(3):
+            app.tell(f"/{number}", 200)
+    await quiet()
+    sums = Counter[str]()
+    for change in slow.changes:
+        sums[change.key] += change.units
+    assert set(sums.values()) <= {0}
+
+
+class Noting(SlowCounters):
+    """Notes how many hits it has counted."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        self.counted = 0
+
+    async def hit(self, hits: Sequence[Hit]) -> list[Tally]:
+        tallies = await super().hit(hits)
+        self.counted += 1
+        return tallies
+
+
+@example(["away", "come", "back", "a minute", "come", "come", "well"])
+@given(st.lists(st.sampled_from(["come", "come", "well", "badly", "away", "back", "a minute"]), max_size=40))
+def test_no_end_of_an_outage_makes_the_store_forget_what_it_counted(steps: list[str]) -> None:
+    """In no window is more given back than was counted in it, whoever comes, ends well or badly, here or there."""
+    clock, app = FakeClock(1_800_000_000), Slow()
+    slow = Noting(clock)
+    guarded = Stack(limit(100, count_when=conditions.failed), env=Env(place="here", clock=clock, counters=slow))(app)
+    under_way: list[str] = []
+    counted: set[str] = set()  # by the store, in the window that runs, and not given back
+
+    async def take(step: str, group: anyio.abc.TaskGroup) -> None:
+        if step == "come":
+            under_way.append(name := f"/{len(under_way)}")
+            before = slow.counted
+            group.start_soon(call, guarded, "GET", name)
+            await quiet()
+            counted.update({name} if slow.counted > before else ())
+        elif step in ("well", "badly"):
+            for name in [each for each in under_way if each in app.told][:1]:
+                app.tell(name, 200 if step == "well" else 500)
+                counted.difference_update({name} if step == "well" else ())
+        elif step == "a minute":
+            clock.advance(60)
+            counted.clear()
+        else:
+            slow.failure = AWAY if step == "away" else None
+            clock.advance(1 if step == "back" else 0)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            for step in steps:
+                await take(step, group)
+                if slow.failure is None:
+                    assert await used(slow) >= len(counted)
+            group.cancel_scope.cancel()
+
+    anyio.run(main)
+
+
 async def test_counting_afterwards_counts_here_too(env: Env, slow: SlowCounters, app: Counting) -> None:
     slow.failure = AWAY
     guarded = Stack(limit(2, increment="afterwards", count_when=conditions.failed), env=env)(app)
@@ -182,6 +313,14 @@ async def test_what_is_counted_here_is_bounded(
     await call(guarded)
     await quiet()
     assert 0 < len(slow.changes) <= 50
+
+
+async def test_as_many_limits_as_there_are_can_be_counted_here(env: Env, slow: SlowCounters, app: Counting) -> None:
+    """Found by an audit: of more than 526, all but the latest began anew with each request."""
+    slow.failure = AWAY
+    stacks = [Stack(limit(1, by=by.everyone), env=env, place=f"operation-{number}")(app) for number in range(600)]
+    for status in (200, 429):
+        assert {(await call(guarded)).status for guarded in stacks} == {status}
 
 
 async def test_more_corrections_than_can_wait_are_told_of(

@@ -1,6 +1,9 @@
 """Limits that know only at the end what a request used: bytes, functions of the response, conditions."""
 
+import asyncio
 import gc
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import anyio
@@ -14,15 +17,16 @@ from starlette.routing import Mount, Route
 
 from apim_middleware import by, conditions
 from apim_middleware.env import Env
-from apim_middleware.errors import Refusal, StoreError
+from apim_middleware.errors import Refusal, Spoiled, StoreError
 from apim_middleware.exchange import Exchange
 from apim_middleware.policies.limits import Limits, Quota, RateLimit
 from apim_middleware.policy import Policy, Stack
+from apim_middleware.protocols import Change, Hit, Tally
 from apim_middleware.stores.memory import MemoryCounters
 from apim_middleware.testing import Answer, FakeClock, call, connect
 from apim_middleware.types import ASGIApp, Receive, Scope, Send
 
-from .counting import AWAY, Counting, SlowCounters, left, quiet, statuses
+from .counting import AWAY, Counting, SlowCounters, left, quiet, sent, statuses
 
 pytestmark = pytest.mark.anyio
 
@@ -54,6 +58,20 @@ async def test_a_response_under_way_is_not_cut_but_counted(env: Env, app: Counti
     guarded = Stack(bytes_per_minute(100), env=env)(app)
     assert len((await ended(guarded)).body) == 300
     assert (await ended(guarded)).status == 429
+
+
+@pytest.mark.parametrize("units", ["response-bytes", "request-bytes", "bytes"])
+async def test_that_bytes_are_counted_is_told(env: Env, app: Counting, units: str) -> None:
+    answer = await ended(Stack(bytes_per_minute(100, units=units), env=env)(app))
+    assert answer.header(b"ratelimit-policy") == b'"default";q=100;qu="content-bytes";w=60'
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304)])
+async def test_bytes_that_no_server_sends_do_not_count(env: Env, app: Counting, method: str, status: int) -> None:
+    """From an audit: HEAD cost what GET does, for apps answer both alike (RFC 9110 §9.3.2)."""
+    app.status = status
+    guarded = Stack(bytes_per_minute(100), env=env)(app)
+    assert [left(await ended(guarded, method)) for _ in range(3)] == [[99]] * 3
 
 
 async def test_the_bytes_of_requests_count_as_they_are_read(env: Env, app: Counting) -> None:
@@ -334,11 +352,6 @@ async def test_counting_afterwards_beside_counting_now(env: Env, app: Counting) 
 
 @pytest.mark.parametrize("turns", range(12))
 async def test_wherever_a_request_is_cancelled_it_is_settled_once(env: Env, clock: FakeClock, turns: int) -> None:
-    async def patient(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"x" * 10, "more_body": True})
-        await anyio.sleep_forever()
-
     guarded = Stack(RateLimit(calls=10, per=60, window="fixed", cost=4, used=lambda exchange: 1), env=env)(patient)
     async with anyio.create_task_group() as group:
         group.start_soon(call, guarded)
@@ -347,6 +360,44 @@ async def test_wherever_a_request_is_cancelled_it_is_settled_once(env: Env, cloc
     await quiet()
     [used] = await used_of(env, guarded)
     assert used in (0, 1)  # it never came in, or it is settled
+
+
+@pytest.mark.parametrize("turns", range(12))
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_wherever_asyncio_cancels_a_request_it_is_settled_once(env: Env, turns: int) -> None:
+    """As the time-outs of asyncio and of servers do, which no scope holds off."""
+    guarded = Stack(RateLimit(calls=10, per=60, window="fixed", cost=4, used=lambda exchange: 1), env=env)(patient)
+    task = asyncio.create_task(call(guarded))
+    await quiet(turns)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await quiet()
+    [used] = await used_of(env, guarded)
+    assert used in (0, 1)
+
+
+@pytest.mark.parametrize("failure", [AWAY, StoreError("silence"), RuntimeError("broken")])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_request_that_asyncio_cancels_while_its_store_fails_gives_nothing_back(
+    clock: FakeClock, slow: SlowCounters, app: Counting, failure: Exception
+) -> None:
+    slow.failure = failure
+    policy = RateLimit(calls=10, per=60, count_when=conditions.failed)
+    task = asyncio.create_task(call(Stack(policy, env=Env(place="here", clock=clock, counters=slow))(app)))
+    while not slow.calls:
+        await quiet(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await quiet()
+    assert (slow.calls, slow.changes) == (["hit"], [])
+
+
+async def patient(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"x" * 10, "more_body": True})
+    await anyio.sleep_forever()
 
 
 async def used_of(env: Env, guarded: ASGIApp) -> list[int]:
@@ -418,6 +469,38 @@ async def test_of_corrections_that_may_have_been_made_only_those_that_count_more
     await ended(guarded)
     assert [change.units for change in slow.changes] == made  # that of the second, and that of the first if at all
     assert ("1 corrections that give units back" in caplog.text) is (used == 1)
+
+
+class Choosy(SlowCounters):
+    """A store that can do nothing with one key."""
+
+    async def peek(self, hits: Sequence[Hit]) -> list[Tally]:
+        self.look_at(hits)
+        return await super().peek(hits)
+
+    async def settle(self, changes: Sequence[Change]) -> None:
+        await super().settle([change for change in changes if change.key != "bad"])
+        self.look_at(changes)
+
+    def look_at(self, asked: Sequence[Hit | Change]) -> None:
+        if any(each.key == "bad" for each in asked):
+            raise Spoiled("not this one")
+
+
+@pytest.mark.parametrize("used", [1, 30])
+async def test_a_correction_that_can_never_be_made_is_told_of_and_keeps_no_other_from_being_made(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture, used: int
+) -> None:
+    choosy = Choosy(clock)
+    policy = RateLimit(calls=100, per=60, window="fixed", cost=10, used=lambda exchange: used, by=by.header("x-user"))
+    guarded = Stack(policy, env=Env(place="here", clock=clock, counters=choosy))(Counting())
+    async with anyio.create_task_group() as group:
+        for name in ("ada", "bad", "bob"):
+            group.start_soon(partial(call, guarded, **sent(x_user=name)))
+    await quiet()
+    assert sorted(change[::2] for change in choosy.changes) == [("ada", used - 10), ("bob", used - 10)]
+    assert caplog.text.count("lost: not this one") == 1
+    assert [left(await call(guarded, **sent(x_user="ada")))] == [[90 - used]]
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -508,6 +591,28 @@ async def test_a_quota_of_bytes_is_refused_once_it_is_used_up(env: Env, app: Cou
 def test_a_mistake_names_its_field(fields: dict[str, Any], field: str) -> None:
     with pytest.raises(ValueError, match=rf"RateLimit\.{field}:"):
         RateLimit(calls=5, per=60, **fields)
+
+
+class Promise:
+    """Something to await, as a function gives that calls an async one; it counts as true."""
+
+    def __await__(self) -> Any:
+        yield
+
+
+async def test_a_condition_that_gives_something_to_await_is_logged_and_the_request_counts(
+    env: Env, app: Counting, caplog: pytest.LogCaptureFixture
+) -> None:
+    guarded = Stack(RateLimit(calls=1, per=60, count_when=lambda exchange: Promise()), env=env)(app)  # type: ignore[arg-type, return-value]
+    assert [(await ended(guarded)).status for _ in range(2)] == [200, 429]
+    assert "cannot tell what a request used" in caplog.text
+
+
+@pytest.mark.parametrize("tier", [Promise(), 7, b"gold"])
+async def test_a_tier_that_is_no_text_is_a_failure_and_lets_nobody_in(env: Env, app: Counting, tier: Any) -> None:
+    """From an audit: it was nobody's tier, and so had everybody's limits."""
+    guarded = Stack(RateLimit(calls=1, per=60, tier=lambda exchange: tier, tiers={"gold": 5}), env=env)(app)
+    assert [(await ended(guarded)).status, app.asked] == [500, 0]
 
 
 @pytest.mark.parametrize("field", ["used", "count_when"])

@@ -435,6 +435,44 @@ async def test_policies_that_a_store_could_not_tell_apart_are_refused(
         Stack(*layers, place="here")(app)
 
 
+def graded(rate: str, **tiers: str) -> RateLimit:
+    return RateLimit(rate=rate, by=user, tier=by.header("x-plan"), tiers=tiers)
+
+
+def overridden(rate: str, **fields: Any) -> RateLimit:
+    return RateLimit(rate=rate, by=user, **{"overrides": Overrides(), **fields})
+
+
+@pytest.mark.parametrize("join", [Limits, lambda *policies: Stack(*policies, place="here")(Counting())])
+@pytest.mark.parametrize(
+    "policies",
+    [
+        (graded("5/second", gold="10/hour"), graded("100/minute", gold="10/hour")),
+        (graded("5/second", gold="10/hour"), graded("100/minute", silver="9/second; 10/hour")),
+        (graded("5/second", gold="10/hour"), graded("10/hour", gold="50/hour")),
+        (overridden("5/second"), overridden("100/minute")),
+    ],
+)
+def test_policies_that_would_count_together_for_some_are_refused(policies: tuple[RateLimit, ...], join: Any) -> None:
+    """Found by an audit: of ten calls an hour five passed, for each was counted twice."""
+    with pytest.raises(ConfigError, match="Give one of them another name"):
+        join(*policies)
+
+
+@pytest.mark.parametrize("join", [Limits, lambda *policies: Stack(*policies, place="here")(Counting())])
+@pytest.mark.parametrize(
+    "policies",
+    [
+        (graded("5/second", gold="50/second"), graded("100/minute", gold="1000/minute")),
+        (graded("5/second", gold="10/hour"), RateLimit(rate="10/hour", by=user)),
+        (overridden("5/second"), overridden("100/minute", name="sustained")),
+        (overridden("5/second"), RateLimit(rate="100/minute", by=user)),
+    ],
+)
+def test_policies_that_never_count_together_are_not(policies: tuple[RateLimit, ...], join: Any) -> None:
+    join(*policies)
+
+
 def _key_of(attribute: str) -> by.Key:
     def key(exchange: Exchange) -> str:
         return attribute
@@ -457,6 +495,13 @@ async def test_policies_within_that_a_store_could_not_tell_apart_are_refused(wra
 async def test_members_that_a_store_could_not_tell_apart_are_refused() -> None:
     with pytest.raises(ConfigError, match="Give one of them another name"):
         Limits(RateLimit(calls=2, per=60), RateLimit(rate="2/minute"))
+
+
+def test_a_rate_limit_and_a_quota_that_a_store_could_not_tell_apart_are_refused_as_members_only() -> None:
+    both = RateLimit(calls=2, per=60, by=user, window="fixed", name="api"), Quota(calls=2, per=60, by=user, name="api")
+    with pytest.raises(ConfigError, match="Give one of them another name"):
+        Limits(*both)
+    Stack(*both, place="here")(Counting())
 
 
 @pytest.mark.parametrize(("shards", "refused"), [(1, False), (16, True)])

@@ -577,6 +577,25 @@ class CountersConformance:
             assert await remaining(counters, "a", LOG) == left
         assert tally.allowed
 
+    @pytest.mark.anyio
+    @pytest.mark.parametrize("kept", [1, 3])
+    async def test_a_log_is_whole_again_when_the_newest_unit_is_that_was_not_given_back(
+        self, clock: FakeClock, counters: Counters, kept: int
+    ) -> None:
+        many, tallies = LOG._replace(quota=1_000), []
+        for _ in range(200):
+            tallies.append(await hit(counters, "a", many, 2))
+            clock.advance(0.1)
+        for tally in [*tallies[kept:-1], tallies[-1]]:
+            await counters.settle([Change("a", many, -2, tally.counted)])
+        [told] = await counters.peek([Hit("a", many)])
+        assert (told.remaining, told.reset) == (1_000 - 2 * kept, pytest.approx(40 + 0.1 * (kept - 1), abs=0.01))
+        assert (await hit(counters, "a", many)).remaining == 999 - 2 * kept
+        clock.advance(told.reset)
+        assert await remaining(counters, "a", many) == 999
+        await counters.settle([Change("a", many, 5, tallies[-1].counted)])
+        assert await remaining(counters, "a", many) == 994
+
     @pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]])
     @pytest.mark.anyio
     async def test_moments_of_a_log_may_be_told_in_any_order(

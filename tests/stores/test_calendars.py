@@ -67,6 +67,25 @@ def test_an_hour_is_cut_short_where_the_clock_is_changed_by_half_of_one() -> Non
     assert period_of("hour Australia/Lord_Howe", change + 1) == (change, change + 1800)
 
 
+@pytest.mark.parametrize(
+    ("zone", "change"),
+    [
+        ("America/Caracas", "2016-05-01T07:00"),  # 02:30 becomes 03:00
+        ("Asia/Colombo", "1996-10-25T18:30"),
+        ("Asia/Pyongyang", "2018-05-04T15:00"),
+        ("Asia/Kathmandu", "1985-12-31T18:30"),  # 00:00 becomes 00:15
+    ],
+)
+@pytest.mark.parametrize("minutes", range(-90, 91, 15))
+def test_no_two_hours_overlap_where_a_clock_was_changed_for_good(zone: str, change: str, minutes: int) -> None:
+    """From an audit: the hour before the change went on into the one after it, and its units counted in both."""
+    now = at(change) + minutes * 60
+    begin, end = period_of(f"hour {zone}", now)
+    assert begin <= now < end
+    assert period_of(f"hour {zone}", end)[0] == end
+    assert period_of(f"hour {zone}", begin - 1)[1] == begin
+
+
 def test_a_day_that_began_does_not_end_when_the_clock_is_set_back_before_midnight() -> None:
     midnight = at("2010-11-07T00:00", "America/St_Johns")  # one minute later it is 23:01 again
     assert period_of("day America/St_Johns", midnight + 1800) == (midnight, midnight + 25 * HOUR)

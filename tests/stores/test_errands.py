@@ -72,7 +72,7 @@ async def test_an_error_is_logged_and_the_next_begins_anew(pile: Pile, caplog: p
     pile.failure = LookupError("oops")
     pile.add()
     await pile.errand.over()
-    assert "what was left to do for a store failed" in caplog.text
+    assert "work in the background failed" in caplog.text
     pile.failure = None
     pile.errand.wake()
     await pile.errand.over()
@@ -89,6 +89,20 @@ def test_an_event_loop_that_ends_is_waited_for_once_more(pile: Pile, backend: st
 
     anyio.run(main, backend=backend)
     assert pile.done == [True] * 3
+
+
+def test_an_error_at_the_end_of_an_event_loop_is_logged_and_ends_nothing_else(
+    pile: Pile, backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        pile.opened = anyio.Event()
+        pile.add()
+        for _ in range(5):
+            await anyio.lowlevel.checkpoint()
+        pile.failure = LookupError("oops")
+
+    anyio.run(main, backend=backend)
+    assert [record.message for record in caplog.records] == ["work in the background failed"]
 
 
 def test_another_event_loop_goes_on_with_it(pile: Pile, backend: str) -> None:

@@ -342,6 +342,8 @@ def test_what_is_no_storage_or_cannot_be_made_is_a_mistake(storage: Any) -> None
 def test_no_calls_at_all_are_a_mistake() -> None:
     with pytest.raises(ConfigError, match="at_once"):
         LimitsCounters("memory://", at_once=0)
+    with pytest.raises(ConfigError, match="at_once"):
+        LimitsCounters("memory://", at_once="3")  # type: ignore[arg-type]
 
 
 # Threads, and failures

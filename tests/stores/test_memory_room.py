@@ -1,11 +1,14 @@
 """Counters in memory when there is no room: who goes first, and that the bound holds."""
 
 import math
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from apim_middleware.protocols import Hit, Limit
+from apim_middleware.protocols import Change, Hit, Limit
+from apim_middleware.stores.counts import room
 from apim_middleware.stores.memory import MemoryCounters
 from apim_middleware.testing import FakeClock
 
@@ -22,11 +25,12 @@ EACH = pytest.mark.parametrize("limit", [ALGORITHMS[name] for name in ALGORITHMS
 
 
 def assert_books_are_right(counters: MemoryCounters) -> None:
-    room = counters._room
-    for shard in range(room.shards):
-        assert room.held(shard) <= room._admitted[shard] <= room._size
-    assert len(room.books) <= room._most_books
-    assert not any(book.EMPTY.held for book in room.books.values())
+    kept = counters._room
+    for shard in range(kept.shards):
+        assert kept.held(shard) <= kept._admitted[shard] <= kept._size
+    assert len(kept.books) <= kept._most_books
+    assert {*kept.books.values()} == {*chain(kept._wide, *kept._narrow.values())}
+    assert not any(book.EMPTY.held for book in kept.books.values())
 
 
 @ALL
@@ -129,6 +133,86 @@ def test_a_window_that_is_over_gives_its_room_back() -> None:
             assert counters.hit_now([Hit(f"key-{number}", limit)])[0].allowed
         clock.advance(60)
     assert (len(counters), counters.evicted) == (1_000, 0)
+
+
+# Many limits
+
+
+def of_many(limit: Limit, number: int) -> list[Hit]:
+    """Hits of as many limits, each of one key."""
+    return [Hit(f"key-{each}", limit._replace(place=f"place-{each}")) for each in range(number)]
+
+
+@ALL
+def test_ten_thousand_limits_of_a_key_each_are_nothing_special(limit: Limit) -> None:
+    """Found by an audit: with rates of their own for as many keys, all but the latest 5,000 counted from nothing."""
+    counters = MemoryCounters(FakeClock())
+    for _ in range(2):
+        for hit in of_many(limit, 10_001):
+            counters.hit_now([hit])
+    assert {tally.remaining for tally in counters.peek_now(of_many(limit, 10_001))} == {3}
+    assert counters.evicted == 0
+    assert_books_are_right(counters)
+
+
+@EACH
+def test_of_too_many_limits_those_go_first_that_are_over(limit: Limit, caplog: pytest.LogCaptureFixture) -> None:
+    clock = FakeClock()
+    counters = MemoryCounters(clock, max_keys=1_000)
+    for hit in of_many(limit._replace(window=60.0, calendar="hour UTC"), 300):
+        counters.hit_now([hit])
+    clock.advance(7_200)
+    now = of_many(limit, 600)
+    for hit in now:
+        counters.hit_now([hit])
+    assert {tally.remaining for tally in counters.peek_now(now[:400])} == {4}
+    assert (counters.evicted, caplog.text) == (0, "")
+
+
+def test_of_too_many_limits_those_go_last_that_are_used_up(caplog: pytest.LogCaptureFixture) -> None:
+    counters = MemoryCounters(FakeClock(), max_keys=1_000)
+    strict = of_many(Limit(1, 3_600.0, "fixed", "strict"), 40)
+    for hit in strict:
+        counters.hit_now([hit])
+    for hit in of_many(Limit(100, 3_600.0, "fixed"), 2_000):
+        counters.hit_now([hit])
+    assert not any(tally.allowed for tally in counters.peek_now(strict))
+    assert counters.evicted > 1_000
+    assert caplog.text.count("counts are forgotten") == 1
+
+
+KEYS = st.integers(0, 40).map(str)
+
+
+@pytest.mark.parametrize("limit", ALGORITHMS.values(), ids=ALGORITHMS)
+@given(steps=st.lists(st.tuples(KEYS, st.integers(-3, 3), st.sampled_from([0.0, 1.0, 700.0, 4_000.0])), max_size=80))
+def test_nobody_can_tell_when_a_limit_has_more_than_a_few_keys(
+    limit: Limit, steps: list[tuple[str, int, float]]
+) -> None:
+    """Its entries are moved then: whatever was counted, in this window or the one before, stays as it is."""
+    limit, told = limit._replace(quota=9), []
+    for few in (0, 7, 1_000):
+        clock, seen = FakeClock(), list[object]()
+        counters = MemoryCounters(clock)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(room, "_FEW", few)
+            _, again = counters.hit_one("0", limit, 1)
+            for key, units, seconds in steps:
+                clock.advance(seconds)
+                if units < 0:
+                    [tally] = counters.peek_now([Hit(key, limit)])
+                    counters.settle_now([Change(key, limit, units, tally.counted)])
+                elif units == 1 and (short := again(key)) is not None:
+                    seen.append(short[0])
+                elif units == 1:
+                    tally, again = counters.hit_one(key, limit, 1)
+                    seen.append(tally.remaining)
+                else:
+                    seen += counters.hit_now([Hit(key, limit, units), Hit("0", limit)])
+            seen += counters.peek_now([Hit(str(key), limit) for key in range(41)])
+            assert_books_are_right(counters)
+        told.append(seen)
+    assert told[0] == told[1] == told[2]
 
 
 def test_an_attempt_that_was_refused_leaves_nothing_behind() -> None:

@@ -4,7 +4,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from apim_middleware.errors import StoreError
+from apim_middleware.errors import Spoiled, StoreError
 from apim_middleware.stores.outage import Circuit
 from apim_middleware.testing import FakeClock
 
@@ -156,6 +156,19 @@ async def test_who_asked_before_and_gets_an_answer_closes_it(
         store.opened = first
         first.set()
     assert (circuit.opened, len(closings)) == (False, 1)
+
+
+async def test_a_store_that_cannot_do_one_thing_is_not_away(
+    circuit: Circuit, store: Store, clock: FakeClock, closings: list[None]
+) -> None:
+    store.failure = StoreError("away")
+    await fails(circuit, store)
+    clock.advance(1)
+    store.failure = Spoiled("this one")
+    for _ in range(2):
+        await fails(circuit, store)
+        assert not circuit.opened
+    assert (store.asked, len(closings)) == (3, 1)
 
 
 async def test_an_error_of_another_kind_is_no_outage(circuit: Circuit, store: Store, clock: FakeClock) -> None:

@@ -5,6 +5,7 @@ And as soon as the server is well again, the same object counts again.
 
 import asyncio
 import gc
+import struct
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -14,8 +15,8 @@ import pytest
 import redis
 from tests.servers import RedisServer, free_port, redis_server
 
-from apim_middleware.errors import ConfigError, NotDone, StoreError
-from apim_middleware.protocols import Hit, Limit
+from apim_middleware.errors import ConfigError, NotDone, Spoiled, StoreError
+from apim_middleware.protocols import Change, Hit, Limit
 from apim_middleware.stores.redis import RedisCounters, RedisPermits
 
 LIMIT = Limit(10, 3_600.0, "sliding", "here")
@@ -268,6 +269,65 @@ async def test_a_key_that_is_somebody_elses_spoils_its_own_call_only(
     assert "WRONGTYPE" in str(spoiled)
     assert not isinstance(well, BaseException)
     assert well[0].remaining == 8
+
+
+# What the server cannot keep, or kept badly, is nobody else's trouble
+
+LOG = Limit(10, 3_600.0, "log", "here")
+
+
+@pytest.mark.parametrize("algorithm", ["fixed", "sliding", "log", "bucket"])
+@pytest.mark.anyio
+async def test_as_many_units_as_can_be_said_are_kept_however_long_they_take_to_come_back(
+    counters: RedisCounters, algorithm: str
+) -> None:
+    """Of a bucket that is longer than the server can count milliseconds."""
+    many = [Hit("a", LIMIT._replace(algorithm=algorithm), 10**15)]
+    await counters.assign(many)
+    assert [(each.allowed, each.remaining) for each in await counters.peek(many)] == [(False, 0)]
+
+
+async def damage(counters: RedisCounters, admin: redis.Redis, entries: int) -> None:
+    """Make a log say that it has more units and entries than it has."""
+    await counters.hit([Hit("bad", LOG)])
+    [name] = admin.keys("*|bad")
+    admin.setrange(name, 0, struct.pack("<ddd", 9, 0, entries))
+
+
+# The first cannot be read to the end, which a hit that is refused would want; nothing can be added to the second.
+DAMAGED = pytest.mark.parametrize(("entries", "cost"), [(100, 5), (2**27, 1)])
+
+
+@DAMAGED
+@pytest.mark.anyio
+async def test_a_damaged_record_fails_its_own_calls_only(
+    counters: RedisCounters, admin: redis.Redis, entries: int, cost: int
+) -> None:
+    await damage(counters, admin, entries)
+    bad, good = Hit("bad", LOG, cost), Hit("good", LOG)
+    told = await asyncio.gather(
+        *[counters.hit(hits) for hits in ([good], [bad], [good, bad], [good, good])], return_exceptions=True
+    )
+    failed = [isinstance(each, Spoiled) for each in told]
+    assert failed == [False, True, True, False]
+    [first, *_], *_, [_, last] = [each for each in told if not isinstance(each, BaseException)]
+    assert first.remaining == 9
+    assert (await counters.peek([good]))[0].remaining == last.remaining
+
+
+@pytest.mark.anyio
+async def test_a_correction_that_cannot_be_made_keeps_no_other_from_being_made(
+    counters: RedisCounters, admin: redis.Redis
+) -> None:
+    [good] = await counters.hit([Hit("good", LOG)])
+    await damage(counters, admin, 2**27)
+    [known] = admin.keys("*|bad")
+    admin.rename(known, known[:-3] + b"worse")
+    admin.lpush(known, "not ours")
+    keys = ("bad", "good", "worse", "good")
+    with pytest.raises(Spoiled, match=r"2 of 4 corrections cannot be made: .*WRONGTYPE"):
+        await counters.settle([Change(key, LOG, 2, good.counted) for key in keys])
+    assert (await counters.peek([Hit("good", LOG)]))[0].remaining == 5
 
 
 # Secrets

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -208,7 +209,7 @@ async def test_a_key_of_another_kind_spoils_its_own_call_only(
     emptied_redis.delete(DOOR)
 
 
-@pytest.mark.parametrize("lease", [0.0, -1.0, float("inf"), float("nan")])
-def test_a_lease_must_be_some_time(lease: float) -> None:
+@pytest.mark.parametrize("lease", [0.0, -1.0, float("inf"), float("nan"), "15", None])
+def test_a_lease_must_be_some_time(lease: Any) -> None:
     with pytest.raises(ConfigError, match=r"RedisPermits\.lease"):
         RedisPermits("redis://localhost", lease=lease)

@@ -1,7 +1,10 @@
 """A SQLite file in trouble: locked, full, corrupt, gone, replaced, somebody else's; and a store that is closed."""
 
 import contextlib
+import itertools
+import math
 import sqlite3
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -214,6 +217,40 @@ async def test_a_file_of_another_program_is_an_error_and_left_as_it_is(path: Pat
     assert "not of this package" in await trouble(SQLiteCounters(path), sqlite3.NotSupportedError)
     with contextlib.closing(sqlite3.connect(path)) as file:
         assert file.execute("SELECT name FROM sqlite_master").fetchall() == [("theirs",)]
+
+
+NAN = struct.pack("<dd", math.nan, math.nan).hex()
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "damage"),
+    [
+        *itertools.product(
+            ("fixed", "sliding", "log", "bucket"),
+            ("state = x'00'", "state = 'text'", "state = zeroblob(500)", "due = 'late'"),
+        ),
+        ("bucket", f"state = x'{NAN}'"),
+    ],
+)
+@pytest.mark.anyio
+async def test_a_counter_that_is_damaged_begins_anew_and_no_other_does(
+    path: Path, counters: SQLiteCounters, algorithm: str, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    limit = Limit(10, 3_600.0, algorithm)
+    await counters.hit([Hit("bad", limit, 4)])
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as file:
+        file.execute(f"UPDATE counters SET {damage}")
+    await counters.hit([Hit("good", limit, 3)])
+    remaining = [
+        [tally.remaining for tally in await counters.hit([Hit("bad", limit), Hit("good", limit)])] for _ in "12"
+    ]
+    usage = await counters.usage()
+    await counters.aclose()
+    assert remaining == [[9, 6], [8, 5]]
+    assert caplog.text.count("is damaged") == 1
+    with contextlib.closing(sqlite3.connect(path)) as file:
+        tables = ("counters", "windows", "moments")
+        assert usage.rows == sum(file.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables)
 
 
 @pytest.mark.anyio

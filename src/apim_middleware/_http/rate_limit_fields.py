@@ -15,12 +15,16 @@ TRIO_LIMIT, TRIO_REMAINING, TRIO_RESET = b"x-ratelimit-limit", b"x-ratelimit-rem
 TRIO = frozenset((TRIO_LIMIT, TRIO_REMAINING, TRIO_RESET))
 
 
-def policy_value(names: Iterable[str], limits: Iterable[Limit]) -> bytes:
-    """The value of ``RateLimit-Policy``; a window that is no whole number of seconds cannot be said in it."""
+def policy_value(names: Iterable[str], limits: Iterable[Limit], *, counts_bytes: bool = False) -> bytes:
+    """The value of ``RateLimit-Policy``; a window that is no whole number of seconds cannot be said in it.
+
+    The quota unit (``qu``) is said where it is bytes: it is requests when nothing is said.
+    """
     told = []
+    unit = {"qu": "content-bytes"} if counts_bytes else {}
     for name, limit in zip(names, limits, strict=True):
         window = {"w": int(limit.window)} if told_window(limit).is_integer() else {}
-        told.append(item(name, {"q": limit.quota, **window}))
+        told.append(item(name, {"q": limit.quota, **unit, **window}))
     return members(told).encode()
 
 
@@ -51,7 +55,17 @@ def effective_window(tally: Tally, window: float) -> int:
     return math.ceil(seconds) if seconds < math.inf else 0
 
 
+def tightness(tally: Tally) -> tuple[bool, float, float]:
+    """What to compare limits by, the tightest first: it refused and keeps out for longest, or leaves least for longest.
+
+    Of limits that leave nothing, the one that comes back last decides when there is something again.
+    """
+    allowed, remaining, _, wait, _ = tally
+    return allowed, remaining if allowed else -wait, -wait
+
+
 def until_whole(tally: Tally) -> int | None:
     """Whole seconds until the same hit can pass or, for who may go on, until all is there again; None when never."""
-    seconds = tally.reset if tally.remaining else tally.retry_after or tally.reset
+    waits = 0.0 < tally.retry_after < math.inf and not (tally.allowed and tally.remaining)
+    seconds = tally.retry_after if waits else tally.reset
     return math.ceil(seconds) if seconds < math.inf else None

@@ -14,6 +14,7 @@ from apim_middleware._http.rate_limit_fields import (
     TRIO_REMAINING,
     TRIO_RESET,
     effective_window,
+    tightness,
     until_whole,
 )
 from apim_middleware._limits.headers import LimitHeaders
@@ -115,8 +116,9 @@ class Answers:
                 head.set(wanted.remaining.lower().encode(), b"%d" % tally.remaining)
             if wanted.total is not None:
                 head.set(wanted.total.lower().encode(), b"%d" % limit.quota)
-            if wanted.x_ratelimit is not None:
-                self._write_trio(head, limit, tally, epoch=wanted.x_ratelimit == "epoch")
+        if trio := [asked for asked in all_asked if self.of(asked).x_ratelimit is not None]:
+            asked = min(trio, key=lambda each: tightness(each.tightest[1]))
+            self._write_trio(head, *asked.tightest, epoch=self.of(asked).x_ratelimit == "epoch")
 
     def _write_trio(self, head: ResponseHead, limit: Limit, tally: Tally, *, epoch: bool) -> None:
         said = head.get(TRIO_REMAINING)

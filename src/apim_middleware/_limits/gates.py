@@ -18,6 +18,9 @@ from apim_middleware.types import Tap
 
 log = logging.getLogger("apim_middleware")
 
+_BODILESS = frozenset((204, 304))
+"""Statuses whose responses have no body, whatever the app makes of it (RFC 9110 §6.4.1)."""
+
 
 class Hooks:
     """Those hooks of a gate that have something to do; nobody waits for the others."""
@@ -121,12 +124,15 @@ class Gate(ABC):
             self.answers.write(head, visit[0])
 
     def announce_and_tap(self, exchange: Exchange) -> Tap | None:
-        """Tell the caller where they stand, and count the bytes of the response."""
+        """Tell the caller where they stand, and count the bytes of the response, if any are sent."""
         visit: Visit | None = exchange.state.get(self)
         if visit is None or visit.transfer is None:
             return None
         if not self.shadow:
             self.announce(exchange)
+        head = exchange.shared.response
+        if exchange.method == "HEAD" or (head is not None and head.status in _BODILESS):
+            return None  # apps answer HEAD as they do GET, and servers leave the body out (RFC 9110 §9.3.2)
         return visit.transfer.sent_too
 
     def settle(self, exchange: Exchange) -> None:

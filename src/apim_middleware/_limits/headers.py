@@ -37,7 +37,7 @@ class LimitHeaders(Configured):
 
     x_ratelimit: Literal["seconds", "epoch"] | None = None
     """``X-RateLimit-Limit``, ``-Remaining`` and ``-Reset``, the last in seconds from now or since 1970. Of several
-    limits they speak of the one of which the least is left. Default: none."""
+    limits they speak of the one that refused, or of which the least is left for longest. Default: none."""
 
     retry_after: str = "Retry-After"
     """What the time to wait is called in a refusal (Azure's ``retry-after-header-name``)."""

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import anyio
 
-from apim_middleware._limits.corrections import NOW, Left, dated, peeks_of, settle_now
+from apim_middleware._limits.corrections import NOW, Left, dated, peeks_of
 from apim_middleware._limits.meters import Use
 from apim_middleware._limits.stand_in import StandIn
-from apim_middleware.errors import NotDone, StoreError
+from apim_middleware.errors import NotDone, Spoiled, StoreError
 from apim_middleware.protocols import Change, Clock, Counters, Hit, Tally
 from apim_middleware.stores.errands import Errand
 from apim_middleware.stores.outage import Circuit
@@ -48,12 +48,10 @@ class House:
     def settle(self, changes: Sequence[Change], stand_in: StandIn | None = None) -> None:
         """Correct hits soon; those that a stand-in counted, where they stand by now."""
         if stand_in is not None:
-            if stand_in is self._stand_in:
-                settle_now(stand_in.counters, changes)
-                return
-            changes = [change._replace(counted=NOW) for change in changes]
-        self._left.add(changes)
-        self._errand.wake()
+            changes = stand_in.settle(changes)
+        if changes:
+            self._left.add(changes)
+            self._errand.wake()
 
     async def settled(self) -> None:
         """Correct all that is to be corrected, now. Raises StoreError."""
@@ -83,9 +81,11 @@ class House:
         try:
             changes = batch
             if self.circuit.opened or any(change.counted == NOW for change in batch):
-                changes = dated(batch, await self.peek(peeks_of(batch)))  # may be asked twice, unlike what follows
+                changes = await self._dated(batch)  # may be asked twice, unlike what follows
             asked = True
             await self.circuit.run(self.store.settle, changes)
+        except Spoiled as error:  # the others are made; those never will be
+            log.error("corrections of counts are lost: %s", error)
         except StoreError as error:
             self._left.put_back(_only_stricter(batch) if asked and not isinstance(error, NotDone) else batch)
             raise
@@ -99,6 +99,17 @@ class House:
             over.set()
             if self._under_way is over:
                 self._under_way = None
+
+    async def _dated(self, batch: Sequence[Change]) -> list[Change]:
+        """The changes as of now, without those the store can say nothing of."""
+        try:
+            return dated(batch, await self.peek(peeks_of(batch)))
+        except Spoiled as error:
+            if len(batch) == 1:
+                log.error("a correction of counts is lost: %s", error)
+                return []
+        half = len(batch) // 2
+        return [*await self._dated(batch[:half]), *await self._dated(batch[half:])]
 
 
 def _only_stricter(batch: Sequence[Change]) -> list[Change]:

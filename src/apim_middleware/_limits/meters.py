@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from apim_middleware._http.fields import GREATEST_INTEGER
-from apim_middleware._http.rate_limit_fields import policy_value, standing_form, told_window
+from apim_middleware._http.rate_limit_fields import policy_value, standing_form, tightness, told_window
 from apim_middleware._limits.overrides import rates_of
 from apim_middleware._limits.places import LONGEST_KEY, digest_of, place_of
 from apim_middleware._limits.rates import Rate
 from apim_middleware._limits.rules import Limiting
 from apim_middleware._limits.transfer import Transfer
 from apim_middleware.by import name_of
+from apim_middleware.conditions import holds
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
 from apim_middleware.protocols import Counters, Limit, Tally
@@ -36,7 +37,7 @@ class Terms:
         self.limits_of_unknown = policy.limits(f"{place}?", rates)
         self.windows = [told_window(limit) for limit in self.limits]
         self.names = policy.names(self.limits)
-        self.policy = policy_value(self.names, self.limits)
+        self.policy = policy_value(self.names, self.limits, counts_bytes=policy.counts_bytes)
         self.form = standing_form(self.names, self.limits)
 
     def counters(self, key: str | None) -> tuple[str, tuple[Limit, ...]]:
@@ -77,8 +78,8 @@ class Asked:
 
     @property
     def tightest(self) -> tuple[Limit, Tally]:
-        """The limit of which the least is left, and what it told."""
-        return min(zip(self.limits, self.tallies, strict=True), key=lambda pair: pair[1].remaining)
+        """The limit that refused or of which the least is left, and what it told."""
+        return min(zip(self.limits, self.tallies, strict=True), key=lambda pair: tightness(pair[1]))
 
 
 class Meter:
@@ -108,12 +109,18 @@ class Meter:
         """What this request uses. Raises Refusal when nobody knows whose it is."""
         policy = self.policy
         key, cost = policy.by(exchange), policy.cost
-        terms = self.terms_of(key, policy.tier(exchange) if policy.tier else None) if self.graded else self.terms
+        terms = self.terms_of(key, self._tier(exchange)) if self.graded else self.terms
         if key is None:
             self.refuse_unknown()
         if not isinstance(cost, int):
             cost = self._units(cost(exchange), "cost")
         return Asked(self, terms, *terms.counters(key), cost)
+
+    def _tier(self, exchange: Exchange) -> str | None:
+        tier = self.policy.tier(exchange) if self.policy.tier is not None else None
+        if tier is None or isinstance(tier, str):
+            return tier
+        raise TypeError(f"tier gave {type(tier).__name__}, which is no text")  # nobody's limits would be everybody's
 
     def terms_of(self, key: str | None, tier: str | None) -> Terms:
         """The limits of a key: its own, those of its tier, or everybody's."""
@@ -141,7 +148,7 @@ class Meter:
         """What a request used in truth, at its end; what it was to cost when that cannot be found out."""
         policy = self.policy
         try:
-            if policy.count_when is not None and not policy.count_when(exchange):
+            if policy.count_when is not None and not holds(policy.count_when, exchange):
                 return 0
             if policy.used is not None:
                 return self._units(policy.used(exchange), "used")

@@ -2,7 +2,7 @@
 
 from apim_middleware._config import check, shown
 from apim_middleware._http.fields import GREATEST_INTEGER
-from apim_middleware._limits.rates import Rate, parsed
+from apim_middleware._limits.rates import NoYear, Rate, parsed
 from apim_middleware.errors import ConfigError
 
 SHORTEST, LONGEST = 0.001, 10 * 366 * 86_400.0
@@ -15,6 +15,7 @@ class Overrides:
     ``overrides.set("acme", 5_000)`` gives another number for the policy's own window (of several the first),
     ``overrides.set("acme", "100/second; 5000/hour")`` other limits altogether. The key is the text that ``by`` gives.
     Another rate is another count: what was used under the one before is forgotten for as long as it lasts.
+    In memory there is room for counts under 50,000 different rates, or a twentieth of the ``max_keys`` of its counters.
     """
 
     def __init__(self, *, max_keys: int = 10_000) -> None:
@@ -62,6 +63,8 @@ def rates_of(given: int | str) -> tuple[Rate, ...] | str:
     if isinstance(given, str):
         try:
             rates = parsed(given)
+        except NoYear:
+            return 'holds a year, which has no fixed number of days (365 days are "365 days")'
         except ValueError:
             return "cannot be read as a rate"
     elif isinstance(given, int) and not isinstance(given, bool):

@@ -9,6 +9,10 @@ Rate: TypeAlias = tuple[int, float | None]
 _NO_TIME = re.compile(r"(?:/|per)\s*0+\s*[a-z]", re.IGNORECASE)
 
 
+class NoYear(ValueError):
+    """A year, which has no fixed number of seconds; the parser takes 360 days."""
+
+
 class NotALimitsParser(ImportError):
     """The package limits is hidden by something of that name."""
 
@@ -22,6 +26,9 @@ def parsed(text: str) -> tuple[Rate, ...]:
     if _NO_TIME.search(text):
         raise ValueError("no time at all, which the parser takes for one unit of it")
     try:
-        return tuple((each.amount, float(each.get_expiry())) for each in parse_many(text))
+        rates = parse_many(text)
+        if any(each.GRANULARITY.name == "year" for each in rates):
+            raise NoYear
+        return tuple((each.amount, float(each.get_expiry())) for each in rates)
     except OverflowError as error:
         raise ValueError("more than can be counted") from error

@@ -9,7 +9,7 @@ from apim_middleware._config import Configured, awaits
 from apim_middleware._http.fields import item
 from apim_middleware._limits.headers import LimitHeaders
 from apim_middleware._limits.overrides import LONGEST, SHORTEST, Overrides, rates_of, wrong_with
-from apim_middleware._limits.rates import NotALimitsParser, Rate, parsed
+from apim_middleware._limits.rates import NotALimitsParser, NoYear, Rate, parsed
 from apim_middleware.by import Key, client
 from apim_middleware.by import needs as needs_of
 from apim_middleware.exchange import Exchange
@@ -29,7 +29,8 @@ class Limiting(Configured):
     """The window in seconds, from a thousandth up to ten years."""
 
     rate: str | None = None
-    """The limits as text: ``"100/minute"``, ``"5 per second"``, several as ``"100/minute; 5/second"``."""
+    """The limits as text: ``"100/minute"``, ``"5 per second"``, several as ``"100/minute; 5/second"``; a month has 30
+    days, and a year is a mistake."""
 
     by: Key = client
     """Whom to count: a function of the exchange that gives the key. Default: each client's address."""
@@ -107,6 +108,10 @@ class Limiting(Configured):
         """The limits to keep at a place, of the policy's own rates or of others."""
         return tuple(self.limit(units, window, place) for units, window in self._whole(rates or self.rates()))
 
+    def all_limits(self, place: str) -> list[tuple[Limit, ...]]:
+        """The limits to keep at a place: of the policy's own rates, and of each tier."""
+        return [self.limits(place, rates) for rates in (None, *map(rates_of, self.tiers.values()))]  # type: ignore[arg-type]
+
     def rates(self) -> tuple[Rate, ...]:
         """The policy's own rates. Raises ConfigError when it is not clear what they are."""
         if self.rate is None:
@@ -119,6 +124,9 @@ class Limiting(Configured):
         except NotALimitsParser as error:
             cure = "Rename it, or give calls and per"
             raise self.mistake("rate", "cannot be read: a module of yours hides the package limits", cure) from error
+        except NoYear:
+            cure = 'Write "100/365 days", or Quota(calls=100, period="year")'
+            raise self.mistake("rate", "holds a year, which has no fixed number of days", cure) from None
         except ValueError:
             cure = 'Write "100/minute", or several as "100/minute; 5/second"'
             raise self.mistake("rate", "cannot be read as a rate", cure) from None
@@ -169,8 +177,7 @@ class Limiting(Configured):
                 raise self.mistake("tiers", f"holds {rate!r}, which {wrong}", 'Write {"gold": 1000} or "1000/minute"')
 
     def _check_cost(self) -> None:
-        every = [self.limits("", rates) for rates in (None, *map(rates_of, self.tiers.values()))]  # type: ignore[arg-type]
-        least = min(limit.burst or limit.quota for limits in every for limit in limits)
+        least = min(limit.burst or limit.quota for limits in self.all_limits("") for limit in limits)
         if isinstance(self.cost, int) and not 1 <= self.cost <= least:
             raise self.mistake("cost", f"is not between 1 and the limit of {least}", "Give what one request uses")
         if self.used is not None and self.counts_bytes:

@@ -3,13 +3,12 @@
 import logging
 from collections.abc import Sequence
 
-from anyio import CancelScope
-
 from apim_middleware._limits.asking import ask_now, at_once, tell, uses_of
 from apim_middleware._limits.gates import Gate
 from apim_middleware._limits.house import House
 from apim_middleware._limits.meters import Asked, Meter
 from apim_middleware._limits.stand_in import StandIn
+from apim_middleware._loops import outlasting
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, StoreError
 from apim_middleware.exchange import Exchange
@@ -32,8 +31,7 @@ class GateAtStore(Gate):
         asked = self.ask(exchange)
         try:
             if self.settles:  # what was counted must be known, or it could not be settled when the client leaves now
-                with CancelScope(shield=True):
-                    await self._ask_store(asked)
+                await outlasting(self._ask_store(asked), self._give_back)
             else:
                 tell(asked, await self.house.hit(uses_of(asked)))
         except StoreError as error:
@@ -51,13 +49,23 @@ class GateAtStore(Gate):
         except Exception as error:
             self.failed_unfelt(exchange, error)
 
-    async def _ask_store(self, asked: list[Asked]) -> None:
+    async def _ask_store(self, asked: list[Asked]) -> list[Asked]:
+        """Ask, and say which of them were counted."""
         now = asked
         if self.peeks:
             tell(asked, await self.house.peek(uses_of(asked)))
             now = at_once(asked)
         if now:
             tell(now, await self.house.hit(uses_of(now)))
+        return at_once(asked)
+
+    def _give_back(self, counted: list[Asked]) -> None:
+        """Of a request that never came in, for it was cancelled before that was known."""
+        units = [
+            (asked, limit, tally) for asked in counted for limit, tally in zip(asked.limits, asked.tallies, strict=True)
+        ]
+        changes = [Change(asked.key, limit, -asked.cost, tally.counted) for asked, limit, tally in units if asked.cost]
+        self.house.settle(changes)
 
     def correct(self, changes: list[Change], stand_in: StandIn | None) -> None:
         """Bring the counts in order soon."""

@@ -1,5 +1,6 @@
 """How many bytes of bodies go through: in requests as they are read, in responses as they are sent."""
 
+from apim_middleware._ring import seats_of
 from apim_middleware.exchange import Exchange
 from apim_middleware.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -36,7 +37,7 @@ class Reading:
     """Counts the bytes of request bodies as the app reads them."""
 
     def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+        self.app, self.seats = app, seats_of(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         transfer: Transfer | None = scope.pop(_KEY, None)

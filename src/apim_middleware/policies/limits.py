@@ -20,7 +20,7 @@ from apim_middleware._limits.rules import Limiting
 from apim_middleware.by import Key, everyone, subscription
 from apim_middleware.documentation import Answer, Documentation, Told, together
 from apim_middleware.env import Env
-from apim_middleware.policy import Policy, check_counts, look_at_functions
+from apim_middleware.policy import Policy, look_at_functions
 from apim_middleware.protocols import Limit
 from apim_middleware.stores.calendars import period_of
 from apim_middleware.types import ASGIApp
@@ -36,8 +36,10 @@ class _Counted(Limiting, Policy):
 
     @property
     def counts(self) -> frozenset[str]:
-        """What its limits are called in a store, wherever they stand."""
-        return frozenset(map(repr, self.limits(place_of(self, ""))))
+        """What its limits are called in a store, wherever they stand; with overrides, any others of their kind too."""
+        place = place_of(self, "")
+        names = {repr(limit) for limits in self.all_limits(place) for limit in limits}
+        return frozenset(names if self.overrides is None else {place, *names})
 
     @property
     def documentation(self) -> Documentation:
@@ -204,10 +206,19 @@ class Limits(Policy):
             raise self.mistake("policies", "limits nothing", "Write Limits(RateLimit(...), Quota(...))")
         if any(policy in policies[:number] for number, policy in enumerate(policies)):
             raise self.mistake("policies", "holds one twice", "Write it once, or give the second another name")
-        check_counts(policies)
+        self._check_counts()
         if len({policy.shadow for policy in policies}) > 1:
             problem = "holds some that are only tried out, which must not keep the others from counting"
             raise self.mistake("policies", problem, "Put those with shadow=True beside Limits")
+
+    def _check_counts(self) -> None:
+        """Of whatever type: they stand at one place."""
+        seen = set[str]()
+        for policy in self.policies:
+            if not seen.isdisjoint(policy.counts):
+                problem = "would count together with another of Limits"
+                raise policy.mistake("name", problem, "Give one of them another name")
+            seen |= policy.counts
 
     def __repr__(self) -> str:
         """The call that would make it again."""

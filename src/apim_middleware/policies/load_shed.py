@@ -45,7 +45,7 @@ class LoadShed(Policy):
     ``max_limit`` the one nearest to it."""
 
     min_limit: int = 2
-    """How many may be at work at once at the least, and while the time without waiting is measured. Default: 2."""
+    """How many may be at work at once at the least. Default: 2."""
 
     max_limit: int = 1_000
     """How many may be at work at once at the most. Default: 1,000."""
@@ -62,7 +62,7 @@ class LoadShed(Policy):
 
     relearn: float = 30.0
     """Seconds after which the time without waiting is measured anew in an app that was busy throughout; 500 times that
-    time at least. For as long as twenty requests take, only ``min_limit`` are at work then. Default: 30."""
+    time at least. For as long as thirty requests take, only the root of the limit are at work then. Default: 30."""
 
     retry_after: int = 5
     """The longest ``Retry-After`` in seconds; those refused one after the other are told all from 1 to this, so that
@@ -142,7 +142,7 @@ class _Shedder:
         began: float | None = exchange.state.pop(self, None)
         if began is not None and exchange.response is not None:
             if exchange.is_websocket:  # what comes before the first message of one is no work to speak of
-                self.limit.forget()
+                self.limit.forget(began, self._now())
             else:
                 self.limit.leave(began, self._now(), well=exchange.response.status < 400)
 
@@ -151,7 +151,7 @@ class _Shedder:
         if began is None:
             return
         if exchange.is_websocket:
-            self.limit.forget()
+            self.limit.forget(began, self._now())
         else:  # no head was seen: it failed, or its client did not wait for it
             self.limit.leave(began, self._now(), well=False)
 

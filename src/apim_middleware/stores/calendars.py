@@ -67,9 +67,13 @@ class _Calendar:
 
     def _hour(self, now: float) -> tuple[float, float]:
         begin = self._full_hour(now)
-        before = self._full_hour(begin) + _HOUR
-        # Where a clock is changed by half an hour, as on Lord Howe Island, an hour is cut short.
-        return (before if begin < before <= now else begin), begin + _HOUR
+        before, end = self._full_hour(begin) + _HOUR, begin + _HOUR
+        # Where a clock is changed by half an hour, as on Lord Howe Island, an hour is cut short: the one after the
+        # change, or where that begins with a full hour, as in Caracas in 2016, the one before it.
+        following = self._full_hour(end)
+        if begin < following and self._full_hour(following) == following:
+            end = following
+        return (before if begin < before <= now else begin), end
 
     def _full_hour(self, now: float) -> float:
         offset = datetime.fromtimestamp(now, self.zone).utcoffset() or timedelta()

@@ -6,10 +6,8 @@ from sys import getsizeof
 
 from apim_middleware.env import SystemClock
 from apim_middleware.protocols import Clock
-from apim_middleware.stores.shelf import PLACE, Kept, Shelf
+from apim_middleware.stores.shelf import PLACE, Shelf
 from apim_middleware.stores.tags import checked
-
-__all__ = ["PLACE", "Kept", "MemoryEntries", "Shelf"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What is left to do with a store when a request is over: hooks that never await leave it to an errand."""
+"""What is left to do outside of a request: hooks that never await leave it to an errand."""
 
 import logging
 from typing import Protocol
@@ -54,15 +54,20 @@ class Errand:
     async def _run(self) -> None:
         home, over = self._home, self._over
         try:
-            await self._work(last=False)
+            await self._do(last=False)
         except get_cancelled_exc_class():
             with move_on_after(_GRACE, shield=True):
-                await self._work(last=True)
+                await self._do(last=True)
             raise
-        except Exception:
-            log.exception("what was left to do for a store failed")
         finally:
             if self._home is home:
                 self._home = self._over = None
             if over is not None:
                 over.set()
+
+    async def _do(self, *, last: bool) -> None:
+        """Have it done; an error of the work is nobody else's, not even when the event loop ends."""
+        try:
+            await self._work(last=last)
+        except Exception:
+            log.exception("work in the background failed")

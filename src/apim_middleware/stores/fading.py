@@ -10,9 +10,6 @@ FIRST, UNITS = 20, 40
 MOMENTS = (1 << FIRST) - 1
 """The last moment of a window; the first is 0."""
 
-FIRST_MOMENT = MOMENTS << FIRST
-"""Where in a mark the first moment stands."""
-
 MOST = 2**62
 """Units that are kept of a window, whatever is told: there is always room for more of them."""
 

@@ -8,9 +8,6 @@ from anyio.lowlevel import current_token
 
 T = TypeVar("T")
 
-_FAILURES = 3
-"""Who has waited for so many who failed is told so, instead of trying as well."""
-
 
 class Flight(Generic[T]):
     """Something that is being made."""
@@ -33,8 +30,9 @@ class Flights(Generic[T]):
     its own, so whoever is cancelled takes nobody along. Event loops do not wait for each other.
     """
 
-    def __init__(self) -> None:
-        """Begin with nothing."""
+    def __init__(self, failures: int = 3) -> None:
+        """Who has waited for so many ``failures`` is told so, instead of trying as well."""
+        self._failures = failures
         self._flying: dict[tuple[Hashable, Hashable], Flight[T]] = {}
 
     def under_way(self, key: Hashable) -> bool:
@@ -61,7 +59,7 @@ class Flights(Generic[T]):
             if flight.made:
                 return flight.made[0]
             failures += flight.error is not None
-            if flight.error is not None and failures == _FAILURES:
+            if flight.error is not None and failures == self._failures:
                 raise flight.error.with_traceback(None)
         return await self._lead(place, make)
 

@@ -46,8 +46,8 @@ class MemoryCounters:
     At most ``max_keys`` entries are kept, one for each key that still counts under a limit (of a log, one more for
     each 256 bytes). When there is no room for a new key, entries that no longer count make room, then those that used
     the smallest part of their quota, the newest first; keys that used all of theirs come last, and any key of a window
-    that never ends after them. ``evicted`` says how many entries were lost that way. Limits are expected to be few: one
-    that is met when there are 5,000 (with the default of ``max_keys``) takes the room of the first.
+    that never ends after them. ``evicted`` says how many entries were lost that way. Of different limits there is room
+    for a twentieth of ``max_keys``; of more, those go first that are over, then those of which the least was used.
     """
 
     def __init__(self, clock: Clock | None = None, *, max_keys: int = 1_000_000) -> None:
@@ -156,7 +156,7 @@ class MemoryCounters:
             kind = Lifetime if limit.window == math.inf else _ALGORITHMS[limit.algorithm]
             book = kind(limit, self._room)
             book.turn(now)
-            self._room.add(limit, book)
+            self._room.add(book, now)
         else:
             book.turn(now)
         return book

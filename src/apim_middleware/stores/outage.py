@@ -5,7 +5,7 @@ from typing import ParamSpec, TypeVar
 
 from anyio import Event, move_on_after
 
-from apim_middleware.errors import NotDone, StoreError
+from apim_middleware.errors import NotDone, Spoiled, StoreError
 from apim_middleware.protocols import Clock
 
 P = ParamSpec("P")
@@ -19,7 +19,7 @@ class Circuit:
 
     The first StoreError opens it. While it is open, ``run`` raises StoreError at once; after a pause one asks for all,
     and when that fails too, the next pause is twice as long: a tenth of a second first, ten seconds at most.
-    Whatever is answered closes it again. It is meant for one event loop.
+    Whatever is answered closes it again, and so does Spoiled, which is an answer. It is meant for one event loop.
     """
 
     __slots__ = ("_again", "_better", "_clock", "_on_closed", "_pause", "_probing", "opened")
@@ -58,14 +58,16 @@ class Circuit:
             self._probing = True
         try:
             answer = await ask(*args, **kwargs)
+        except Spoiled:
+            self._answered()
+            raise
         except StoreError:
             self._failed(probing=probing)
             raise
         finally:
             if probing:  # also when who asked was cancelled: the next one may
                 self._probing = False
-        if self.opened:
-            self._close()
+        self._answered()
         return answer
 
     def _failed(self, *, probing: bool) -> None:
@@ -75,7 +77,9 @@ class Circuit:
         self._again = self._clock.monotonic() + self._pause
         self.opened = True
 
-    def _close(self) -> None:
+    def _answered(self) -> None:
+        if not self.opened:
+            return
         self.opened = False
         if self._better is not None:
             self._better.set()

@@ -55,7 +55,7 @@ class Aging(Book[Mark]):
         for counts, _ in self.older:
             mark: Mark | None = counts[shard].pull(key)
             if mark is not None:
-                self.room.leave(shard)
+                self.room.leave(self.home + shard)
                 self.put(key, mark, now)
                 return mark
         return None

@@ -25,7 +25,7 @@ new = tuple.__new__
 class Book(ABC, Generic[Mark]):
     """What was counted under one limit. Hits of a book that is ``due`` must wait for its ``turn``."""
 
-    __slots__ = ("again", "clock", "counts", "due", "found", "quota", "room", "shards", "window")
+    __slots__ = ("again", "clock", "counts", "due", "found", "home", "limit", "quota", "room", "shards", "window")
 
     SHARD: ClassVar[type[Shard]] = Table
     """Where the entries of a shard are kept."""
@@ -43,8 +43,10 @@ class Book(ABC, Generic[Mark]):
 
     def __init__(self, limit: Limit, room: Room) -> None:
         """Open the book, with nothing in it; its turn comes next."""
-        self.quota, self.window = limit.quota, limit.window
-        self.room, self.shards, self.clock = room, room.shards, room.clock
+        self.limit, self.quota, self.window = limit, limit.quota, limit.window
+        self.room, self.clock = room, room.clock
+        self.home = room.home()  # where the first of its shards stands in the room
+        self.shards = 1
         self.counts = self.fresh()
 
     @abstractmethod
@@ -83,6 +85,16 @@ class Book(ABC, Generic[Mark]):
     @abstractmethod
     def parts(self, shard: int, now: float) -> Iterable[Part]:
         """Everything counted in a shard, newest first."""
+
+    def widen(self) -> None:
+        """Have as many shards as the room; whoever still has a short way finds nothing there, or the right thing."""
+        self.home, self.shards = 0, self.room.shards
+        for counts in self.all():
+            narrow = counts[0]
+            counts[:] = self.fresh()
+            for shard, entries in narrow.spread(self.shards).items():
+                counts[shard] = entries
+        self.again = self.short_way()
 
     def close(self) -> None:
         """Count nothing any more, for whoever still has this book, and keep nothing."""
@@ -139,12 +151,14 @@ class Book(ABC, Generic[Mark]):
 
     def admit(self, key: str, now: float) -> Any:  # noqa: ANN401 - a shard of the kind this book has
         """The shard in which there is room for this new key."""
+        if self.shards < self.room.shards and self.room.crowded(self):
+            self.room.widen(self, now)
         shard = fingerprint(key) % self.shards
-        self.room.admit(shard, now)
+        self.room.admit(self.home + shard, now)
         if self.counts[shard] is self.EMPTY:
             self.counts[shard] = self.SHARD()
         return self.counts[shard]
 
     def _drop(self, entries: Shard, key: str) -> None:
         if entries.pull(key) is not None:
-            self.room.leave(fingerprint(key) % self.shards)
+            self.room.leave(self.home + fingerprint(key) % self.shards)

@@ -7,6 +7,7 @@ that no longer counts; units are what the totals since then add up to. Totals ma
 import math
 from array import array
 from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from math import ceil
 from struct import Struct
@@ -129,6 +130,13 @@ class Logs(dict[str, bytes]):
         for place in places:
             del self[newest[place]]
 
+    def spread(self, shards: int) -> dict[int, "Logs"]:
+        """The same logs in so many shards, those only that are needed."""
+        found = defaultdict[int, Logs](Logs)
+        for key, log in self.items():
+            found[fingerprint(key) % shards][key] = log
+        return found
+
     def shed(self) -> bool:
         """Free some: with the last of a million go all pages of memory they were on, which takes its time too."""
         for _ in range(min(len(self), _SHED)):
@@ -151,14 +159,13 @@ class Log(Aging[bytes]):
     def short_way(self) -> Again:
         """Write one unit more into a log."""
         clock, due, counts, shards, quota = self.clock, self.due, self.counts, self.shards, self.quota
-        window, nearest, seconds, admit = self.window, self.nearest, self.seconds, self.room.admit
+        window, nearest, seconds, longer = self.window, self.nearest, self.seconds, self._longer
 
         def again(key: str) -> tuple[int, int] | None:
             now = clock()
             if now >= due:
                 return None
-            shard = fingerprint(key) % shards
-            logs = counts[shard]
+            logs = counts[fingerprint(key) % shards]
             log = logs.get(key)
             if log is None:
                 return None
@@ -174,7 +181,7 @@ class Log(Aging[bytes]):
                 log = with_units(log, 1, now, nearest)
             logs[key] = log
             if not len(log) % _ENTRY:
-                admit(shard, now)
+                longer(key, now)
             return remaining, seconds
 
         return again
@@ -210,7 +217,10 @@ class Log(Aging[bytes]):
         """Keep a log; a long one takes the room of several entries."""
         super().put(key, mark, now)
         if not len(mark) % _ENTRY:
-            self.room.admit(fingerprint(key) % self.shards, now)
+            self._longer(key, now)
+
+    def _longer(self, key: str, now: float) -> None:
+        self.room.admit(self.home + fingerprint(key) % self.shards, now)
 
     def held(self, shard: int) -> int:
         """How much room a shard takes, in entries."""

@@ -3,12 +3,18 @@
 A key's fingerprint picks one of about two thousand shards; in each book, the entries of a shard stand together. None
 ever holds much more than five hundred, so giving one more slots and making room in one are short, and are done by the
 hit that meets the need. What is over is dropped whole, and freed bit by bit.
+
+A book begins narrow, with all its entries in one shard, for of many limits most are those of a few keys; it becomes
+wide, with entries in every shard, when it has more.
 """
 
+import logging
 from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from itertools import chain, islice
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
 from apim_middleware.protocols import Limit
 
@@ -18,8 +24,16 @@ if TYPE_CHECKING:
 _SHARD = 500
 """About how many entries a shard holds: few enough that touching each of them is no stall."""
 
-_BOOK = 200
+_NARROW, _WIDE = 20, 200
 """How many entries take about the room of an empty book."""
+
+_FEW = 64
+"""So many entries are kept by a narrow book."""
+
+_SAMPLE, _TRIES = 32, 8
+"""When there are too many books: how many are looked at together, and how often when all of those are used up."""
+
+log = logging.getLogger("apim_middleware")
 
 
 class Shard(Protocol):
@@ -50,6 +64,10 @@ class Shard(Protocol):
         """Take out the marks at these places of ``marks``."""
         ...
 
+    def spread(self, shards: int) -> dict[int, Self]:
+        """The same entries in so many shards, those only that are needed."""
+        ...
+
     def shed(self) -> bool:
         """Free some of what nobody wants any more, and say whether that was all."""
         ...
@@ -65,7 +83,10 @@ Part: TypeAlias = tuple[Shard, list[float]]
 class Room:
     """Room for so many entries, divided evenly among the shards."""
 
-    __slots__ = ("_admitted", "_most_books", "_size", "_waste", "books", "clock", "evicted", "shards", "wall")
+    __slots__ = (
+        "_admitted", "_home", "_most_books", "_most_wide", "_narrow", "_size", "_waste", "_wide",
+        "books", "clock", "evicted", "shards", "wall",
+    )  # fmt: skip
 
     def __init__(self, max_keys: int, clock: Callable[[], float], wall: Callable[[], float]) -> None:
         """Have room for so many; ``clock`` never goes back, ``wall`` is the one that windows are aligned to."""
@@ -75,7 +96,10 @@ class Room:
         self.books: dict[Limit, Book[Any]] = {}
         self.evicted = 0
         self._size = max_keys // self.shards
-        self._most_books = max(self._size, max_keys // _BOOK)
+        self._most_books, self._most_wide = max(self._size, max_keys // _NARROW), max_keys // _WIDE
+        self._wide: dict[Book[Any], None] = {}
+        self._narrow: defaultdict[int, dict[Book[Any], None]] = defaultdict(dict)  # by shard
+        self._home = 0
         # Entries in each shard, or more: those whose window is over are counted until somebody wants their room.
         self._admitted = [0] * self.shards
         self._waste: list[Shard] = []
@@ -100,33 +124,80 @@ class Room:
         """Say that an entry was taken out of a shard."""
         self._admitted[shard] -= 1
 
-    def add(self, limit: Limit, book: "Book[Any]") -> None:
-        """Put in a book. Limits are configured, so there are few; beyond the bound, the one opened first is lost."""
+    def home(self) -> int:
+        """A shard for a book that begins narrow."""
+        self._home = (self._home + 1) % self.shards
+        return self._home
+
+    def add(self, book: "Book[Any]", now: float) -> None:
+        """Put in a book; beyond the bound, others go."""
         if len(self.books) >= self._most_books:
-            first = next(iter(self.books))
-            self.evicted += _entries(self.books[first])
-            self.books.pop(first).close()
-        self.books[limit] = book
+            self._close_some(now)
+        self.books[book.limit] = book
+        (self._wide if book.shards == self.shards else self._narrow[book.home])[book] = None
+
+    def crowded(self, book: "Book[Any]") -> bool:
+        """Whether a narrow book is to become wide before it has one more entry."""
+        few = _FEW if self._admitted[book.home] < self._size else _FEW // 8
+        return len(self._wide) < self._most_wide and book.held(0) >= few
+
+    def widen(self, book: "Book[Any]", now: float) -> None:
+        """Let a narrow book have entries in every shard."""
+        del self._narrow[book.home][book]
+        self._admitted[book.home] -= book.held(0)
+        book.widen()
+        self._wide[book] = None
+        for shard in range(self.shards):
+            if held := book.held(shard):
+                self._admitted[shard] += held
+                if self._admitted[shard] > self._size:
+                    self._make_room(shard, now)
 
     def held(self, shard: int) -> int:
         """How many entries are in a shard."""
-        return sum(book.held(shard) for book in self.books.values())
+        return sum(book.held(shard - book.home) for book in self._books_in(shard))
+
+    def _books_in(self, shard: int) -> list["Book[Any]"]:
+        return [*self._wide, *self._narrow.get(shard, ())]
+
+    def _close_some(self, now: float) -> None:
+        """Close, of the books that were not looked at for longest, those that are over; else one that matters least."""
+        for _ in range(_TRIES):
+            sample = list(islice(self.books.values(), _SAMPLE))
+            for book in sample:  # who stays comes round again
+                self.books[book.limit] = self.books.pop(book.limit)
+            if over := [book for book in sample if book.over(now)]:
+                for book in over:
+                    self._close(book)
+                return
+            least, doomed = min(((_weight(book, now), book) for book in sample), key=itemgetter(0))
+            if least < 1.0:
+                break
+        if not self.evicted:
+            log.warning("counts are forgotten: there are more different limits than the %d kept", self._most_books)
+        self.evicted += _entries(doomed)
+        self._close(doomed)
+
+    def _close(self, book: "Book[Any]") -> None:
+        del self.books[book.limit]
+        (self._wide if book in self._wide else self._narrow[book.home]).pop(book)
+        book.close()
 
     def _sweep(self) -> None:
         if self._waste[-1].shed():
             self._waste.pop()
 
     def _make_room(self, shard: int, now: float) -> None:
-        for limit, book in list(self.books.items()):
+        for book in self._books_in(shard):
             if book.over(now):
-                self.books.pop(limit).close()
+                self._close(book)
         while (held := self.held(shard)) >= self._size:
             self._evict(shard, now)
         self._admitted[shard] = held
 
     def _evict(self, shard: int, now: float) -> None:
         """Drop the eighth that used least of its quota, but nobody's who used it all while others are there."""
-        parts = [part for book in reversed(self.books.values()) for part in book.parts(shard, now)]
+        parts = [part for book in reversed(self._books_in(shard)) for part in book.parts(shard - book.home, now)]
         shares = sorted(chain.from_iterable(each for _, each in parts))
         number = min(max(len(shares) // 8, 1), bisect_left(shares, 1.0) or len(shares))
         least = shares[number - 1]
@@ -139,6 +210,13 @@ class Room:
                     doomed.append(place)
             entries.drop(doomed)
         self.evicted += max(number - bisect_right(shares, 0.0), 0)
+
+
+def _weight(book: "Book[Any]", now: float) -> float:
+    """What is lost with a book: as much of its quota as a key used that used most of it; with a wide one more."""
+    if book.shards > 1:
+        return 2.0 + _entries(book)
+    return max(chain.from_iterable(shares for _, shares in book.parts(0, now)), default=0.0)
 
 
 def _entries(book: "Book[Any]") -> int:

@@ -186,7 +186,7 @@ class Sliding(Book[int]):
         found = self.before[shard].pull(key)
         if found is None:
             return None
-        self.room.leave(shard)
+        self.room.leave(self.home + shard)
         if not found >> UNITS & _COUNT:
             return None
         marks: int = (found & _THIS) << _BEFORE | UNUSED

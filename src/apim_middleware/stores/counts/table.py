@@ -9,6 +9,7 @@ two have the same fingerprint, and count as one, in one process of thirty millio
 import secrets
 import sys
 from array import array
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from operator import index
@@ -140,6 +141,15 @@ class Table(_Words):
         newest = self._newest()
         for place in places:
             self._clear(newest[place])
+
+    def spread(self, shards: int) -> dict[int, Self]:
+        """The same marks in so many tables, those only that are needed."""
+        found = defaultdict[int, Self](type(self))
+        for at in reversed(self._newest()):
+            whose = self[at - 1]
+            table = found[whose % shards]
+            table.write(table._add(whose), self.read(at))
+        return found
 
     def shed(self) -> bool:
         """Free some of what nobody wants any more, and say whether that was all: it is one piece of memory."""

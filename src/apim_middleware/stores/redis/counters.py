@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from apim_middleware._config import check
-from apim_middleware.errors import NotDone, StoreError
+from apim_middleware.errors import NotDone, Spoiled, StoreError
 from apim_middleware.protocols import Change, Clock, Hit, Limit, Tally
 from apim_middleware.stores.redis.decisions import Call, Item, Operation, Wording, answers, microseconds
 from apim_middleware.stores.redis.lanes import lanes
@@ -90,10 +90,11 @@ class RedisCounters:
         # Corrections of many callers come together: they need not be one step, and may be in different shards.
         asked = [self._settle(space, each, loop) for space, each in items.items()]
         failed = [each for each in await asyncio.gather(*asked, return_exceptions=True) if each is not None]
-        if failed and len(failed) < len(asked) and all(isinstance(each, NotDone) for each in failed):
-            raise StoreError("some corrections could be made, and others not") from failed[0]
+        away = [each for each in failed if not isinstance(each, Spoiled)]
+        if away and len(away) < len(asked) and all(isinstance(each, NotDone) for each in away):
+            raise StoreError("some corrections could be made, and others not") from away[0]
         if failed:
-            raise next((each for each in failed if not isinstance(each, NotDone)), failed[0])
+            raise next((each for each in away if not isinstance(each, NotDone)), (away or failed)[0])
 
     async def _settle(self, space: bytes, items: list[Item], loop: asyncio.AbstractEventLoop) -> None:
         await self._lanes[space].ask(Call(Operation.SETTLE, items), loop)

@@ -8,7 +8,7 @@ from struct import pack, unpack
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import quote
 
-from apim_middleware.errors import StoreError
+from apim_middleware.errors import Spoiled, StoreError
 from apim_middleware.protocols import Limit, Tally
 from apim_middleware.stores.calendars import period_of
 
@@ -30,7 +30,7 @@ class Operation(IntEnum):
     ASSIGN = 3
 
 
-_PEEK = int(Operation.PEEK)
+_PEEK, _SETTLE = int(Operation.PEEK), int(Operation.SETTLE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,8 +84,12 @@ class Wording:
         limits: dict[Known, int] = {}
         numbers: list[float] = []
         for operation, items in calls:
-            numbers += operation, len(items)
+            apart = operation == _SETTLE  # corrections are calls of their own: one that cannot be made spoils no other
+            if not apart:
+                numbers += operation, len(items)
             for key, known, units, counted in items:
+                if apart:
+                    numbers += operation, 1
                 keys.append(key)
                 numbers += limits.setdefault(known, len(limits) + 1), units, counted
         told = b"".join([known.numbers or numbers_of(known.limit, self._now()) for known in limits])
@@ -131,7 +135,11 @@ def answers(reply: Sequence[Any], calls: Sequence[Call]) -> list[list[Tally] | S
     told: list[list[Tally] | StoreError] = []
     at = 0
     for operation, items in calls:
-        if numbers[at] < 0:
+        if operation == _SETTLE:
+            failed = [failure(problems.pop(0)) for number in numbers[at : at + len(items)] if number < 0]
+            told.append(_some(failed, len(items)) if failed else [])
+            at += len(items)
+        elif numbers[at] < 0:
             told.append(failure(problems.pop(0)))
             at += 1
         elif operation > _PEEK:
@@ -149,8 +157,12 @@ def answers(reply: Sequence[Any], calls: Sequence[Call]) -> list[list[Tally] | S
     return told
 
 
-def failure(told: bytes | str) -> StoreError:
+def _some(failed: Sequence[Spoiled], asked: int) -> Spoiled:
+    return failed[0] if asked == 1 else Spoiled(f"{len(failed)} of {asked} corrections cannot be made: {failed[0]}")
+
+
+def failure(told: bytes | str) -> Spoiled:
     """Of what the server says of one call, the kind only."""
     text = told.decode("utf-8", "replace") if isinstance(told, bytes) else told
     kind = text.partition(" ")[0]
-    return StoreError(f"the store could not do this ({kind if kind.isupper() else 'script error'})")
+    return Spoiled(f"the store could not do this ({kind if kind.isupper() else 'script error'})")

@@ -6,6 +6,7 @@ import math
 from contextvars import Context
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
+from apim_middleware._config import check
 from apim_middleware.errors import ConfigError, NotDone, StoreError
 from apim_middleware.protocols import Clock
 from apim_middleware.stores.redis.decisions import failure, microseconds
@@ -59,6 +60,7 @@ class RedisPermits:
         ``timeout`` are seconds to wait for a connection and for an answer; ``max_waiting`` is how many calls may wait
         for their turn, of each shard. A ``clock`` is for tests: it stands in for the server's.
         """
+        check("RedisPermits", "lease", lease, float)
         if not 0.01 <= lease < math.inf:
             raise ConfigError("RedisPermits", "lease", f"{lease} is no time to lend", "Give seconds, some at least")
         self._server = Server("RedisPermits", redis, connect, timeout)

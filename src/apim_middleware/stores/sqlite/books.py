@@ -1,7 +1,9 @@
 """What one transaction reads from the SQLite file and writes back: counters, windows, and room for more."""
 
+import logging
 import math
 import secrets
+import struct
 from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import blake2b
@@ -17,6 +19,11 @@ from apim_middleware.stores.sqlite.windows import Window, running
 
 Name: TypeAlias = bytes
 """What a counter or a limit is called in the file: equally long for every key, and not telling it."""
+
+log = logging.getLogger("apim_middleware")
+
+_NONSENSE = struct.error, TypeError, ValueError, OverflowError
+"""What becomes of numbers that are none."""
 
 _SIZE = 16
 _SAMPLE, _GOES, _TRIES = 64, 8, 8
@@ -57,14 +64,23 @@ class Books:
         """The counter of this name."""
         counter = self._counters.get(name)
         if counter is None:
-            row = self.file.execute("SELECT state, due FROM counters WHERE name = ?", (name,)).fetchone()
-            if row:
-                self._kept.add(name)
-            state, due = row or (None, math.inf)
+            counter = self._counters[name] = self._read(name, limit, self._window(limit))
+        return counter
+
+    def _read(self, name: Name, limit: Limit, window: Window | None) -> Counter:
+        row = self.file.execute("SELECT state, due FROM counters WHERE name = ?", (name,)).fetchone()
+        state, due = row or (None, math.inf)
+        try:
             if due <= self.now and limit.algorithm != "log":  # whose moments may be there all the same
                 state = None
-            window = self._window(limit)
-            counter = self._counters[name] = counter_of(limit, self.now, window, _Moments(self, name), state)
+            counter = counter_of(limit, self.now, window, _Moments(self, name), state)
+            counter.free()
+        except _NONSENSE:  # SQLite sees damage to its pages, but not in what is on them
+            log.error("a counter of %s is damaged, and begins anew", limit.place or "a limit")
+            self._forget([name])
+            return counter_of(limit, self.now, window, _Moments(self, name), None)
+        if row:
+            self._kept.add(name)
         return counter
 
     def _window(self, limit: Limit) -> Window | None:

@@ -221,7 +221,8 @@ class _Bucket(Counter):
         self.most = limit.burst or limit.quota
         self.rate = limit.quota / limit.window
         level, then = _BUCKET.unpack(kept) if kept else (0.0, now)
-        self.level: float = max(level - (now - then) * self.rate, 0.0)
+        level -= (now - then) * self.rate
+        self.level: float = 0.0 if level < 0 else level  # one that is no number stays none, and is seen
         """Units that are missing now."""
 
     def free(self) -> int:

@@ -147,10 +147,26 @@ end
 
 local OPERATIONS = { [0] = hit, peek, settle, assign }
 
-local function look_up(count)
+local function perform(operation, count)
   for i = 1, count do
     found[i] = record_of(keys[i], bound[i])
   end
+  OPERATIONS[operation](count)
+end
+
+-- What is wrong with a record concerns those who use it; anything else, such as a server that is full, all of them.
+local function told_of(problem)
+  local text = type(problem) == 'table' and problem.err or problem
+  local kind = string.match(text, '^(%u+) ')
+  if kind and kind ~= 'ERR' and kind ~= 'WRONGTYPE' then
+    error({ err = text })
+  end
+  return text
+end
+
+local function fail(problem)
+  say(-1)
+  problems[#problems + 1] = problem
 end
 
 local at, number = 1, 0
@@ -163,20 +179,61 @@ while at <= #told do
     keys[i], bound[i], units[i], moments[i] = KEYS[number], limits[told[at]], told[at + 1], told[at + 2]
     at = at + 3
   end
-  local fine, problem = pcall(look_up, count)
-  if fine then
-    OPERATIONS[operation](count)
-  else -- this call only
-    say(-1)
-    problems[#problems + 1] = type(problem) == 'table' and problem.err or problem
+  local before = said
+  local fine, problem = pcall(perform, operation, count)
+  if not fine then
+    said = before
+    fail(told_of(problem))
   end
 end
 
-for _, key in ipairs(read) do
-  local record = records[key]
-  if record and record.dirty then
-    record.dirty = false
-    record.limit.rules.write(record, key, record.limit)
+local written = 0
+local function write_on()
+  while written < #read do
+    written = written + 1
+    local key = read[written]
+    local record = records[key]
+    if record and record.dirty then
+      record.dirty = false
+      record.limit.rules.write(record, key, record.limit)
+    end
   end
+end
+
+local lost
+while written < #read do
+  local fine, problem = pcall(write_on)
+  if not fine then
+    lost = lost or {}
+    lost[read[written]] = told_of(problem)
+  end
+end
+
+-- Say it all once more, and to those who used a record that could not be written, that they failed.
+local function say_again()
+  local before, reasons, from, number, index = answers, problems, 1, 0, 1
+  answers, said, problems = {}, 0, {}
+  while index <= #told do
+    local operation, count, problem = told[index], told[index + 1]
+    for i = number + 1, number + count do
+      problem = problem or lost[KEYS[i]]
+    end
+    local failed = before[from] < 0
+    local width = (failed or operation > 1) and 1 or 5 * count
+    if failed then
+      fail(table.remove(reasons, 1))
+    elseif problem then
+      fail(problem)
+    else
+      for i = from, from + width - 1 do
+        say(before[i])
+      end
+    end
+    from, number, index = from + width, number + count, index + 2 + 3 * count
+  end
+end
+
+if lost then
+  say_again()
 end
 return { packed(answers, said), values(problems) }

@@ -47,7 +47,7 @@ function log.read(key, limit)
 end
 
 local function compacted(record, key)
-  local live = call('GETRANGE', key, HEAD + ENTRY * record.over, -1)
+  local live = call('GETRANGE', key, HEAD + ENTRY * record.over, HEAD + ENTRY * record.entries - 1)
   record.entries, record.over = record.entries - record.over, 0
   call('SET', key, string.rep('\0', HEAD) .. live)
 end
@@ -124,9 +124,25 @@ end
 
 local function inserted(record, index, moment, units)
   local place = HEAD + ENTRY * index
-  local later = call('GETRANGE', record.key, place, -1)
+  local later = call('GETRANGE', record.key, place, HEAD + ENTRY * record.entries - 1)
   call('SETRANGE', record.key, place, pack('<dd', moment, units) .. later)
   record.entries, record.last = record.entries + 1, max(record.last, moment)
+end
+
+-- Forget the newest entries of which all was given back: the newest that counts says when all units are there again.
+local function trim(record)
+  while record.entries > record.over do
+    local from = max(record.entries - CHUNK, record.over)
+    local chunk = call('GETRANGE', record.key, HEAD + ENTRY * from, HEAD + ENTRY * record.entries - 1)
+    for index = record.entries - 1, from, -1 do
+      local moment, units = unpack('<dd', chunk, ENTRY * (index - from) + 1)
+      if units > 0 then
+        record.last = moment
+        return
+      end
+      record.entries = index
+    end
+  end
 end
 
 function log.change(record, limit, units, counted)
@@ -136,6 +152,9 @@ function log.change(record, limit, units, counted)
     local has, place = max(had + units, 0), HEAD + ENTRY * index
     call('SETRANGE', record.key, place + 8, pack('<d', has))
     record.used = record.used + has - had
+    if has == 0 and index == record.entries - 1 then
+      trim(record)
+    end
   elseif units > 0 and moment + limit.window > record.now then
     if record.entries - index > CROWD then -- what moves is bounded: it comes back with the next one
       call('SETRANGE', record.key, HEAD + ENTRY * index + 8, pack('<d', had + units))

@@ -21,10 +21,11 @@ end
 
 -- Said as text, for redis.call takes long to write a number; most records of a batch end at the same moment.
 local finish_said, expiry_said
+local LONGEST = 1000000000000000 -- milliseconds: thirty thousand years, for the server refuses more than 64 bits hold
 
 local function expiry(finish)
   if finish ~= finish_said then
-    finish_said, expiry_said = finish, string.format('%.0f', ceil((finish - now) / 1000) + linger)
+    finish_said, expiry_said = finish, string.format('%.0f', min(ceil((finish - now) / 1000) + linger, LONGEST))
   end
   return expiry_said
 end
