@@ -33,6 +33,10 @@ def of_text(text: str | None) -> by.Key:
         ("2001:db8::ffff:1", "2001:db8::/64"),
         ("2001:db8:0:1::1", "2001:db8:0:1::/64"),
         ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("64:ff9b::203.0.113.7", "203.0.113.7"),  # through NAT64: all IPv4 clients would be one /64
+        ("64:ff9b::cb00:7107%eth0", "203.0.113.7"),
+        ("64:ff9b:0:0:1::1", "64:ff9b::/64"),
+        ("64:ff9b:1::cb00:7107", "64:ff9b:1::/64"),  # nobody but its operator knows where the IPv4 address stands
         ("testclient", "testclient"),
     ],
 )
@@ -40,7 +44,7 @@ def test_a_client_is_its_address_or_its_network(address: str, key: str) -> None:
     assert by.client(exchange(client=(address, 1))) == key
 
 
-@pytest.mark.parametrize("client", [None, (), (None, 0)])
+@pytest.mark.parametrize("client", [None, (), (None, 0), (None, None), ("", 0)])
 def test_a_client_the_server_knows_nothing_of_is_unknown(client: Any) -> None:
     assert by.client(exchange(client=client)) is None
 
@@ -71,6 +75,15 @@ ROUTES = by.route(login=conditions.path("/login"), reports=conditions.path("/rep
 )
 def test_a_route_is_one_of_those_that_were_named(path: str, key: str) -> None:
     assert ROUTES(exchange(path)) == key
+
+
+def test_a_route_whose_condition_gives_something_to_await_is_a_mistake_and_not_true() -> None:
+    class Promise:
+        def __await__(self) -> Any:
+            yield
+
+    with pytest.raises(TypeError, match=r"login of by\.route gave something to await"):
+        by.route(login=lambda found: Promise())(exchange())
 
 
 def test_several_keys_can_be_one() -> None:

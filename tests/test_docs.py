@@ -1,6 +1,7 @@
 """The README and every page under docs: their Python runs, and what they point at is there."""
 
 import ast
+import logging
 import re
 import sys
 from collections.abc import Iterator
@@ -37,7 +38,18 @@ def named(page: Path) -> str:
 every_page = pytest.mark.parametrize("page", PAGES, ids=named)
 
 
+@pytest.fixture
+def _logging_of_its_own() -> Iterator[None]:
+    """What a page sets up for the lines of access logs ends with it."""
+    access = logging.getLogger("apim_middleware.access")
+    handlers, level, propagate = [*access.handlers], access.level, access.propagate
+    yield
+    access.handlers[:], access.propagate = handlers, propagate
+    access.setLevel(level)
+
+
 @every_page
+@pytest.mark.usefixtures("_logging_of_its_own")
 def test_its_python_runs(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All blocks of a page share one namespace; an error shows the page and its line."""
     module = ModuleType(f"page_{page.stem.replace('-', '_')}")

@@ -11,8 +11,14 @@ PACKAGE = "apim_middleware"
 SOURCE = Path(__file__).parents[1] / "src" / PACKAGE
 
 FLOORS = {
-    0: ("types", "errors", "protocols", "identity", "match", "documentation", "_adaptive", "_config", "_http"),
-    1: ("exchange", "env", "by", "_lifespan", "_loops", "_ring", "_server", "policy", "conditions", "bodies"),
+    0: (
+        *("types", "errors", "protocols", "identity", "match", "documentation"),
+        *("_adaptive", "_config", "_http", "_synonyms", "_yaml"),
+    ),
+    1: (
+        *("exchange", "env", "by", "policy", "conditions", "bodies"),
+        *("_alongside", "_lifespan", "_loops", "_ring", "_server"),
+    ),
     2: (
         *("model", "stores", "transports", "_jose", "_limits", "_caching", "_certificates", "_signing", "_telemetry"),
         *("credentials", "dependencies"),

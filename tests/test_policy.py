@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pytest
 from fastapi import FastAPI
 
+import apim_middleware
 from apim_middleware._ring import Ring
 from apim_middleware.by import Key, client, everyone
 from apim_middleware.env import Env, default_env
@@ -200,6 +201,41 @@ def test_a_guard_behind_a_memory_of_answers_is_refused() -> None:
 def test_no_guard_is_put_behind_a_memory_of_answers_one_by_one() -> None:
     with pytest.raises(ConfigError):
         Remembers()(Authenticates()(app))
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        apim_middleware.AccessLog(),
+        apim_middleware.Compress(),
+        apim_middleware.ETag(),
+        apim_middleware.Faults(slow=0.5),
+        apim_middleware.Idempotency(),
+        apim_middleware.LimitBody(max_bytes=1),
+        apim_middleware.LimitConcurrency(at_once=1, queue=1),
+        apim_middleware.Mirror(app),
+        apim_middleware.RateLimit(calls=1, per=1, units="bytes"),
+        apim_middleware.Timeout(seconds=1),
+        apim_middleware.Tracing(),
+        apim_middleware.When(apim_middleware.conditions.is_websocket, apim_middleware.Timeout(seconds=1)),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_no_guard_hides_behind_what_stands_between(between: Policy) -> None:
+    """Put on one by one; in a stack it was always found."""
+    with pytest.raises(ConfigError, match="Authenticates: stands behind"):
+        Remembers()(between(Authenticates()(app)))
+
+
+def test_no_guard_hides_behind_several_that_stand_between() -> None:
+    timeout = apim_middleware.Timeout(seconds=1)
+    with pytest.raises(ConfigError, match="stands behind Remembers"):
+        Remembers()(apim_middleware.ETag()(timeout(apim_middleware.LimitBody(max_bytes=1)(Authenticates()(app)))))
+
+
+def test_a_need_is_found_behind_what_stands_between() -> None:
+    with pytest.raises(ConfigError, match="Write Authenticates before Relies"):
+        Relies()(apim_middleware.Timeout(seconds=1)(Authenticates()(app)))
 
 
 @dataclass(frozen=True)

@@ -139,6 +139,15 @@ class Ring:
                 exchange.shared.error = None  # and what was raised, whose frames hold them and the bodies
 
 
+def seats_of(app: ASGIApp) -> tuple[Seat, ...]:
+    """The policies that are seen from in front of an app, outermost first, for whoever looks at their order.
+
+    What a policy puts between its ring and the one behind lets that be seen: ``self.seats = seats_of(app)``.
+    """
+    own: tuple[Seat, ...] = getattr(app, "seats", ())
+    return (*own, *seats_of(app.app)) if isinstance(app, Ring) else own
+
+
 def _is_over(error: BaseException) -> bool:
     """Whether it is only that a response was replaced or broken off, be it told to several tasks of an app."""
     if isinstance(error, BaseExceptionGroup):

@@ -7,6 +7,7 @@ A key is a function of the exchange that gives text, or None when the exchange h
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache, wraps
+from inspect import isawaitable
 from typing import ParamSpec, TypeAlias, TypeVar
 
 from apim_middleware._config import awaits, is_factory, shown, uncalled
@@ -25,6 +26,12 @@ F = TypeVar("F", bound=Callable[..., object])
 
 _COOKIE_NAME = re.compile(r"(?![ \t])[ \t!-:<>-~\x80-\xff]+(?<![ \t])").fullmatch
 """The names that can come: people write more than the tokens of RFC 6265 §4.1.1."""
+
+_NAT64 = bytes.fromhex("0064ff9b") + bytes(8)
+"""``64:ff9b::/96``: clients of IPv4 alone, seen through a translator (RFC 6052 §2.1).
+
+In ``64:ff9b:1::/48`` (RFC 8215) an IPv4 address stands wherever the operator of the translator put it.
+"""
 
 _EXAMPLES = {"header": "x-tenant", "cookie": "session", "claim": "sub", "attribute": "app.tenant"}
 
@@ -70,12 +77,15 @@ def everyone(exchange: Exchange) -> str:
 
 
 def client(exchange: Exchange) -> str | None:
-    """The client's address; for IPv6 the /64 it is in, for who has one address of it has them all."""
+    """The client's address; for IPv6 the /64 it is in, for who has one address of it has them all.
+
+    An IPv6 address that stands for one of IPv4 is that (``::ffff:0:0/96``, and ``64:ff9b::/96`` of NAT64).
+    """
     found = exchange.scope.get("client")  # exchange.client, written out: most requests are asked for this
-    if not found:
+    if not found or not found[0]:
         return None
-    text: str | None = found[0]
-    return text if text is None or ":" not in text else _without_host(text)
+    text: str = found[0]
+    return text if ":" not in text else _without_host(text)
 
 
 @lru_cache(maxsize=4096)
@@ -84,6 +94,8 @@ def _without_host(text: str) -> str:
     address = parse_address(text)
     if address is None:
         return text
+    if address.startswith(_NAT64):
+        return address_text(address[len(_NAT64) :])
     return address_text(address) if len(address) == 4 else f"{address_text(address[:8] + bytes(8))}/64"
 
 
@@ -210,8 +222,10 @@ def route(**conditions: Callable[[Exchange], object]) -> Key:
     asked = tuple(conditions.items())
 
     def key(exchange: Exchange) -> str:
-        for name, holds in asked:
-            if holds(exchange):
+        for name, condition in asked:
+            if held := condition(exchange):
+                if held is not True and isawaitable(held):  # a promise counts as true
+                    raise TypeError(f"{name} of by.route gave something to await")
                 return name
         return ""
 

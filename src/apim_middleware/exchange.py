@@ -186,7 +186,7 @@ class Exchange:
     def client(self) -> str | None:
         """The client's address as text, or None when the server knows none."""
         client = self.scope.get("client")
-        return client[0] if client else None
+        return (client[0] or None) if client else None
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a request header under its lower-case name."""

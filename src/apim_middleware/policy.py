@@ -10,7 +10,7 @@ from typing import Any, Self
 from apim_middleware._config import Configured, check_named, shown
 from apim_middleware._http.unseen import unseen
 from apim_middleware._lifespan import Ending
-from apim_middleware._ring import Ring, Seat
+from apim_middleware._ring import Ring, Seat, seats_of
 from apim_middleware.by import reads
 from apim_middleware.documentation import Documentation, documentation_of, together
 from apim_middleware.env import Env, default_env
@@ -38,8 +38,7 @@ class Composable:
         """The guarded app: the layer used alone, as ``add_middleware`` does."""
         check_app(type(self).__name__, app)
         built = self.build(app, default_env)
-        if isinstance(built, Ring):  # put on one by one, layers are easily put on in the wrong order
-            check_needs(_seated(built))
+        check_needs(_seated(built))  # put on one by one, layers are easily put on in the wrong order
         return built
 
 
@@ -127,9 +126,9 @@ def _check_names(hooks: object) -> None:
             raise ConfigError(kind.__name__, name, "is no hook", f"Did you mean {near[0]}?")
 
 
-def _seated(built: Ring) -> list[Policy]:
-    """The policies of a ring, and of one behind it that shows itself through what stands between."""
-    return [seat.policy for seat in (*built.seats, *getattr(built.app, "seats", ()))]
+def _seated(built: ASGIApp) -> list[Policy]:
+    """The policies that are seen from in front of what was built."""
+    return [seat.policy for seat in seats_of(built)]
 
 
 def check_place(policy: Policy, env: Env) -> None:

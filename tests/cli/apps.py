@@ -3,13 +3,40 @@
 import asyncio
 import gc
 from collections.abc import AsyncIterator
+from functools import partial
 
 from fastapi import FastAPI
 from starlette.applications import Starlette
-from starlette.responses import StreamingResponse
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from apim_middleware import Api, Gateway, IPFilter, MemoryKeys, Product, RateLimit, SetHeader, by, guard
+from apim_middleware import (
+    AccessLog,
+    Api,
+    Gateway,
+    HeaderCredential,
+    IPFilter,
+    MemoryKeys,
+    NamedValue,
+    Product,
+    RateLimit,
+    SetHeader,
+    SetQuery,
+    Stack,
+    Subscription,
+    Tracing,
+    UpstreamAuth,
+    Version,
+    Versions,
+    by,
+    guard,
+    guarded_by,
+    key_digest,
+)
+from apim_middleware.types import Receive, Scope, Send
+
+KEY = "a-key-that-these-tests-show-0123456789"
 
 shop = FastAPI(openapi_url=None)
 
@@ -33,6 +60,11 @@ async def forever() -> StreamingResponse:
     return StreamingResponse(chunks())
 
 
+async def login(scope: Scope, receive: Receive, send: Send) -> None:
+    head = Response("in", headers={"set-cookie": "session=cookie-s3cret", "x-plan": "gold"})
+    await head(scope, receive, send)
+
+
 names = {"keys": MemoryKeys()}
 
 plain = Api("orders", "/orders", backend=shop, subscription_required=False)
@@ -52,5 +84,47 @@ promising = Gateway(
     ),
     keys=MemoryKeys(),
 )
+secretive = Gateway(
+    apis=(Api("orders", "/orders", backend=login, subscription_required=False),),
+    policies=(
+        SetHeader(name="x-partner", value=NamedValue("partner", "named-s3cret"), on="request"),
+        SetHeader(name="x-plan", value=NamedValue("plan", "gold", secret=False), on="request"),
+        SetQuery(name="k", value=NamedValue("k", "query-s3cret")),
+        UpstreamAuth(credential=HeaderCredential(name="x-ticket", value="upstream-s3cret")),
+    ),
+)
 odd = guard(Starlette(routes=[Route("/o/[red]/:smile:/x", lambda request: None)]))
+middlewares = FastAPI(openapi_url=None)
+middlewares.get("/{number}")(order)
+middlewares.add_middleware(
+    Stack(  # type: ignore[arg-type]
+        SetHeader(name="x-a", value="1", on="request"),
+        partial(CORSMiddleware, allow_origins=["https://a.example"]),
+        Stack(shut, place="inner"),
+    )
+)
+marked = FastAPI(openapi_url=None)
+marked.get("/{number}")(guarded_by(RateLimit(calls=5, per=60, by=by.client))(order))
+marked_guarded = guard(marked, policies=(shut,))
+stacked = Stack(shut, SetHeader(name="x-a", value="1", on="response"))(shop)
+wrapped = Stack(AccessLog(), Tracing(), shut)(CORSMiddleware(shop, allow_origins=["https://a.example"]))
+known = MemoryKeys()
+known.add(Subscription(id="demo", product="starter"), primary=key_digest(KEY))
+entered = Gateway(
+    apis=(Api("orders", "/orders", backend=shop),), products=(Product("starter", apis=("orders",)),), keys=known
+)
+versioned = Gateway(
+    apis=(
+        Api(
+            "orders",
+            "/orders",
+            backend=shop,
+            versions=Versions("header", (Version("v1"), Version("v2")), parameter="x-version"),
+            subscription_required=False,
+        ),
+    )
+)
+logged = FastAPI(openapi_url=None)
+logged.get("/{number}")(order)
+logged.add_middleware(Stack(AccessLog()))  # type: ignore[arg-type]
 nothing = "not an app"

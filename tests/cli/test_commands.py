@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import metadata
 from pathlib import Path
 
 import httpx2
@@ -97,6 +98,24 @@ def test_routes_shows_the_table(file: Path) -> None:
     assert "RateLimit" in apim("routes", str(file))
     assert json.loads(apim("routes", f"{APPS}:guarded", "--json"))[0]["path"] == "/{number}"
     assert apim("routes", "tests/cli/apps.py:guarded", "--html").startswith("<table>")
+
+
+def test_routes_names_the_policies_within_a_stack() -> None:
+    shown = apim("routes", f"{APPS}:middlewares")
+    assert "SetHeader, CORSMiddleware, IPFilter" in shown
+    assert "Stack" not in shown
+    (policies, *_) = (row["policies"] for row in json.loads(apim("routes", f"{APPS}:middlewares", "--json")))
+    assert [each.partition("(")[0] for each in policies] == ["SetHeader", "functools.partial", "IPFilter"]
+
+
+def test_routes_tells_versions_apart() -> None:
+    found = json.loads(apim("routes", f"{APPS}:versioned", "--json"))
+    assert [row["version"] for row in found] == ["v1", "v2", ""]
+    assert "v2" in apim("routes", f"{APPS}:versioned")
+
+
+def test_the_command_says_its_version() -> None:
+    assert apim("--version") == f"apim-middleware {metadata.version('apim-middleware')}\n"
 
 
 def test_diff_shouts_when_protection_goes() -> None:
@@ -309,6 +328,41 @@ def test_a_worker_does_not_look_for_garbage_all_the_time(tmp_path: Path, server:
         *thresholds, frozen = httpx2.get(f"{url}/collector/thresholds").json()
     assert thresholds == [50_000, 20, 20]
     assert frozen > 10_000
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "granian"])
+def test_the_lines_of_an_access_log_stand_alone_on_stdout(tmp_path: Path, server: str) -> None:
+    heard = said_while_asked(tmp_path, f"{APPS}:logged", "--server", server)
+    assert [json.loads(line)["url.path"] for line in heard] == ["/7"]
+
+
+def test_a_handler_of_the_app_gets_each_line_once(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN_HANDLER)
+    heard = said_while_asked(tmp_path, str(tmp_path / "own.py:logged"), "--workers", "2", stream="2>&1 >/dev/null")
+    assert [line[:7] for line in heard if "url.path" in line] == ["mine: {"]
+
+
+def test_without_an_access_log_the_server_tells_what_is_asked(tmp_path: Path) -> None:
+    assert any('"GET /7 HTTP/1.1" 200' in line for line in said_while_asked(tmp_path, f"{APPS}:guarded"))
+
+
+OWN_HANDLER = """
+import logging, sys
+from tests.cli.apps import logged
+handler = logging.StreamHandler(sys.stderr)
+handler.setFormatter(logging.Formatter("mine: %(message)s"))
+logging.getLogger("apim_middleware.access").addHandler(handler)
+logging.getLogger("apim_middleware.access").setLevel(logging.INFO)
+"""
+
+
+def said_while_asked(folder: Path, *arguments: str, stream: str = "2>/dev/null") -> list[str]:
+    """The lines that ``apim serve`` writes to one of its streams while it is asked for ``/7``."""
+    port, log = free_port(), folder / "log"
+    command = ["sh", "-c", f'exec "$@" {stream}', "sh", *SERVE, *arguments, "--port", str(port)]
+    with program(command, port, log=log) as running:
+        assert httpx2.get(f"{running.origin}/7", timeout=PATIENCE).json() == {"order": 7}
+    return log.read_text().splitlines()
 
 
 def test_what_is_broken_is_not_served(file: Path) -> None:

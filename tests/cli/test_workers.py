@@ -14,6 +14,7 @@ from tests.servers import free_port, program
 from typer.testing import CliRunner
 
 from apim_middleware import (
+    AccessLog,
     AllOf,
     AnyOf,
     Api,
@@ -22,6 +23,7 @@ from apim_middleware import (
     Choose,
     Env,
     Gateway,
+    Health,
     HMACSignature,
     Hygiene,
     Idempotency,
@@ -35,13 +37,14 @@ from apim_middleware import (
     RateLimit,
     RecordKeys,
     Stack,
+    Tracing,
     When,
     by,
     conditions,
     guard,
     guarded_by,
 )
-from apim_middleware.cli._workers import kept_apart
+from apim_middleware.cli._workers import has_access_log, kept_apart
 from apim_middleware.cli.app import app as command
 from apim_middleware.gateway import Reloadable
 from apim_middleware.serving.forward_auth import ForwardAuth
@@ -95,6 +98,7 @@ APPS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "middlewares": (lambda: shop(RATE, Stack(Idempotency())), ["RateLimit:", "Idempotency:"]),
     "behind a guard": (lambda: guard(shop(RATE)), ["RateLimit:"]),
     "stack": (lambda: Stack(RATE, IPFilter(deny=("192.0.2.1",)), Stack(ONCE))(shop()), ["RateLimit:", "LimitConcu"]),
+    "behind layers": (lambda: Stack(Health(), Tracing(), AccessLog(), RATE)(shop()), ["RateLimit:"]),
     "branches": (
         lambda: shop(When(conditions.path("/a"), RATE, otherwise=QUOTA), Choose((conditions.path("/b"), ONCE))),
         ["Quota, RateLimit:", "LimitConcurrency:"],
@@ -163,3 +167,21 @@ def test_those_who_serve_are_warned_once(workers: str, times: int, tmp_path: Pat
     said = log.read_text()
     assert said.count("warning: RateLimit: count apart") == times
     assert said.count("warning:") == times
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        Gateway(apis=(Api("a", "/a", backend=shop(), subscription_required=False),), policies=(AccessLog(),)),
+        Stack(Tracing(), AccessLog(), RATE)(shop()),
+        shop(Stack(AccessLog())),
+        guard(shop(), policies=(AccessLog(),)),
+    ],
+    ids=["gateway", "stack", "middleware", "guard"],
+)
+def test_an_access_log_is_found_wherever_it_stands(app: Any) -> None:
+    assert has_access_log(app)
+
+
+def test_where_there_is_no_access_log_none_is_found() -> None:
+    assert not any(has_access_log(make()) for make, _ in APPS.values() if make is not APPS["behind layers"][0])

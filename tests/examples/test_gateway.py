@@ -75,4 +75,4 @@ def test_every_line_it_prints_shows_what_it_says(gateway: Session) -> None:
 def test_every_request_leaves_a_span_on_the_console(gateway: Session) -> None:
     while "span " not in gateway.printed:
         assert gateway.read()
-    assert re.search(r"^span [A-Z]+ [\d.]+ ms \{", gateway.printed, re.MULTILINE)
+    assert re.search(r"^span [A-Z]+( /\S*)? [\d.]+ ms \{", gateway.printed, re.MULTILINE)

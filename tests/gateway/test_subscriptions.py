@@ -1,5 +1,6 @@
 """Who may call what with which key, and in which context: the decisions are those of Azure API Management."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -13,10 +14,12 @@ from apim_middleware.errors import ConfigError, StoreError
 from apim_middleware.exchange import Exchange
 from apim_middleware.gateway import Gateway
 from apim_middleware.model import Api, Product
+from apim_middleware.policies.access_log import AccessLog
 from apim_middleware.policies.api_key import APIKeyAuth
 from apim_middleware.policies.limits import RateLimit
 from apim_middleware.stores.keys import KeyRecord, MemoryKeys
 from apim_middleware.testing import Answer, FakeClock, call, connect
+from apim_middleware.types import RawHeaders
 
 pytestmark = pytest.mark.anyio
 
@@ -268,3 +271,15 @@ async def test_a_store_that_is_broken_refuses_and_says_nothing(caplog: pytest.Lo
     assert (answer.status, code(answer)) == (500, "policy-failed")
     assert b"secret" not in answer.body
     assert "a policy failed" in caplog.text
+
+
+@pytest.mark.parametrize("sent", [[], [(KEY, b"no-key-of-ours")]], ids=["missing", "bad"])
+async def test_a_call_without_a_good_key_is_noted_with_the_operation_it_was_for(
+    store: Callable[[MemoryKeys], Any], sent: RawHeaders
+) -> None:
+    lines: list[str] = []
+    app, _ = house(store, policies=(AccessLog(write=lines.append),))
+    assert (await get(app, "/orders/7", sent)).status == 401
+    line = json.loads(lines[0])
+    assert (line["http.route"], line["apim.api"], line["apim.operation"]) == ("/orders/*", "orders", "any")
+    assert "apim.product" not in line

@@ -12,6 +12,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from apim_middleware import (
+    AccessLog,
     AllOf,
     AnyOf,
     APIKeyAuth,
@@ -21,6 +22,7 @@ from apim_middleware import (
     RateLimit,
     RequireHeader,
     Stack,
+    Tracing,
     When,
     by,
     conditions,
@@ -109,6 +111,7 @@ def test_policies_that_were_added_as_middleware_are_seen() -> None:
 
 def test_policies_around_an_app_are_seen() -> None:
     assert names(Stack(KEYS)(shop()))["GET /health"] == ["APIKeyAuth"]
+    assert names(Stack(AccessLog(), Tracing(), KEYS)(shop()))["GET /health"] == ["AccessLog", "Tracing", "APIKeyAuth"]
     assert names(KEYS(guard(shop(), policies=(LIMIT,))))["GET /orders/"] == ["APIKeyAuth", "RateLimit"]
 
 
@@ -244,7 +247,9 @@ def test_a_lone_policy_is_told_to_have_a_comma(given: dict[str, object]) -> None
 
 def test_the_table_is_text_json_and_html() -> None:
     table = coverage(guard(Starlette(routes=[Route("/<b>", page)]), policies=(LIMIT,)))
-    assert str(table).splitlines()[0].split() == ["method", "path", "product", "policies,", "outermost", "first"]
+    assert str(table).splitlines()[0].split() == [
+        "method", "path", "version", "product", "policies,", "outermost", "first",
+    ]  # fmt: skip
     assert json.loads(table.as_json())[0]["path"] == "/<b>"
     assert "RateLimit(calls=1" in json.loads(table.as_json())[0]["policies"][0]
     assert "<td>/&lt;b&gt;</td>" in table.as_html()

@@ -250,3 +250,15 @@ def test_paths_that_callers_invent_are_not_remembered_without_bound() -> None:
         resolver.find(http_scope(path=f"/{number}"))
         resolver.find(http_scope(path=f"/{number}/nothing"))
     assert len(resolver._found) == 4096
+
+
+def test_long_paths_are_not_remembered() -> None:
+    """Four thousand of them took more than a hundred megabytes."""
+
+    async def page(request: Request) -> Response:
+        return PlainTextResponse("")
+
+    resolver = Resolver(routes_of(Starlette(routes=[Route("/{x:path}", page), Host("{any}", Router())])))
+    for scope in (http_scope(path="/" + "a" * 8_000), http_scope(headers=[(b"host", b"a" * 8_000)])):
+        assert resolver.find(scope) is not NOTHING
+    assert not resolver._found

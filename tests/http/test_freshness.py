@@ -151,6 +151,7 @@ STORED = fields(etag=b'"a,b"', last_modified=at(-100), date=at(-50), content_typ
         ([b"a,b"], None, False),
         ([b'"A,B"'], None, False),
         ([b'"'], None, False),
+        ([b'"a,b" "x"'], None, True),
         ([b""], None, False),
         ([b'"x"'], at(0), False),
         ([b'"a,b"'], at(-1000), True),
@@ -163,6 +164,11 @@ STORED = fields(etag=b'"a,b"', last_modified=at(-100), date=at(-50), content_typ
 )
 def test_whether_304_answers(none_match: list[bytes], since: bytes | None, matches: bool) -> None:
     assert not_modified(none_match, since, STORED, NOW) is matches
+
+
+def test_what_is_no_tag_matches_nothing() -> None:
+    """ETag and the cache read them alike (RFC 9110 §8.8.3)."""
+    assert not not_modified([b'"a b"'], None, fields(etag=b'"a b"'), NOW)
 
 
 def test_a_weak_tag_matches_its_strong_form() -> None:

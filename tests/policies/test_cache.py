@@ -1361,6 +1361,29 @@ async def test_what_happened_is_among_the_attributes_of_the_exchange(guarded: Gu
     assert seen == ["uri-miss", "hit", "method", "bypass"]
 
 
+@pytest.mark.parametrize(
+    ("line", "asked", "reason"),
+    [
+        ((b"cache-control", b"private"), [], "private"),
+        ((b"set-cookie", b"a=b"), [], "set-cookie"),
+        ((b"x-a", b"b"), [(b"authorization", b"Bearer t")], "authorization"),
+        ((b"cache-control", b"max-age=60"), [(b"cookie", b"a=b")], "cookie"),
+        ((b"cache-control", b"max-age=60"), [], None),
+    ],
+)
+async def test_why_a_response_was_not_kept_is_among_them(guarded: Guarded, line: Any, asked: Any, reason: str) -> None:
+    seen: list[object] = []
+
+    @dataclass(frozen=True, kw_only=True)
+    class Watches(Policy):
+        def on_end(self, exchange: Exchange) -> None:
+            seen.append(exchange.attributes.get("apim.cache.detail"))
+
+    answer = await call(guarded(Origin(line), Watches(), Cache()), headers=asked)
+    assert seen == [reason]
+    assert (f"detail={reason}" in status(answer)) == (reason is not None)
+
+
 async def test_a_websocket_passes_untouched(guarded: Guarded) -> None:
     async def echo(scope: Scope, receive: Receive, send: Send) -> None:
         assert (await receive())["type"] == "websocket.connect"

@@ -183,7 +183,8 @@ async def test_real_ip_counts_when_named() -> None:
 
 @pytest.mark.parametrize("headers", [
     BOTH,
-    [*xff("192.0.2.1"), *forwarded("for=192.0.2.1:4711")],
+    [*xff("192.0.2.1:4712"), *forwarded('for="192.0.2.1:4711"')],
+    [*xff("192.0.2.2"), *forwarded('for="192.0.2.1:4711"')],
     [*xff("192.0.2.1"), *forwarded("for=192.0.2.1;proto=https")],
     [*xff("192.0.2.1"), *forwarded("for=192.0.2.1;host=evil.example")],
     [*xff("192.0.2.1"), *forwarded("")],
@@ -207,6 +208,22 @@ async def test_both_families_may_come_when_they_agree() -> None:
     ]
     seen = await seen_behind(CADDY(mirror), headers, client=PROXY)
     assert (seen["client"], seen["scheme"], seen["headers"]["host"]) == (["192.0.2.1", 0], "https", "a.example")
+
+
+@pytest.mark.parametrize(
+    ("told", "also_told", "port"),
+    [
+        ("192.0.2.1", 'for="192.0.2.1:4711"', 0),
+        ("192.0.2.1:4711", "for=192.0.2.1", 0),
+        ("192.0.2.1:4711", 'for="192.0.2.1:4711"', 4711),
+    ],
+)
+async def test_a_port_that_only_one_family_tells_is_no_conflict_and_not_believed(
+    told: str, also_told: str, port: int
+) -> None:
+    """Proxies that write both fields may name the port in one of them; they were refused."""
+    headers = [*xff(told), *forwarded(also_told)]
+    assert await client_behind(CADDY, headers, client=PROXY) == ["192.0.2.1", port]
 
 
 async def test_a_field_that_is_not_taken_cannot_conflict() -> None:
@@ -420,6 +437,11 @@ async def test_each_address_has_its_verdict(address: str, outcome: int | str) ->
     for _ in range(2):  # found out, then remembered
         answer = await call(app, client=(address, 1))
         assert (answer.status if answer.status == 200 else code(answer)) in (outcome, (403, outcome))
+
+
+@pytest.mark.parametrize("client", [(None, None), ("", 0), ()])
+async def test_a_server_may_say_in_several_ways_that_it_knows_nobody(client: Any) -> None:
+    assert code(await call(FILTER(mirror), client=client)) == (403, "address-unknown")
 
 
 async def test_nobody_known_is_refused() -> None:

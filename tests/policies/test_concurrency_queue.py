@@ -1,6 +1,7 @@
 """Limits of concurrency with a queue: the order, the end of waiting, and clients that leave meanwhile."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -56,6 +57,55 @@ async def test_who_must_wait_comes_in_in_the_order_they_came(env: Env) -> None:
         app.go_on.set()
     assert app.came == list("abcdefgh")
     assert app.most == 1
+    assert set(many.statuses.values()) == {200}
+
+
+async def test_those_from_before_a_reload_and_after_it_stand_in_one_line(env: Env) -> None:
+    """Found by an audit: who came after it was not called when those from before it were done, and waited in vain."""
+    app = Working()
+    policy = LimitConcurrency(at_once=1, queue=5, wait=60)
+    async with callers(Stack(policy, env=env, place="orders")(app)) as many:
+        before = many.app
+        await many.ask("a")
+        many.app = Stack(replace(policy, queue=6), env=env, place="orders")(app)
+        await many.ask("b")
+        many.app = before
+        await many.ask("c")
+        app.go_on.set()
+    assert app.came == ["a", "b", "c"]
+    assert set(many.statuses.values()) == {200}
+
+
+async def test_who_may_come_in_by_a_limit_that_was_raised_need_not_wait_for_those_from_before_it(env: Env) -> None:
+    app = Working()
+    policy = LimitConcurrency(at_once=1, queue=5, wait=60)
+    async with callers(Stack(policy, env=env, place="orders")(app)) as many:
+        for path in "ab":
+            await many.ask(path)
+        many.app = Stack(replace(policy, at_once=2, queue=0), env=env, place="orders")(app)
+        for path in "cd":
+            await many.ask(path)
+        assert (app.came, many.statuses) == (["a", "c"], {"d": 429})
+        app.go_on.set()
+    assert many.statuses == {"a": 200, "b": 200, "c": 200, "d": 429}
+
+
+async def test_a_limit_that_was_lowered_is_not_passed_by_those_who_wait(env: Env) -> None:
+    app = Working()
+    policy = LimitConcurrency(at_once=2, queue=5, wait=60)
+    async with callers(Stack(policy, env=env, place="orders")(app)) as many:
+        lowered = Stack(replace(policy, at_once=1), env=env, place="orders")(app)
+        for path in "ab":
+            await many.ask(path)
+        many.app = lowered
+        for path in "cd":
+            await many.ask(path)
+        first, app.go_on = app.go_on, anyio.Event()
+        app.most, app.answering = 0, 0
+        first.set()
+        await settled()
+        assert app.came == ["a", "b", "c"]
+        app.go_on.set()
     assert set(many.statuses.values()) == {200}
 
 

@@ -209,6 +209,20 @@ async def test_the_conditions_on_a_tag_of_the_apps_own_are_answered_and_its_body
     assert told == ["ResponseOver"]
 
 
+@pytest.mark.parametrize("asked", [b"if-none-match", b"if-match"])
+async def test_what_the_app_raises_is_heard_though_the_client_got_another_answer(asked: bytes):
+    """Failures of background tasks were told to nobody."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await answering(b"x", headers=[(b"etag", b'"7"')])(scope, receive, send)
+        raise LookupError("a background task")
+
+    answer = Answer()
+    with pytest.raises(LookupError):
+        await call(ETag()(app), headers=asking(asked, b'"7"' if asked == b"if-none-match" else b'"8"'), answer=answer)
+    assert answer.status == (304 if asked == b"if-none-match" else 412)
+
+
 async def test_a_stream_flows_from_the_first_chunk_that_is_too_much():
     sizes: list[int] = []
     answer = Answer()

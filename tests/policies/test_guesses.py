@@ -119,6 +119,116 @@ async def test_guesses_made_at_the_same_time_are_not_more(env: Env) -> None:
     assert answers.count(429) >= 45
 
 
+class Waiting:
+    """Keys nobody has, looked for until ``found`` is set: how many are asked for."""
+
+    def __init__(self) -> None:
+        self.asked, self.found = 0, anyio.Event()
+
+    async def find(self, digest: bytes) -> None:
+        self.asked += 1
+        await self.found.wait()
+
+
+async def at_once(house: House, number: int, waiting: Waiting | None = None, **more: Any) -> list[Answer]:
+    """The answers to so many guesses, none of which is judged before all have been made."""
+    answers = list[Answer]()
+
+    async def guess() -> None:
+        answers.append(await call(house.app, headers=[(HEADER, new_key().encode())], **more))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(number):
+            tasks.start_soon(guess)
+        await quiet()
+        if waiting is not None:
+            waiting.found.set()
+    await quiet()
+    return answers
+
+
+@pytest.mark.anyio
+async def test_no_more_guesses_are_tried_at_once_than_was_said(env: Env) -> None:
+    """A thousand guesses at once were all tried, for none had failed when the last one came."""
+    waiting = Waiting()
+    house = House(env, at_once=5, authenticator=APIKeyAuth(keys=waiting))
+    answers = await at_once(house, 1_000, waiting)
+    assert waiting.asked == [answer.status for answer in answers].count(401) == 5
+    assert (await house.guess()).status == 429
+
+
+@pytest.mark.anyio
+async def test_who_comes_while_too_many_are_tried_is_told_to_come_again_in_a_moment(env: Env) -> None:
+    waiting = Waiting()
+    house = House(env, at_once=1, authenticator=APIKeyAuth(keys=waiting))
+    refused, tried = await at_once(house, 2, waiting)
+    assert (refused.status, code(refused), refused.header(b"retry-after")) == (429, "too-many-attempts", b"1")
+    assert tried.status == 401
+
+
+@pytest.mark.anyio
+async def test_guesses_at_once_of_one_client_keep_no_other_out(env: Env) -> None:
+    waiting = Waiting()
+    house = House(env, at_once=1, authenticator=APIKeyAuth(keys=waiting))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(house.guess)
+        await quiet()
+        tasks.start_soon(lambda: house.guess(**from_address("198.51.100.1")))
+        await quiet()
+        assert waiting.asked == 2
+        waiting.found.set()
+
+
+@pytest.mark.anyio
+async def test_who_is_known_may_come_as_often_at_once_as_they_like(env: Env) -> None:
+    inside, done = 0, anyio.Event()
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal inside
+        inside += 1
+        if inside > 1:
+            await done.wait()
+        await Counting()(scope, receive, send)
+
+    house = House(env, app=slow, at_once=1)
+    await house.ask(house.good[0])
+    async with anyio.create_task_group() as tasks:
+        for _ in range(20):
+            tasks.start_soon(house.ask, house.good[0])
+        await quiet()
+        assert inside == 21
+        done.set()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("trusted_for", [0, 100])
+async def test_whatever_becomes_of_a_request_it_is_on_its_way_no_more(env: Env, trusted_for: float) -> None:
+    house = House(env, at_once=1, failures=100, trusted_for=trusted_for)
+    for ask in (house.guess, house.ask, lambda: house.ask(house.good[0])):
+        await ask()
+        with pytest.raises(OSError, match="gone"):
+            await house.guess(leave_after=0)
+    house.inside.failure = RuntimeError("the app")
+    with pytest.raises(RuntimeError, match="the app"):
+        await house.ask(house.good[1])
+    assert (await house.guess()).status == 401
+
+
+@pytest.mark.anyio
+async def test_who_is_kept_out_is_on_their_way_no_more(env: Env) -> None:
+    house = House(env, at_once=1, failures=1)
+    await house.guess()
+    assert [code(await house.guess()) for _ in range(3)] == ["too-many-failures"] * 3
+
+
+@pytest.mark.anyio
+async def test_nothing_is_kept_of_requests_that_are_over(env: Env) -> None:
+    house = House(env)
+    await house.guess()
+    await house.ask(house.good[0])
+    assert not env.at("here").bind(house.limit).on_request.__self__._open
+
+
 @pytest.mark.anyio
 async def test_failures_of_one_client_keep_no_other_out(env: Env) -> None:
     house = House(env)
@@ -314,7 +424,7 @@ async def test_open_streams_hold_nothing(env: Env) -> None:
         await done.wait()
         await send({"type": "http.response.body", "body": b"b"})
 
-    house = House(env, app=streams)
+    house = House(env, app=streams, at_once=20)
     async with anyio.create_task_group() as tasks:
         for _ in range(20):
             tasks.start_soon(house.ask, house.good[0])
@@ -378,6 +488,7 @@ async def test_a_caller_without_a_key_is_refused_or_counted_with_the_others(env:
         ("per", {"per": 10**400}),
         ("name", {"name": ""}),
         ("name", {"name": "ä"}),
+        ("at_once", {"at_once": 0}),
         ("trusted_for", {"trusted_for": -1}),
         ("trusted_for", {"trusted_for": float("inf")}),
         ("when_store_fails", {"when_store_fails": "wait"}),

@@ -173,6 +173,12 @@ async def test_timestamps_that_could_be_read_differently_are_refused(header: str
     assert code(await House(**STRIPE).post(("stripe-signature", text))) == (401, "signature-invalid")
 
 
+async def test_an_empty_timestamp_is_none_though_it_is_what_was_signed() -> None:
+    """It was taken for a message without any time, which never grows old."""
+    header = f"t=,v1={mac(b'.' + BODY)}"
+    assert code(await House(**STRIPE).post(("stripe-signature", header))) == (401, "signature-invalid")
+
+
 @pytest.mark.parametrize("count", [0, 2])
 async def test_there_is_one_header_with_the_timestamp(count: int) -> None:
     headers = [("x-slack-request-timestamp", f"{NOW}")] * count
@@ -239,6 +245,8 @@ async def test_an_app_that_raises_is_not_kept_from_it() -> None:
         ({"signed": "{body}{body}"}, "signed"),
         ({"signed": "{body}{other}"}, "signed"),
         ({"signed": "{timestamp}{body}"}, "signed"),
+        ({**STRIPE, "signed": "{timestamp}{body}"}, "signed"),
+        ({"signed": "{method}{target}.{body}"}, "signed"),
         ({"timestamp_header": "x-time"}, "signed"),
         ({**STRIPE, "timestamp_header": "x-time"}, "signed"),
         ({**STRIPE, "parameter": ""}, "timestamp_parameter"),

@@ -394,6 +394,25 @@ async def test_nobody_comes_in_while_nonces_cannot_be_kept() -> None:
     assert code(await house.ask(said(more=';nonce="n"'))) == (503, "replay-store-unavailable")
 
 
+async def test_while_nonces_cannot_be_kept_it_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    class Shaky(MemoryCounters):
+        away = True
+
+        async def hit(self, hits: Any) -> Any:
+            if self.away:
+                raise StoreError("down")
+            return await super().hit(hits)
+
+    counters = Shaky(FakeClock(NOW))
+    env: Any = Env(clock=FakeClock(NOW), counters=counters, place="here")
+    house = House()
+    house.app = Stack(HTTPSignature(keys=(ADA,), once=True), env=env)(house.inner)
+    for number in range(6):
+        counters.away = number < 3
+        await house.ask(said(more=f';nonce="n{number}"'))
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+
+
 # Together with others
 
 

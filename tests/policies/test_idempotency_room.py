@@ -1,6 +1,7 @@
 """A request is carried out once while it is under way, though its store forgets keys to make room."""
 
 import logging
+from collections.abc import Collection
 from typing import Any
 
 import anyio
@@ -55,6 +56,46 @@ async def test_what_this_process_carries_out_is_known_though_the_store_forgets_i
     assert (await pay(built)).body == b"paid 1"
     if isinstance(entries, SQLiteEntries):
         await entries.aclose()
+
+
+class Forgetful(MemoryEntries):
+    """Makes room at once."""
+
+    async def set(self, key: bytes, value: bytes, ttl: float, *, tags: Collection[bytes] = ()) -> None:
+        """Keep nothing."""
+
+
+@pytest.mark.anyio
+async def test_the_end_of_one_request_is_not_that_of_the_next_with_its_key() -> None:
+    """The first one frees the key with its answer, and goes on in the background while the second is carried out."""
+    payment, answered, background, over = Payment(), anyio.Event(), anyio.Event(), anyio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if answered.is_set():
+            await payment(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 503, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+        answered.set()
+        await background.wait()
+
+    async def first() -> None:
+        await pay(built)
+        over.set()
+
+    built = Stack(Idempotency(), env=Env(entries=Forgetful()), place="here")(app)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(first)
+        await answered.wait()
+        tasks.start_soon(pay, built)
+        while not payment.done:
+            await anyio.lowlevel.checkpoint()
+        background.set()
+        await over.wait()
+        with anyio.fail_after(5):
+            assert (await pay(built)).status == 409
+        payment.go_on.set()
+    assert payment.done == 1
 
 
 def test_a_lost_lease_is_taken_again_and_told_of(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,12 +7,15 @@ import pytest
 from tests.servers import stub
 
 from apim_middleware import conditions
+from apim_middleware import policy as policy_module
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
+from apim_middleware.policies.basic import BasicAuth
 from apim_middleware.policies.headers import SetHeader
 from apim_middleware.policies.mirror import Mirror
 from apim_middleware.policy import Stack
 from apim_middleware.proxy import Proxy
+from apim_middleware.stores.users import MemoryUsers
 from apim_middleware.testing import Answer, call, connect, http_scope
 
 from .visiting import settled
@@ -114,6 +117,33 @@ async def test_only_some_requests_may_be_shown():
     await call(app, "DELETE")
     await settled()
     assert [each[0] for each in shadow.shown] == ["GET"]
+
+
+def known(exchange):
+    return exchange.principal is not None
+
+
+known.needs = frozenset({"principal"})
+
+
+def test_it_relies_on_what_its_condition_relies_on():
+    with pytest.raises(ConfigError, match="Write BasicAuth before Mirror"):
+        Stack(Mirror(main, when=known), BasicAuth(users=MemoryUsers()))
+
+
+def test_an_order_that_cannot_work_is_found_one_by_one_too():
+    with pytest.raises(ConfigError, match="Write BasicAuth before Mirror"):
+        Mirror(main, when=known)(BasicAuth(users=MemoryUsers())(main))
+
+
+def test_a_header_of_its_condition_that_nobody_sees_is_told_of(caplog):
+    def asking(exchange):
+        return exchange.header(b"x-forwarded-for") is not None
+
+    asking.reads = frozenset({"x-forwarded-for"})
+    policy_module._warn.cache_clear()
+    Mirror(main, when=asking)(main)
+    assert "Mirror.when asks for the header x-forwarded-for" in caplog.text
 
 
 async def test_a_condition_that_fails_shows_nothing():

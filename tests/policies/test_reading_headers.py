@@ -69,7 +69,7 @@ def introspection(name: str) -> OAuth2Introspection:
 
 
 def signed_at(name: str) -> HMACSignature:
-    return HMACSignature(secrets=(SECRET,), signed="{timestamp}{body}", timestamp_header=name)
+    return HMACSignature(secrets=(SECRET,), signed="{timestamp}.{body}", timestamp_header=name)
 
 
 NAMED: dict[str, Callable[[str], Policy]] = {

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.servers import stub
 
+from apim_middleware._http.targets import IDEMPOTENT
 from apim_middleware.errors import (
     ConfigError,
     ConnectFailed,
@@ -22,7 +23,7 @@ from apim_middleware.proxy._racing import Race
 from apim_middleware.proxy.breaker import CircuitBreaker
 from apim_middleware.proxy.members import Member
 from apim_middleware.proxy.pool import Pool
-from apim_middleware.proxy.retry import IDEMPOTENT, Budget, Hedge, Retry
+from apim_middleware.proxy.retry import Budget, Hedge, Retry
 from apim_middleware.testing import Answer, http_scope
 from apim_middleware.transports.httpx import HttpxTransport
 

@@ -274,6 +274,25 @@ class TransportConformance:
             assert len(upstream.heard) == 3
             await transport.aclose()
 
+    async def test_connections_to_an_origin_nobody_asks_any_more_make_room(self, make):
+        """Those that were over held the room of all others, which were opened anew for every request."""
+        transport = make(max_idle=1)
+        async with stub(polite()) as gone:
+            await ask(transport, gone)
+        async with stub(polite()) as upstream:
+            for _ in range(3):
+                await ask(transport, upstream)
+            assert len(upstream.heard) == 1
+            await transport.aclose()
+
+    async def test_a_connection_that_is_still_good_keeps_its_room(self, make):
+        transport = make(max_idle=1)
+        async with stub(polite()) as upstream, stub(polite()) as other:
+            for each in (upstream, other, upstream):
+                await ask(transport, each)
+            assert len(upstream.heard) == 1
+            await transport.aclose()
+
     async def test_connections_beyond_the_most_are_waited_for(self, make):
         transport, heard, answer = make(max_connections=1), anyio.Event(), anyio.Event()
 

@@ -5,7 +5,7 @@ from functools import partial
 
 from apim_middleware._caching.answers import answer
 from apim_middleware._caching.asking import TELLING, Asked, Key
-from apim_middleware._caching.keeper import STATUS, Keeper
+from apim_middleware._caching.keeper import DETAIL, STATUS, Keeper
 from apim_middleware._caching.marks import Place, softened
 from apim_middleware._caching.pages import Page, Stored
 from apim_middleware._caching.rules import Caching
@@ -16,7 +16,7 @@ from apim_middleware._http.keeping import OPENING
 from apim_middleware._http.targets import resource_of
 from apim_middleware.env import Env
 from apim_middleware.exchange import Exchange
-from apim_middleware.stores.entries import Shelf
+from apim_middleware.stores.shelf import Shelf
 from apim_middleware.types import ASGIApp, Tap
 
 
@@ -83,6 +83,7 @@ class MemoryKeeper(Keeper):
             return None
         if isinstance(asked, tuple):  # what was noted, and no more
             if OPENING.isdisjoint(map(NAME, head.headers)):
+                exchange.shared.attributes[DETAIL] = "authorization"
                 head.headers.append(self._authorized)
                 return None
             asked = Asked(*asked)

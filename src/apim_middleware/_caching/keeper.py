@@ -30,7 +30,7 @@ from apim_middleware.exchange import Exchange, ResponseHead
 from apim_middleware.match import Match
 from apim_middleware.types import ASGIApp, Scope, Tap
 
-STATUS = "apim.cache.status"
+STATUS, DETAIL = "apim.cache.status", "apim.cache.detail"
 """The attribute of the exchange that says what the cache did: ``hit``, or why the request went on (RFC 9211 §2.2)."""
 
 _REMEMBERED = 1024
@@ -341,6 +341,7 @@ class Keeper(Flying, Purgeable):
             verdict = self.judged(exchange, asked, head)
             self.strip(head)
         if isinstance(verdict, str):
+            exchange.shared.attributes[DETAIL] = verdict
             head.headers.append(self._unkept(asked.fwd, verdict))
             if asked.flight_key is not None:
                 self._end_flight(asked, reason=verdict, status=head.status)

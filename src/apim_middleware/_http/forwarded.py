@@ -117,6 +117,19 @@ def from_x_forwarded(fields: Mapping[bytes, Sequence[bytes]], judge: Judge) -> V
     return Vouched(client, scheme, host)
 
 
+def agreed(one: Vouched, other: Vouched) -> Vouched | None:
+    """What two families of fields both say; None when they contradict each other.
+
+    A port that only one of them tells is no contradiction, nor is it believed: that one may be the client's.
+    """
+    if one == other:
+        return one
+    if one.client is None or other.client is None or one[1:] != other[1:]:
+        return None
+    (here, port), (there, other_port) = one.client, other.client
+    return None if here != there or (port and other_port) else one._replace(client=(here, 0))
+
+
 def host_header(text: str) -> bytes | None:
     """A forwarded host as a ``Host`` header carries it; None when it is no name or address with an optional port."""
     literal, bracket, rest = text.partition("]") if text.startswith("[") else ("", "", "")

@@ -4,12 +4,12 @@ Every rule is a function of values. Where the RFC leaves a choice, the cautious 
 counts as stale, and what is said twice and differently counts as not said.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from apim_middleware._http.cache_control import ANYTHING, FOREVER, Directives, Wishes, delta_seconds
 from apim_middleware._http.dates import http_date
+from apim_middleware._http.entity_tags import matches_weakly
 from apim_middleware._http.headers import get, get_all
 from apim_middleware.types import RawHeaders
 
@@ -77,7 +77,6 @@ def unfit(wished: Wishes, age: float, lifetime: float) -> Literal["stale", "requ
 # Conditional requests answered from what is kept (§4.3.2, RFC 9110 §13)
 
 _OF_CONTENT = frozenset(b"content-type content-length content-encoding content-language content-range".split())
-_ENTITY_TAG = re.compile(rb'(?:W/)?("[^"]*")')
 
 
 def not_modified(
@@ -92,9 +91,7 @@ def not_modified(
     """
     stored = list(headers)
     if none_match:
-        asked = b",".join(none_match)
-        tag = _ENTITY_TAG.fullmatch(get(stored, b"etag") or b"")
-        return asked.strip(b" \t") == b"*" or (tag is not None and tag[1] in _ENTITY_TAG.findall(asked))
+        return matches_weakly(none_match, get(stored, b"etag") or b"")
     since = http_date(modified_since or b"", received)
     if since is None:
         return False

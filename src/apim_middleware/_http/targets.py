@@ -17,6 +17,8 @@ Resource: TypeAlias = tuple[bytes, Target]
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 """Methods that change nothing (RFC 9110 §9.2.1)."""
 
+IDEMPOTENT = SAFE | {"PUT", "DELETE"}
+"""Methods that change no more when they are sent twice (RFC 9110 §9.2.2)."""
 
 _target: Callable[[Scope], Target] = itemgetter("scheme", "root_path", "path", "raw_path", "query_string")
 _UNSAID = {"scheme": "http", "root_path": "", "raw_path": b"", "query_string": b""}

@@ -108,7 +108,7 @@ def origin(scope: Scope, host: bytes | None) -> dict[str, Any]:
     """Where the request came from and whom it was meant for."""
     scheme = scope.get("scheme", "http")
     known: dict[str, Any] = {"url.scheme": scheme}
-    if client := scope.get("client"):
+    if (client := scope.get("client")) and client[0]:
         known["client.address"] = client[0]
     if host is not None and (match := _HOST.fullmatch(host)):
         known["server.address"] = match[1].strip(b"[]").decode("latin-1")

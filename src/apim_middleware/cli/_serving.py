@@ -3,6 +3,7 @@
 import logging
 import os
 import ssl
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import anyio
 from apim_middleware.cli._targets import found, is_file
 from apim_middleware.errors import ConfigError
 from apim_middleware.gateway import Gateway, Reloadable
+from apim_middleware.policies.access_log import access
 from apim_middleware.serving.certificates import server_context
 from apim_middleware.serving.collector import tune_gc
 from apim_middleware.serving.dates import Dated
@@ -28,9 +30,9 @@ _EVERY = 1.0
 
 def app() -> ASGIApp:
     """The app of this worker, as the environment says."""
-    _speak()
     target, names = os.environ[TARGET], os.environ.get(NAMES, "")
     served: ASGIApp = found(target, names)
+    _speak()  # last, for the app may see to that itself
     if isinstance(served, Gateway) and is_file(target) and os.environ.get(RELOAD):
         served = Watched(Path(target), served, lambda: found(target, names))
     tune_gc()
@@ -38,11 +40,16 @@ def app() -> ASGIApp:
 
 
 def _speak() -> None:
-    """Have what this package says be heard, unless somebody has seen to that."""
+    """Have what this package says be heard, unless somebody has seen to that; lines of AccessLog alone, on stdout."""
     ours = logging.getLogger("apim_middleware")
     if not ours.handlers and not logging.getLogger().handlers:
         logging.basicConfig(format="%(levelname)s:     %(message)s")
         ours.setLevel(logging.INFO)
+        access.propagate = False  # those handlers are no place for JSON
+        if not access.handlers:
+            lines = logging.StreamHandler(sys.stdout)
+            lines.setFormatter(logging.Formatter("%(message)s"))
+            access.addHandler(lines)
 
 
 def tls(config: object, default: object) -> ssl.SSLContext:

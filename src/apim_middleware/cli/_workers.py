@@ -12,10 +12,11 @@ from apim_middleware.errors import ApimError
 from apim_middleware.gateway import Gateway, Reloadable
 from apim_middleware.guarding import Guarded
 from apim_middleware.model import Fragment
+from apim_middleware.policies.access_log import AccessLog
 from apim_middleware.policies.api_key import APIKeyAuth
 from apim_middleware.policies.branch import Choose, When
 from apim_middleware.policies.either import AllOf, AnyOf
-from apim_middleware.policy import Policy, Stack
+from apim_middleware.policy import Composable, Stack
 from apim_middleware.serving.forward_auth import ForwardAuth
 from apim_middleware.stores.entries import MemoryEntries
 from apim_middleware.stores.keys import MemoryKeys
@@ -30,15 +31,16 @@ _APART = {
     "Share the permits: Env(permits=SQLitePermits(...)) or RedisPermits, and a place",
     "entries": "keep apart in each of the {workers} workers what they store; what one purges stays in the others. "
     "Share the entries: Env(entries=SQLiteEntries(...)) or RedisEntries, and a place",
-    "keys": "look keys up in the memory of each of the {workers} workers; what one revokes works on in the others. "
+    "keys": "look keys up in the memory of each of the {workers} workers: a key that one makes opens no other, "
+    "and one it revokes works on in the others. "
     "Share the keys: RecordKeys on SQLiteRecords or RedisRecords",
 }
 
 
 class Standing(NamedTuple):
-    """A policy, and the environment it stands in."""
+    """A policy or another layer of ours, and the environment it stands in."""
 
-    policy: Policy
+    layer: Composable
     env: Env
 
 
@@ -55,10 +57,15 @@ class _Noting(Env):
 def kept_apart(app: object, workers: int) -> list[str]:
     """A sentence for each kind of store that so many workers would have one each of, with the policies that use it."""
     names: dict[str, dict[str, None]] = {}
-    for each in policies_of(app) if workers > 1 else ():
+    for each in standing_in(app) if workers > 1 else ():
         for kind in _apart(each):
-            names.setdefault(kind, {})[type(each.policy).__name__] = None
+            names.setdefault(kind, {})[type(each.layer).__name__] = None
     return [f"{', '.join(names[kind])}: {_APART[kind].format(workers=workers)}." for kind in _APART if kind in names]
+
+
+def has_access_log(app: object) -> bool:
+    """Whether an ``AccessLog`` stands somewhere in front of an app or in it."""
+    return any(isinstance(each.layer, AccessLog) for each in standing_in(app))
 
 
 def _apart(each: Standing) -> Iterator[str]:
@@ -69,7 +76,7 @@ def _apart(each: Standing) -> Iterator[str]:
         yield "permits"
     if "entries" in asked and isinstance(each.env.entries(MemoryEntries), MemoryEntries):
         yield "entries"
-    if isinstance(each.policy, APIKeyAuth) and isinstance(each.policy.keys, MemoryKeys):
+    if isinstance(each.layer, APIKeyAuth) and isinstance(each.layer.keys, MemoryKeys):
         yield "keys"
 
 
@@ -77,32 +84,35 @@ def _asked_by(each: Standing) -> set[str]:
     noting = _Noting(place="check")
     noting.asked, noting.scrub = set(), each.env.scrub
     try:
-        each.policy.build(_nowhere, noting)
+        each.layer.build(_nowhere, noting)
     except ApimError:  # which is told where the policy really stands
         return set()
     return noting.asked
 
 
-def policies_of(app: object, env: Env = default_env) -> Iterator[Standing]:
-    """Every policy in front of an app and in it, as far as it is made of what this package knows."""
-    while isinstance(app, Ring):
-        for seat in app.seats:
-            yield from _in_layers([seat.policy], seat.env or env)
-        app = app.app
+def standing_in(app: object, env: Env = default_env) -> Iterator[Standing]:
+    """Every policy and layer of ours in front of an app and in it, as far as it is made of what this package knows."""
+    while isinstance(app, Ring) or isinstance(getattr(app, "rule", None), Composable):
+        if isinstance(app, Ring):
+            for seat in app.seats:
+                yield from _in_layers([seat.policy], seat.env or env)
+        else:
+            yield from _in_layers([app.rule], env)  # type: ignore[attr-defined]
+        app = app.app  # type: ignore[attr-defined]
     if isinstance(app, Reloadable):
         app = app.gateway
     if isinstance(app, Gateway):
         yield from _of_gateway(app)
     elif isinstance(app, Guarded):
         yield from _in_layers(app.layers, app.env)
-        yield from policies_of(app.app)
+        yield from standing_in(app.app)
     elif isinstance(app, ForwardAuth):
         yield from _in_layers([app.layer], env)
     elif isinstance(app, Starlette):
         yield from _in_layers([each.cls for each in app.user_middleware], env)
         for route in app.routes:
             if isinstance(route, Mount):
-                yield from policies_of(route.app)
+                yield from standing_in(route.app)
 
 
 def _of_gateway(gateway: Gateway) -> Iterator[Standing]:
@@ -114,7 +124,7 @@ def _of_gateway(gateway: Gateway) -> Iterator[Standing]:
         yield from _in_layers([each.layer for each in row.layers], env)
     for entry in gateway.compiled.entries:
         for edition in entry.editions():
-            yield from policies_of(edition.definition.backend)
+            yield from standing_in(edition.definition.backend)
 
 
 def _in_layers(layers: Iterable[object], env: Env) -> Iterator[Standing]:
@@ -127,7 +137,7 @@ def _in_layers(layers: Iterable[object], env: Env) -> Iterator[Standing]:
             yield from _in_layers(_branches(layer), env)
         elif isinstance(layer, AnyOf | AllOf):
             yield from _in_layers(layer.layers, env)
-        elif isinstance(layer, Policy):
+        elif isinstance(layer, Composable):
             yield Standing(layer, env)
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -24,6 +25,7 @@ from apim_middleware.errors import ApimError, ConfigError
 from apim_middleware.gateway import Gateway, difference
 from apim_middleware.gateway.subscribing import subscribe
 from apim_middleware.guarding import Covered, coverage
+from apim_middleware.guarding.coverage import called
 from apim_middleware.identity import Subscription
 from apim_middleware.model import User
 from apim_middleware.serving.options import uvicorn_options
@@ -49,8 +51,16 @@ Slot = Literal["primary", "secondary"]
 _CATALOG = "the gateway whose product it is, as a target; without it, nothing its products promise is asked"
 
 
+def _tell(version: bool) -> None:
+    if version:
+        typer.echo(f"apim-middleware {metadata.version('apim-middleware')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _common() -> None:
+def _common(
+    version: Annotated[bool, typer.Option("--version", callback=_tell, is_eager=True, help="say which it is")] = False,
+) -> None:
     sys.path.insert(0, os.getcwd())  # noqa: PTH109 - as python -m does
 
 
@@ -92,7 +102,8 @@ def serve(
     if by_file:
         os.environ[_serving.RELOAD] = "1"
     run = _with_uvicorn if server == "uvicorn" else _with_granian
-    run(_How(host, port, workers, reload and not by_file, certificate, key, stop_after))
+    logs = not _workers.has_access_log(served)
+    run(_How(host, port, workers, reload and not by_file, certificate, key, stop_after, logs))
 
 
 class _How(NamedTuple):
@@ -105,6 +116,8 @@ class _How(NamedTuple):
     certificate: Path | None
     key: Path | None
     stop_after: int
+    logs: bool
+    """Whether the server writes lines of its own about requests, where it would."""
 
 
 def _with_uvicorn(how: _How) -> None:
@@ -122,6 +135,7 @@ def _with_uvicorn(how: _How) -> None:
         workers=how.workers,
         reload=how.restart,
         date_header=False,
+        access_log=how.logs,
         **uvicorn_options(timeout_graceful_shutdown=how.stop_after),
         **tls,
     )
@@ -130,9 +144,12 @@ def _with_uvicorn(how: _How) -> None:
 def _with_granian(how: _How) -> None:
     try:
         from granian.constants import Interfaces
+        from granian.log import LOGGING_CONFIG
         from granian.server import Server
     except ModuleNotFoundError:
         sys.exit("granian is not installed: pip install 'apim-middleware[granian]'")
+    said: dict[str, Any] = LOGGING_CONFIG
+    handlers = {name: {**each, "stream": "ext://sys.stderr"} for name, each in said["handlers"].items()}
     Server(
         "apim_middleware.cli._serving:app",
         factory=True,
@@ -144,6 +161,7 @@ def _with_granian(how: _How) -> None:
         ssl_cert=how.certificate,
         ssl_key=how.key,
         workers_kill_timeout=how.stop_after,
+        log_dictconfig={"handlers": handlers},  # as uvicorn does, so that stdout is left to access logs
     ).serve()
 
 
@@ -162,7 +180,7 @@ def check(
     with _told():
         looked_at = found(target, names)
         table = coverage(looked_at)
-    advice = [*_lint.advice(table), *_workers.kept_apart(looked_at, workers)]
+    advice = [*_lint.advice(table, looked_at), *_workers.kept_apart(looked_at, workers)]
     if as_json:
         _out.print_json(json.dumps({"routes": len(table), "advice": advice}))
     else:
@@ -186,14 +204,14 @@ def routes(
     if as_json or as_html:
         typer.echo(table.as_json() if as_json else table.as_html())
         return
-    shown = Table("method", "path", "product", "policies, outermost first")
+    shown = Table("method", "path", "version", "product", "policies, outermost first")
     for row in table:
-        shown.add_row(Text(row.method), Text(row.path), Text(row.product), _policies(row))
+        shown.add_row(Text(row.method), Text(row.path), Text(row.version), Text(row.product), _policies(row))
     _out.print(shown)
 
 
 def _policies(row: Covered) -> Text:
-    names = ", ".join(type(layer).__name__ for layer in row.layers)
+    names = ", ".join(map(called, row.layers))
     return Text(names or "none", style="" if row.layers else "red")
 
 
@@ -229,10 +247,10 @@ def request(
     names: Names = "",
     as_json: AsJson = False,
 ) -> None:
-    """Send a request through a gateway in this process, and show what each policy did."""
+    """Send a request through a gateway or an app in this process, and show what each policy did."""
     with _told():
         lines = [_line(each) for each in header or ()]
-        watched, journal = _explaining.observed(gateway(target, names))
+        watched, journal = _explaining.observed(found(target, names))
     route, _, query = path.partition("?")
     answer = anyio.run(
         partial(
@@ -240,11 +258,13 @@ def request(
             client=(client, 50_000),
         )
     )  # fmt: skip
-    steps = _explaining.steps(journal)
+    veil = _explaining.veil_of(journal)
+    steps = _explaining.steps(journal, veil)
+    headers = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in answer.headers]
+    headers = [[name, veil.header(name, value)] for name, value in headers]
     body = answer.body.decode("utf-8", "replace")
     if as_json:
         told = [step._asdict() for step in steps]
-        headers = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in answer.headers]
         _out.print_json(json.dumps({"status": answer.status, "headers": headers, "body": body, "policies": told}))
         return
     shown = Table("policy", "µs", "request", "response")
@@ -253,8 +273,8 @@ def request(
         shown.add_row(step.policy, f"{step.took * 1e6:.0f}", Text(request_side), Text("\n".join(step.response)))
     _out.print(shown)
     _out.print(f"{answer.status}")
-    for name, value in answer.headers:
-        _out.print(Text(f"{name.decode('latin-1')}: {value.decode('latin-1')}"))
+    for name, value in headers:
+        _out.print(Text(f"{name}: {value}"))
     _out.print(Text(f"\n{body}"))
 
 

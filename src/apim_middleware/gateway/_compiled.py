@@ -116,7 +116,11 @@ class Compiled:
             return self._slowly(_Call(exchange, entry, operations, endpoint, behind, prefix), method)
         if endpoint is None:
             raise self._not_there(operations, behind, query)
-        product = entry.strangers if gate is None else gate.context(exchange, entry)
+        try:
+            product = entry.strangers if gate is None else gate.context(exchange, entry)
+        except Refusal:
+            exchange.shared.matched(Found(endpoint, "", behind, prefix))  # for who notes where it was to go
+            raise
         exchange.shared.matched(Found(endpoint, product, behind, prefix))
         return self._plans[product].get(endpoint.approach) or endpoint.approach.plan(product)
 
@@ -236,7 +240,11 @@ class _Call(NamedTuple):
 
     async def identified(self, endpoint: Endpoint) -> ASGIApp:
         """What it takes once its caller is known."""
-        product = await self.product()
+        try:
+            product = await self.product()
+        except Refusal:
+            self.matched(endpoint, "")
+            raise
         self.matched(endpoint, product)
         return endpoint.approach.plan(product)
 

@@ -6,11 +6,11 @@ from apim_middleware._http.headers import get
 from apim_middleware.guarding._routes import NOTHING, Known, Level
 from apim_middleware.types import Scope
 
-_REMEMBERED = 4096
+_REMEMBERED, _LONGEST = 4096, 512
 
 
 class Resolver:
-    """Finds routes; those found are remembered for a bounded number of paths."""
+    """Finds routes; those found are remembered for a bounded number of paths, none of them very long."""
 
     def __init__(self, routes: Level, root_path: str = "") -> None:
         """``root_path`` is what the app itself puts in the place of the server's."""
@@ -27,7 +27,7 @@ class Resolver:
         known = self._found.get(key)
         if known is None:
             known = self._routes.search(scope, root)
-            if known is not NOTHING:  # which a route may fit that is added later
+            if known is not NOTHING and sum(map(len, key)) <= _LONGEST:  # a route for nothing may be added later
                 self._remember(key, known)
         return known
 

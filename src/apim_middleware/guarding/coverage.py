@@ -7,6 +7,7 @@ import html
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from starlette.applications import Starlette
@@ -19,7 +20,7 @@ from apim_middleware.gateway.reload import Reloadable
 from apim_middleware.guarding._routes import NOTHING, Known, routes_of
 from apim_middleware.guarding.guard import Guarded, Set
 from apim_middleware.policies.either import AllOf
-from apim_middleware.policy import Policy, Stack, policies_in
+from apim_middleware.policy import Composable, Policy, Stack, policies_in
 from apim_middleware.types import Layer
 
 _ANY = "any"
@@ -48,6 +49,9 @@ class Covered(NamedTuple):
 
     nowhere: bool = False
     """Whether it stands for everything that fits no route, and not for one that has all paths."""
+
+    version: str = ""
+    """Of a gateway: the version of the API."""
 
     @property
     def policies(self) -> list[Policy]:
@@ -81,7 +85,7 @@ class Coverage:
         return "\n".join(lines)
 
     def as_json(self) -> str:
-        """A list of objects with ``method``, ``path``, ``product``, ``policies``, ``perhaps`` and ``late``."""
+        """A list of objects: ``method``, ``path``, ``version``, ``product``, ``policies``, ``perhaps`` and ``late``."""
         return json.dumps([_as_object(row) for row in self.rows], indent=2)
 
     def as_html(self) -> str:
@@ -154,7 +158,7 @@ def _of_gateway(gateway: Gateway) -> Iterator[Covered]:
             layers = [each.layer for each in row.layers]
             if row.subscription_required and auth is not None:  # asked behind the policies of the gateway
                 layers.insert(sum(each.place == own for each in row.layers), auth)
-            yield Covered(method, row.path, tuple(layers), product=row.product)
+            yield Covered(method, row.path, tuple(layers), product=row.product, version=row.version)
     yield Covered(_ANY, NOTHING.template, tuple(gateway.policies), nowhere=True)
 
 
@@ -207,9 +211,9 @@ def _row(
 def _around(app: object) -> tuple[list[Layer], object]:
     """The policies that were put around an app, and the app itself."""
     found: list[Layer] = []
-    while isinstance(app, Ring):
-        found += [seat.policy for seat in app.seats]
-        app = app.app
+    while isinstance(app, Ring) or isinstance(getattr(app, "rule", None), Composable):
+        found += [seat.policy for seat in app.seats] if isinstance(app, Ring) else [app.rule]  # type: ignore[attr-defined]
+        app = app.app  # type: ignore[attr-defined]
     if isinstance(app, Starlette):
         found += [each.cls for each in app.user_middleware if isinstance(each.cls, Policy | Stack)]
     return found, app
@@ -237,29 +241,42 @@ def _met(layer: Layer) -> Iterator[Policy]:
             yield from _met(policy)
 
 
-_HEAD = ("method", "path", "product", "policies, outermost first")
+_HEAD = ("method", "path", "version", "product", "policies, outermost first")
 
 
-def _cells(row: Covered) -> tuple[str, str, str, str]:
-    names = ", ".join(_name(layer) for layer in row.layers) or "-"
+def _cells(row: Covered) -> tuple[str, ...]:
+    names = ", ".join(map(called, row.layers)) or "-"
     names += "".join(f" (and {each} for its paths)" for each in row.perhaps)
-    return row.method, row.path, row.product, names + (" (added later)" if row.late else "")
+    return row.method, row.path, row.version, row.product, names + (" (added later)" if row.late else "")
 
 
 def _as_object(row: Covered) -> dict[str, Any]:
     return {
         "method": row.method,
         "path": row.path,
+        "version": row.version,
         "product": row.product,
-        "policies": [repr(layer) for layer in row.layers],
+        "policies": [repr(each) for layer in row.layers for each in _apart(layer)],
         "perhaps": list(row.perhaps),
         "late": row.late,
     }
 
 
-def _name(layer: Layer) -> str:
+def _apart(layer: Layer) -> Iterator[Layer]:
+    """The layers of a stack, each for itself."""
     if isinstance(layer, Stack):
-        return ", ".join(map(_name, layer.layers))
+        for each in layer.layers:
+            yield from _apart(each)
+    else:
+        yield layer
+
+
+def called(layer: object) -> str:
+    """What a layer is called where people read: by its class, or the function it is."""
+    if isinstance(layer, Stack):
+        return ", ".join(map(called, layer.layers))
     if isinstance(layer, AllOf):
-        return f"AllOf({', '.join(map(_name, layer.layers))})"
+        return f"AllOf({', '.join(map(called, layer.layers))})"
+    if isinstance(layer, partial):
+        return called(layer.func)
     return type(layer).__name__ if not hasattr(layer, "__name__") else str(layer.__name__)

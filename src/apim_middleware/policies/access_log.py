@@ -5,12 +5,12 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from inspect import iscoroutinefunction
 from typing import Any
 
-from apim_middleware._config import Configured
+from apim_middleware._config import Configured, awaits
 from apim_middleware._http.headers import get_all
 from apim_middleware._http.trace_context import traceparent
+from apim_middleware._ring import seats_of
 from apim_middleware._telemetry.choosing import check_choice
 from apim_middleware._telemetry.notes import Notes, close_code, origin, told, type_name
 from apim_middleware._telemetry.routes import route_of
@@ -59,7 +59,7 @@ class AccessLog(Composable, Configured):
 
     def __post_init__(self) -> None:
         """Paths are paths, names are names, and no header that carries credentials is written."""
-        if iscoroutinefunction(self.write):
+        if awaits(self.write):
             raise self.mistake("write", "must be awaited", "Give a plain function, one that puts lines on a queue")
         check_choice(self)
 
@@ -70,7 +70,8 @@ class AccessLog(Composable, Configured):
 
 class _Logged:
     def __init__(self, rule: AccessLog, app: ASGIApp, env: Env) -> None:
-        self._app, self.clock = app, env.clock
+        self.app, self.rule, self.clock = app, rule, env.clock
+        self.seats = seats_of(app)
         self._write = rule.write
         self._second, self._prefix = -1.0, ""
         self.notes = Notes(
@@ -82,13 +83,13 @@ class _Logged:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket") or self.notes.leaves_out(scope):
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         opened = KEY not in scope
         exchange = scope[KEY] = scope.get(KEY) or Exchange(scope)
         entry = _Entry(self, scope, receive, send, exchange)
         try:
-            await self._app(scope, entry.receive, entry.send)
+            await self.app(scope, entry.receive, entry.send)
         except BaseException as error:
             entry.error = error
             raise

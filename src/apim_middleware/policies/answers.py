@@ -4,13 +4,12 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from inspect import iscoroutinefunction
 from typing import Literal
 
 import anyio
 
 from apim_middleware import by
-from apim_middleware._config import is_text
+from apim_middleware._config import awaits, is_text
 from apim_middleware._http.headers import get, header_name, header_value
 from apim_middleware._http.hops import FRAMING
 from apim_middleware._http.templates import (
@@ -179,7 +178,7 @@ class ReturnResponse(Policy):
     def __post_init__(self) -> None:
         """It must be a response that can be sent."""
         lines = _checked(self, self.headers)
-        if iscoroutinefunction(self.body):
+        if awaits(self.body):
             raise self.mistake("body", "must be awaited", "Give a plain function, or write a policy of your own")
         if isinstance(self.body, str) and not is_text(self.body):
             raise self.mistake("body", "holds half a surrogate pair", "Give text that UTF-8 can carry")

@@ -4,13 +4,13 @@ import hmac
 import inspect
 import logging
 import math
-import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from apim_middleware._http import cookies, queries
+from apim_middleware._http.challenges import is_quotable
 from apim_middleware._http.headers import is_token
 from apim_middleware._http.hops import carries
 from apim_middleware.documentation import Answer, Documentation, api_key, challenged
@@ -24,7 +24,6 @@ from apim_middleware.stores.keys import KeyRecord, KeyStore, key_digest
 
 log = logging.getLogger("apim_middleware.api_key")
 
-_QUOTABLE = re.compile(r"[ !#-\[\]-~]+")
 _LONGEST_KEY = 256
 _REMEMBERED = 1024
 """Of how many good keys digest and record are remembered, for they come often and hashing and comparing are most of the
@@ -117,7 +116,7 @@ class APIKeyAuth(Policy):
             raise self.mistake("header", "is no header name", 'Write header="x-api-key"')
         if self.header is not None and not carries(self.header.lower().encode()):
             raise self.mistake("header", "says something else of every request", 'Write header="x-api-key"')
-        if self.query is not None and not _QUOTABLE.fullmatch(self.query):
+        if self.query is not None and not is_quotable(self.query):
             raise self.mistake("query", "is no name for a parameter", 'Write query="api-key"')
         if self.cookie is not None and not is_token(self.cookie.encode("latin-1", "replace")):
             raise self.mistake("cookie", "is no name for a cookie", 'Write cookie="api-key"')
@@ -125,7 +124,7 @@ class APIKeyAuth(Policy):
             raise self.mistake("prefix", "cannot begin a key", 'Write one such as "acme_live"')
         if not 0 <= self.unknown_for < math.inf:
             raise self.mistake("unknown_for", "is no time", "Give seconds, 0 or more")
-        if not _QUOTABLE.fullmatch(self.realm):
+        if not is_quotable(self.realm):
             raise self.mistake(
                 "realm", "cannot stand in a challenge", "Use printable ASCII without quotes and backslashes"
             )

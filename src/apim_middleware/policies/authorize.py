@@ -3,10 +3,11 @@
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from inspect import isawaitable, iscoroutinefunction
+from inspect import isawaitable
 from typing import Any, NamedTuple, TypeAlias
 
 from apim_middleware import by
+from apim_middleware._config import awaits
 from apim_middleware._http.challenges import scheme_of, with_parameters
 from apim_middleware._jose.claims import Path, members, names_a_claim, steps
 from apim_middleware._jose.tokens import Scalar, can_come, exactly
@@ -106,7 +107,7 @@ class Authorize(Policy):
         """Refuse what could never let anybody in, or would let in another than was meant."""
         self._check_names()
         self._check_claims()
-        if self.when is not None and iscoroutinefunction(self.when):
+        if awaits(self.when):
             raise self.mistake("when", "must be awaited", "Give a plain condition, or use When, which awaits")
         if self.subjects and self.issuer is None:
             problem = "are not told apart from those of other issuers"

@@ -3,11 +3,11 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from inspect import isawaitable, iscoroutinefunction
+from inspect import isawaitable
 from typing import Any, Self, TypeAlias
 
 from apim_middleware import by
-from apim_middleware._config import check_one_by_one
+from apim_middleware._config import awaits, check_one_by_one
 from apim_middleware._ring import Ring
 from apim_middleware.conditions import Condition, holds
 from apim_middleware.documentation import Documentation, documentation_of, either
@@ -63,7 +63,7 @@ class _Branching(Policy):
         here = env.within(type(self).__name__)
         ways = [(condition, _built(layer, app, here)) for condition, layer in self._branches()]
         last = None if self.otherwise is None else _built(self.otherwise, app, here)
-        fork = _AwaitingFork if any(_awaits(condition) for condition, _ in ways) else _Fork
+        fork = _AwaitingFork if any(awaits(condition) for condition, _ in ways) else _Fork
         built = [last, *(way for _, way in ways)]  # which no lifespan comes to
         endings = frozenset(end for each in built if isinstance(each, Ring) for end in each.endings)
         return ring(self, fork(ways, last), app, env, closed=True, endings=endings)
@@ -136,10 +136,6 @@ class Choose(_Branching):
 def _built(layer: Layer, app: ASGIApp, env: Env) -> ASGIApp:
     """One branch in front of the app; at a named place it has a place of its own, so that equal limits count apart."""
     return layer.build(app, env.within("branch")) if isinstance(layer, Composable) else layer(app)
-
-
-def _awaits(condition: Condition) -> bool:
-    return iscoroutinefunction(condition) or iscoroutinefunction(getattr(condition, "__call__", None))  # noqa: B004
 
 
 class _Ways:

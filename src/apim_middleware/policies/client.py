@@ -18,6 +18,7 @@ from apim_middleware._http.forwarded import (
     Hop,
     Trust,
     Vouched,
+    agreed,
     from_forwarded,
     from_x_forwarded,
     host_header,
@@ -85,8 +86,8 @@ class TrustedProxies(Policy):
     """The field in which the trusted proxies, each of them, tell of the client.
 
     A proxy passes on what it does not write itself, so a field it does not write is the client's. ``"auto"`` takes
-    ``Forwarded`` or ``X-Forwarded-For``, whichever comes; when both come they must say the same. ``X-Real-IP`` counts
-    only when named here.
+    ``Forwarded`` or ``X-Forwarded-For``, whichever comes; when both come they must say the same, but for a port that
+    only one of them tells, which is left out. ``X-Real-IP`` counts only when named here.
     """
 
     also: tuple[Literal["scheme", "host", "port"], ...] = ()
@@ -166,10 +167,11 @@ class _Referee:
             return from_x_forwarded(fields, self._hop)
         client, scheme, host = from_forwarded(forwarded, self._hop)
         vouched = Vouched(client, scheme if self._takes_scheme else None, host if self._takes_host else None)
-        if fields and from_x_forwarded(fields, self._hop) != vouched:
+        both = agreed(vouched, from_x_forwarded(fields, self._hop)) if fields else vouched
+        if both is None:
             # one of the two was written by the client and passed on, and which cannot be told: believe neither
             raise Refusal(400, "conflicting-forwarding", "Forwarded and X-Forwarded fields tell different stories.")
-        return vouched
+        return both
 
     def _believe(self, exchange: Exchange, vouched: Vouched) -> None:
         scope = exchange.scope
@@ -263,7 +265,7 @@ class _Filter:
 
     def on_request(self, exchange: Exchange) -> None:
         client = exchange.scope.get("client")
-        code = self._verdicts[client[0]] if client else "address-unknown"
+        code = self._verdicts[client[0]] if client and client[0] else "address-unknown"
         if code is not None:
             raise Refusal(403, code, _REASONS[code])
 

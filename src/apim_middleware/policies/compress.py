@@ -10,6 +10,7 @@ from anyio.lowlevel import checkpoint
 from apim_middleware._http.content_codings import CODINGS, Choice, Coding, Encoder, choose, encoders, installed
 from apim_middleware._http.entity_tags import coded_tag, matches_weakly, with_plain_tags
 from apim_middleware._http.headers import get, get_all, list_members, without
+from apim_middleware._ring import seats_of
 from apim_middleware.documentation import Documentation, Told
 from apim_middleware.env import Env
 from apim_middleware.policy import Policy, ring
@@ -106,7 +107,7 @@ class _Compressing:
     taps_body = True
 
     def __init__(self, app: ASGIApp, policy: Compress) -> None:
-        self._app = app
+        self._app, self.seats = app, seats_of(app)
         self._offered = policy.codings or tuple(coding for coding in CODINGS if installed(coding))
         self._tags = frozenset(coding.encode() for coding in CODINGS)
         self.min_bytes = policy.min_bytes

@@ -4,7 +4,6 @@ Requests are counted under a key from when they come in until the last byte of t
 stands in ``Env.permits``; who waits stands in a line of this process.
 """
 
-import inspect
 import itertools
 import logging
 from abc import ABC, abstractmethod
@@ -13,12 +12,14 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote
 
-from anyio import Event, create_task_group, move_on_after
+from anyio import Event, move_on_after
 from anyio.abc import TaskGroup
 
+from apim_middleware._alongside import alongside
+from apim_middleware._config import awaits
 from apim_middleware._limits.places import LONGEST_KEY, digest_of
 from apim_middleware._limits.store_gate import DOING
-from apim_middleware._ring import refusal_messages, refused
+from apim_middleware._ring import refusal_messages, refused, seats_of
 from apim_middleware.bodies import Ahead
 from apim_middleware.by import Key, everyone, name_of
 from apim_middleware.by import needs as needs_of
@@ -111,7 +112,7 @@ class LimitConcurrency(Policy):
             raise self.mistake("queue", "is no number of requests", "Give 0 or more")
         if not 0 < self.wait <= _LONGEST_WAIT:
             raise self.mistake("wait", "is no time to wait", "Give seconds above 0, an hour at most")
-        if inspect.iscoroutinefunction(self.by):
+        if awaits(self.by):
             raise self.mistake("by", "is async", "Give a plain function; look things up in a policy before it")
         if not (self.name.isascii() and self.name.isprintable() and 1 <= len(self.name) <= 64):
             raise self.mistake("name", "is not 1 to 64 printable ASCII characters", 'Give a name such as "reports"')
@@ -134,10 +135,10 @@ class LimitConcurrency(Policy):
 class _Visit:
     """One request: under which key it counts, and how far it came."""
 
-    __slots__ = ("entered", "holder", "key", "source", "turn")
+    __slots__ = ("at_once", "entered", "holder", "key", "source", "turn")
 
-    def __init__(self, key: str, holder: str) -> None:
-        self.key, self.holder = key, holder
+    def __init__(self, key: str, at_once: int) -> None:
+        self.key, self.at_once, self.holder = key, at_once, f"{next(_serial)}"
         self.entered = False
         self.source: object = None  # whom it owes a permit
         self.turn: Event | None = None  # of one that waits
@@ -150,7 +151,8 @@ class _Door(ABC):
         self.policy, self.env = policy, env
         self.by, self.at_once = policy.by, policy.at_once
         self.place = "/".join((quote(env.place, "/~"), quote(policy.name, ""), quote(name_of(policy.by), "")))
-        self.lines: dict[str, deque[_Visit]] = {}  # of keys for which somebody waits, and no others
+        # Of keys for which somebody waits, and no others; those from before a reload stand in the same line.
+        self.lines: dict[str, deque[_Visit]] = env.kept("concurrency.lines", dict)
         self._told: set[str] = set()
 
     def key(self, exchange: Exchange) -> str:
@@ -228,9 +230,9 @@ class _InMemory(_Door):
             self.failed_unfelt(exchange, error)
 
     def _come(self, exchange: Exchange) -> None:
-        visit = _Visit(self.key(exchange), f"{next(_serial)}")
+        visit = _Visit(self.key(exchange), self.at_once)
         if self.lines and visit.key in self.lines:
-            self._hand_on(visit.key)  # what came back elsewhere, as to who stood here before a reload
+            self._hand_on(visit.key)  # what came back elsewhere, as in another environment
         if self._acquire(visit.key, self.at_once, visit.holder)[0]:
             visit.entered = True
             exchange.state[self] = visit
@@ -245,16 +247,16 @@ class _InMemory(_Door):
         visit: _Visit | None = exchange.state.pop(self, None)
         if visit is None:
             return
-        if not visit.entered:
+        if visit.entered:
+            self._release(visit.key, visit.holder)
+        else:
             self.step_out(visit)
-            return
-        self._release(visit.key, visit.holder)
         if visit.key in self.lines:
             self._hand_on(visit.key)
 
     def _hand_on(self, key: str) -> None:
         line = self.lines[key]
-        while line and self._acquire(key, self.at_once, line[0].holder)[0]:
+        while line and self._acquire(key, line[0].at_once, line[0].holder)[0]:
             visit = line.popleft()
             visit.entered = True
             if visit.turn is not None:
@@ -280,8 +282,10 @@ class _AtStore(_Door):
             self.failed_unfelt(exchange, error)
 
     async def _come(self, exchange: Exchange) -> None:
-        visit = _Visit(self.key(exchange), f"{next(_serial)}")
-        if visit.key not in self.lines and await self._enters(exchange, visit):
+        visit = _Visit(self.key(exchange), self.at_once)
+        line = self.lines.get(visit.key)
+        # Who waits by a smaller limit, from before a reload, is in nobody's way.
+        if (line is None or line[0].at_once < self.at_once) and await self._enters(exchange, visit):
             exchange.state[self] = visit
         else:
             self.no_room(exchange, visit)
@@ -352,6 +356,7 @@ class _Hall:
 
     def __init__(self, door: _Door, app: ASGIApp) -> None:
         self.door, self.app = door, app
+        self.seats = seats_of(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         visit: _Visit | None = scope.pop(_VISIT, None)
@@ -359,20 +364,13 @@ class _Hall:
             await self.app(scope, receive, send)
             return
         ahead = Ahead(receive, _AHEAD)
-        failure: Exception | None = None
-        async with create_task_group() as tasks:  # until the end, for a read under way belongs to the app then
-            try:
-                refusal = await self._wait(scope[KEY], visit, ahead, tasks)
-                if visit.entered:
-                    await self.app(scope, ahead.receive, send)
-                elif refusal is not None:  # else there is nobody left to answer
-                    for message in refusal_messages(refusal, scope):
-                        await send(message)
-            except Exception as error:  # kept out of the group, which would wrap it
-                failure = error
-            tasks.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
+        async with alongside() as tasks:  # until the end, for a read under way belongs to the app then
+            refusal = await self._wait(scope[KEY], visit, ahead, tasks)
+            if visit.entered:
+                await self.app(scope, ahead.receive, send)
+            elif refusal is not None:  # else there is nobody left to answer
+                for message in refusal_messages(refusal, scope):
+                    await send(message)
 
     async def _wait(self, exchange: Exchange, visit: _Visit, ahead: Ahead, tasks: TaskGroup) -> Refusal | None:
         """Return when the request may come in, when it is refused, or without a refusal when its client left."""

@@ -1,6 +1,7 @@
 """Several authenticators as one: any of them lets in, or all of them must."""
 
 import itertools
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Literal, Self
@@ -224,25 +225,24 @@ class _Heard:
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self._kept: list[Message] = []
-        self._at = 0
+        self._told: list[Message] = []
+        self._again = deque[Message]()
         self._decided = False
 
     async def receive(self) -> Message:
-        if self._decided:
-            return self._kept.pop(0) if self._kept else await self._receive()
-        if self._at == len(self._kept):
-            self._kept.append(await self._receive())
-        self._at += 1
-        return self._kept[self._at - 1]
+        message = self._again.popleft() if self._again else await self._receive()
+        if not self._decided:
+            self._told.append(message)
+        return message
 
     def rewind(self) -> None:
-        self._at = 0
+        self._again.extendleft(reversed(self._told))
+        self._told.clear()
 
     def decide(self) -> None:
         """Nobody will ask for what was read until now."""
         self._decided = True
-        del self._kept[: self._at]
+        self._told.clear()
 
 
 class _Before:

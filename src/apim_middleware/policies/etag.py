@@ -8,7 +8,7 @@ from typing import Literal
 from apim_middleware._http.entity_tags import matches_strongly, matches_weakly, strong_tag
 from apim_middleware._http.freshness import not_modified_fields
 from apim_middleware._http.headers import get, get_all, list_members
-from apim_middleware._ring import refusal_messages, refused
+from apim_middleware._ring import refusal_messages, refused, seats_of
 from apim_middleware.bodies import Gathered
 from apim_middleware.documentation import Answer, Documentation, Told
 from apim_middleware.env import Env
@@ -64,6 +64,7 @@ class _Tagging:
 
     def __init__(self, app: ASGIApp, cap: int) -> None:
         self._app, self._cap = app, cap
+        self.seats = seats_of(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope.get("method") not in ("GET", "HEAD"):
@@ -73,7 +74,7 @@ class _Tagging:
         try:
             await self._app(scope, receive, response.send)
         except Exception:
-            if not response.answered:
+            if not response.over:
                 raise
             log.debug("the app failed when the rest of its response was not wanted", exc_info=True)
 
@@ -88,6 +89,8 @@ class _Response:
         self._flows = False
         self.answered = False
         """Whether the client got another response in the place of this one."""
+        self.over = False
+        """Whether the app was told that nobody wants the rest of its own."""
 
     def send(self, message: Message) -> Awaitable[None]:
         """Take one message of the app."""
@@ -148,6 +151,7 @@ class _Response:
 
     async def _drop(self, message: Message) -> None:
         if message.get("more_body", False):
+            self.over = True
             raise ResponseOver("the client has this response already")
 
 

@@ -3,11 +3,12 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from inspect import iscoroutinefunction
 
 import anyio
 
-from apim_middleware._ring import refuse
+from apim_middleware._alongside import alongside
+from apim_middleware._config import awaits
+from apim_middleware._ring import refuse, seats_of
 from apim_middleware.bodies import Ahead
 from apim_middleware.by import needs
 from apim_middleware.conditions import Condition, holds
@@ -70,7 +71,7 @@ class Faults(Policy):
             raise self.mistake("seconds", "is out of range", f"Give seconds above 0, up to {_HOUR:g}")
         if not 400 <= self.status <= 599:
             raise self.mistake("status", "refuses nobody", "Give a status from 400 to 599")
-        if iscoroutinefunction(self.when):
+        if awaits(self.when):
             raise self.mistake("when", "is async", "Give a plain function, or put Faults into When")
 
     def bind(self, env: Env) -> "_Mischief":
@@ -114,28 +115,21 @@ class _Waiting:
 
     def __init__(self, mischief: _Mischief, app: ASGIApp) -> None:
         self._mischief, self._app = mischief, app
-        self.seats = getattr(app, "seats", ())  # of the ring behind, for whoever looks at the order
+        self.seats = seats_of(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not scope.pop(_SLOW, False):
             await self._app(scope, receive, send)
             return
         ahead = Ahead(receive, _AHEAD)
-        failure: Exception | None = None
-        async with anyio.create_task_group() as tasks:  # until the end, for a read under way belongs to the app then
-            try:
-                with anyio.move_on_after(self._mischief.rule.seconds) as waiting:
-                    if scope[KEY].header(b"expect") is None:  # a read would tell the client to go on (RFC 9110 §10.1.1)
-                        tasks.start_soon(ahead.watch, waiting.cancel)
-                    await anyio.sleep_forever()
-                ahead.stop()
-                if not ahead.left:
-                    await self._go_on(scope, ahead.receive, send)
-            except Exception as error:  # kept out of the group, which would wrap it
-                failure = error
-            tasks.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
+        async with alongside() as tasks:  # until the end, for a read under way belongs to the app then
+            with anyio.move_on_after(self._mischief.rule.seconds) as waiting:
+                if scope[KEY].header(b"expect") is None:  # a read would tell the client to go on (RFC 9110 §10.1.1)
+                    tasks.start_soon(ahead.watch, waiting.cancel)
+                await anyio.sleep_forever()
+            ahead.stop()
+            if not ahead.left:
+                await self._go_on(scope, ahead.receive, send)
 
     async def _go_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

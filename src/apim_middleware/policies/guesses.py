@@ -7,8 +7,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
-from typing import Literal, NamedTuple
+from typing import Literal
 
+from apim_middleware._config import awaits
 from apim_middleware._http.credentials import CARRIED
 from apim_middleware._limits.build import gate_of, in_front
 from apim_middleware._limits.corrections import NOW
@@ -20,7 +21,7 @@ from apim_middleware.by import needs as needs_of
 from apim_middleware.conditions import authentication_failed
 from apim_middleware.documentation import Answer, Documentation
 from apim_middleware.env import Env
-from apim_middleware.errors import ConfigError
+from apim_middleware.errors import ConfigError, Refusal
 from apim_middleware.exchange import Exchange
 from apim_middleware.policy import Policy
 from apim_middleware.protocols import Change, Limit
@@ -38,10 +39,12 @@ class LimitGuesses(Policy):
     app behind answers with 401; a request without any credentials does not count. What is refused here does not count
     either, so the doors open again by themselves, ``per`` seconds after the last failure at the latest. Credentials in
     a header that were good, from the same client, in the last ``trusted_for`` seconds go in all the while: a neighbour
-    behind the same address is not locked out.
+    behind the same address is not locked out. Of requests nobody knows, ``at_once`` may wait for an answer at the same
+    time, so that guesses cannot be made all at once.
 
-    Refused: 429 ``too-many-failures`` with ``Retry-After``; 403 ``caller-unknown`` for a request without a key; 503
-    ``limit-store-unavailable`` when failures cannot be counted and ``when_store_fails`` is "refuse".
+    Refused: 429 ``too-many-failures`` or ``too-many-attempts`` with ``Retry-After``; 403 ``caller-unknown`` for a
+    request without a key; 503 ``limit-store-unavailable`` when failures cannot be counted and ``when_store_fails`` is
+    "refuse".
     """
 
     guards = False
@@ -51,6 +54,13 @@ class LimitGuesses(Policy):
 
     per: float = 60.0
     """In how many seconds."""
+
+    at_once: int = 100
+    """How many requests of one key, besides those with credentials that are known, may wait for an answer.
+
+    Until its head is known nobody knows which of them fail, so at the worst this many fail beyond those allowed.
+    Default: what one HTTP/2 connection may ask at once (RFC 9113 §6.5.2).
+    """
 
     by: Key = client
     """Whom to count: a function of the exchange that gives the key. Default: each client's address.
@@ -76,7 +86,7 @@ class LimitGuesses(Policy):
     @property
     def documentation(self) -> Documentation:
         """What is answered to those who failed too often."""
-        answers = [Answer(429, ("too-many-failures",), ("retry-after",))]
+        answers = [Answer(429, ("too-many-failures", "too-many-attempts"), ("retry-after",))]
         if self.when_unknown == "refuse":
             answers.append(Answer(403, ("caller-unknown",)))
         if self.when_store_fails == "refuse":
@@ -97,7 +107,9 @@ class LimitGuesses(Policy):
         """The numbers must be such that can be counted to."""
         if not 0 <= self.trusted_for < math.inf:
             raise self.mistake("trusted_for", "is no time", "Give seconds, 0 or more")
-        if iscoroutinefunction(self.failed):
+        if self.at_once < 1:
+            raise self.mistake("at_once", "lets nobody in", "Allow at least 1 at once")
+        if awaits(self.failed):
             raise self.mistake("failed", "is async", "Give a plain function")
         self._limiting()
 
@@ -122,8 +134,6 @@ class LimitGuesses(Policy):
             raise ConfigError(type(self).__name__, "failed", error.problem, error.cure) from None
         if not isinstance(gate, Gate):
             raise TypeError("what counts at the end of a request has a gate that settles")
-        if not self.trusted_for:
-            return gate.hooks()
         door = _AsyncDoor if iscoroutinefunction(gate.on_request) else _Door
         return door(self, gate, _Trusted(self.trusted_for, env)).hooks()
 
@@ -148,12 +158,14 @@ class _Failures(Limiting):
         return Limit(units, window, "sliding", place)
 
 
-class _Came(NamedTuple):
-    """How somebody came: under which key, with which credentials, and whether those had been good."""
+class _Came:
+    """How somebody came: under which key, with which credentials, whether those had been good, and if that is open."""
 
-    key: str
-    digest: bytes
-    trusted: bool
+    __slots__ = ("digest", "key", "open", "trusted")
+
+    def __init__(self, key: str | None, digest: bytes, trusted: bool) -> None:
+        self.key, self.digest, self.trusted = key, digest, trusted
+        self.open = not trusted
 
 
 class _Door:
@@ -164,43 +176,63 @@ class _Door:
         self._by = policy.by
         self._failed = policy.failed
         self._trusted = trusted
+        self._at_once = policy.at_once
+        self._open: dict[str | None, int] = {}
 
     def hooks(self) -> Hooks:
         """Those that are needed."""
         return Hooks(on_request=self.on_request, on_response=self.on_response, on_end=self.on_end)
 
     def on_request(self, exchange: Exchange) -> None:
-        if not self._knows(exchange):
-            self._gate.on_request(exchange)
+        came = self._meet(exchange)
+        try:
+            if came.open:
+                self._gate.on_request(exchange)
+        except BaseException:
+            self._judged(came)
+            raise
 
-    def _knows(self, exchange: Exchange) -> bool:
-        """Whether the credentials are known to be good here."""
-        lines = _credentials(exchange)
-        key = self._by(exchange) if lines else None
-        if key is None:
-            return False
-        digest = self._trusted.digest(lines)
-        came = exchange.state[self] = _Came(key, digest, self._trusted.knows(key, digest))
-        return came.trusted
+    def _meet(self, exchange: Exchange) -> _Came:
+        """See how somebody comes; who is not known here stays open until there is an answer."""
+        key = self._by(exchange)
+        digest = b"" if key is None else self._trusted.digest(exchange)
+        came = exchange.state[self] = _Came(key, digest, digest != b"" and self._trusted.knows(key, digest))
+        if came.open:
+            others = self._open.get(key, 0)
+            if others >= self._at_once:
+                detail = "Too many attempts at the same time. Try again in a moment."
+                raise Refusal(429, "too-many-attempts", detail, headers={"retry-after": "1"})
+            self._open[key] = others + 1
+        return came
+
+    def _judged(self, came: _Came) -> None:
+        """It is known what became of them."""
+        if came.open:
+            came.open = False
+            others = self._open.pop(came.key) - 1  # keys come from callers: none is kept that is not needed
+            if others:
+                self._open[came.key] = others
 
     def on_response(self, exchange: Exchange) -> None:
-        """Somebody was recognized: remember how they came."""
-        came: _Came | None = exchange.state.get(self)
-        if came is None or came.trusted or self._failed(exchange):
+        """Somebody was let in; who was recognized is remembered as they came."""
+        came: _Came = exchange.state[self]
+        if came.trusted or self._failed(exchange):
             return
-        if (exchange.principal or exchange.subscription) is not None:
+        self._judged(came)
+        if came.digest and (exchange.principal or exchange.subscription) is not None:
             self._trusted.keep(came.key, came.digest)
 
     def on_end(self, exchange: Exchange) -> None:
         """Count a failure; one of trusted credentials, which were not counted with, is their last."""
-        came: _Came | None = exchange.state.pop(self, None)
-        if came is not None and self._failed(exchange):
+        came: _Came = exchange.state.pop(self)
+        if came.digest and self._failed(exchange):
             self._trusted.forget(came.key, came.digest)
             if came.trusted:
                 self._count(came.key)
         self._gate.settle(exchange)
+        self._judged(came)
 
-    def _count(self, key: str) -> None:
+    def _count(self, key: str | None) -> None:
         for meter in self._gate.meters:
             counted, limits = meter.terms.counters(key)
             self._gate.correct([Change(counted, limit, 1, NOW) for limit in limits], None)
@@ -208,8 +240,13 @@ class _Door:
 
 class _AsyncDoor(_Door):
     async def on_request(self, exchange: Exchange) -> None:  # type: ignore[override]
-        if not self._knows(exchange):
-            await self._gate.on_request(exchange)
+        came = self._meet(exchange)
+        try:
+            if came.open:
+                await self._gate.on_request(exchange)
+        except BaseException:
+            self._judged(came)
+            raise
 
 
 class _Trusted:
@@ -218,17 +255,21 @@ class _Trusted:
     def __init__(self, life: float, env: Env) -> None:
         self._life, self._now = life, env.clock.monotonic
         self._secret = secrets.token_bytes(32)
-        self._known: OrderedDict[str, OrderedDict[bytes, float]] = OrderedDict()
+        self._known: OrderedDict[str | None, OrderedDict[bytes, float]] = OrderedDict()
 
-    def digest(self, lines: list[bytes]) -> bytes:
+    def digest(self, exchange: Exchange) -> bytes:
+        """Stands for the credentials of a request; nothing where there are none, or none are to be known."""
+        lines = _credentials(exchange) if self._life else None
+        if not lines:
+            return b""
         return hashlib.blake2b(b"\n".join(lines), key=self._secret, digest_size=16).digest()
 
-    def knows(self, key: str, digest: bytes) -> bool:
+    def knows(self, key: str | None, digest: bytes) -> bool:
         of_key = self._known.get(key)
         until = None if of_key is None else of_key.get(digest)
         return until is not None and until > self._now()
 
-    def keep(self, key: str, digest: bytes) -> None:
+    def keep(self, key: str | None, digest: bytes) -> None:
         of_key = self._known.setdefault(key, OrderedDict())
         of_key[digest] = self._now() + self._life
         of_key.move_to_end(digest)
@@ -238,7 +279,7 @@ class _Trusted:
         if len(self._known) > _MOST_KEYS:
             self._known.popitem(last=False)
 
-    def forget(self, key: str, digest: bytes) -> None:
+    def forget(self, key: str | None, digest: bytes) -> None:
         of_key = self._known.get(key)
         if of_key is not None:
             of_key.pop(digest, None)

@@ -3,10 +3,10 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from inspect import iscoroutinefunction
 from typing import Literal, TypeAlias
 
 from apim_middleware import by
+from apim_middleware._config import awaits
 from apim_middleware._http.headers import header_name, header_value
 from apim_middleware._http.hops import FRAMING
 from apim_middleware.documentation import Answer, Documentation, Told
@@ -79,7 +79,7 @@ class SetHeader(Policy):
         if name in _SINGLE and several:
             raise self.mistake("name", "is a field that stands alone", 'Give one value and exists="override" or "skip"')
         if callable(self.value):
-            if iscoroutinefunction(self.value):
+            if awaits(self.value):
                 raise self.mistake("value", "must be awaited", "Give a plain function")
             return
         try:

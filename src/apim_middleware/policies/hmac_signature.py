@@ -72,7 +72,7 @@ class HMACSignature(Policy):
 
     signed: str = "{body}"
     """What is signed: a text with ``{body}`` in it, and where wanted ``{timestamp}``, ``{method}`` and ``{target}``
-    (path and query as they were sent)."""
+    (path and query as they were sent), with something between any two of them."""
 
     timestamp_header: str = ""
     """The header with the time of signing, in seconds since 1970."""
@@ -127,10 +127,14 @@ class HMACSignature(Policy):
             raise self.mistake("max_body_bytes", "leaves no room for a body", "Give a number of bytes")
 
     def _check_signed(self) -> None:
-        places = _piece(self.signed)[1::2]
+        pieces = _piece(self.signed)
+        places = pieces[1::2]
         if places.count("body") != 1 or not _PLACES.issuperset(places):
             cure = 'Write {body} once, and at most {timestamp}, {method} and {target} besides, as "{timestamp}.{body}"'
             raise self.mistake("signed", "does not say what is signed", cure)
+        if not all(pieces[2:-1:2]):  # the same signature would count for what is cut in another place
+            cure = 'Put something between them, as in "{timestamp}.{body}"'
+            raise self.mistake("signed", "does not tell where one part of it ends and the next begins", cure)
         sources = [each for each in (self.timestamp_header, self.timestamp_parameter) if each]
         if len(sources) != ("timestamp" in places):
             cure = (
@@ -162,7 +166,7 @@ class _Claim(NamedTuple):
     """What a request says: signatures one of which is to be good, and when they were made."""
 
     signatures: list[bytes]
-    timestamp: str
+    timestamp: str | None
 
 
 class _Gate:
@@ -182,7 +186,7 @@ class _Gate:
                 raise _refusal("signature-missing", "The request is not signed.")
             return
         claim = self._claim(exchange, lines)
-        if claim.timestamp and abs(self._now() - int(claim.timestamp)) > self._policy.max_age:
+        if claim.timestamp is not None and abs(self._now() - int(claim.timestamp)) > self._policy.max_age:
             raise _refusal("signature-expired", "The signature is too old, or of the future.")
         exchange.scope[self.body] = partial(self._check, exchange, claim)
 
@@ -193,16 +197,16 @@ class _Gate:
             pairs = _pairs(text.decode("ascii"))
             written = pairs.get(policy.parameter, []) if policy.parameter else [text.decode("ascii").strip()]
             times = pairs.get(policy.timestamp_parameter, []) if policy.timestamp_parameter else self._times(exchange)
-            (timestamp,) = times if "timestamp" in self._pieces[1::2] else [""]
+            (timestamp,) = times if "timestamp" in self._pieces[1::2] else [None]
             found = [_DECODE[policy.encoding](_without(each, policy.prefix)) for each in written[:_MOST]]
         except ValueError:
             raise _invalid() from None
-        if not found or (timestamp and _timestamp(timestamp) is None):
+        if not found or (timestamp is not None and _timestamp(timestamp) is None):
             raise _invalid()
         return _Claim(found, timestamp)
 
     def _times(self, exchange: Exchange) -> list[str]:
-        return [line.decode("ascii").strip() or "?" for line in exchange.headers(self._timestamp_header)]
+        return [line.decode("ascii").strip() for line in exchange.headers(self._timestamp_header)]
 
     async def _check(self, exchange: Exchange, claim: _Claim, body: bytes) -> None:
         text = self._text(exchange, claim.timestamp, body)
@@ -215,8 +219,8 @@ class _Gate:
             raise _refusal("signature-replayed", "The signature was used before.")
         exchange.principal = self._principal
 
-    def _text(self, exchange: Exchange, timestamp: str, body: bytes) -> bytes:
-        values = {"body": body, "timestamp": timestamp.encode(), "method": exchange.method.encode()}
+    def _text(self, exchange: Exchange, timestamp: str | None, body: bytes) -> bytes:
+        values = {"body": body, "timestamp": (timestamp or "").encode(), "method": exchange.method.encode()}
         pieces = [each.encode() for each in self._pieces]
         if "target" in self._pieces[1::2]:
             values["target"] = _target(exchange)

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from secrets import token_bytes
 from typing import Literal
 
-from anyio import Event, Lock, create_task_group, move_on_after, sleep
+from anyio import Event, Lock, move_on_after, sleep
 
 from apim_middleware import by as keys
+from apim_middleware._alongside import alongside
 from apim_middleware._http.client_certificate import certificate, is_shown
 from apim_middleware._http.credentials import CARRIED, Credential
 from apim_middleware._http.headers import get, is_token
 from apim_middleware._http.idempotency import Record, digest_of, pack_response, parse_key, unpack, unpack_response
 from apim_middleware._http.targets import SAFE
-from apim_middleware._ring import refuse
+from apim_middleware._ring import refuse, seats_of
 from apim_middleware.bodies import read_body
 from apim_middleware.by import Key
 from apim_middleware.documentation import Answer, Asked, Documentation, Told
@@ -160,6 +161,7 @@ class _Once:
         self.policy, self.env = policy, env
         self.entries = env.entries(lambda: MemoryEntries(clock=env.clock))
         self._app, self._place = app, place
+        self.seats = seats_of(app)
         self._methods = frozenset(policy.methods)
         self.shared = not isinstance(self.entries, MemoryEntries)
         self._lease = policy.lease if self.shared else _FOREVER  # memory ends with the process that works
@@ -326,20 +328,13 @@ class _Work:
         else:
             await self._conclude()
         finally:
-            self._once.under_way.pop(self._name, None)
+            self._leave()
 
     async def _renewing(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Carry it out while the lease is renewed."""
-        failure: Exception | None = None
-        async with create_task_group() as tasks:
+        async with alongside() as tasks:
             tasks.start_soon(self._renew)
-            try:
-                await app(scope, receive, send)
-            except Exception as error:  # kept out of the group, which would wrap it
-                failure = error
-            tasks.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
+            await app(scope, receive, send)
 
     def telling(self, body: bytes, receive: Receive) -> Receive:
         """The ``receive`` of the app, which begins with the body that was read."""
@@ -431,7 +426,12 @@ class _Work:
                     await self._entries.set(self._name, record.pack(), seconds)
             except StoreError as error:
                 self._once.failed("note", error)
-            self._once.under_way.pop(self._name, None)
+            self._leave()
+
+    def _leave(self) -> None:
+        """It is under way no more; whoever took the key when it was free may be."""
+        if self._once.under_way.get(self._name) is self._record:
+            del self._once.under_way[self._name]
 
     async def _renew(self) -> None:
         """Renew the lease until there is something to note, or somebody else has it."""

@@ -5,16 +5,18 @@ import random
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
-from inspect import iscoroutinefunction
 
 import anyio
 
+from apim_middleware._config import awaits
 from apim_middleware._http.headers import get
 from apim_middleware._loops import start
+from apim_middleware._ring import seats_of
+from apim_middleware.by import needs
 from apim_middleware.conditions import Condition, holds
 from apim_middleware.env import Env
 from apim_middleware.exchange import KEY, Exchange
-from apim_middleware.policy import Policy
+from apim_middleware.policy import Policy, ring
 from apim_middleware.proxy._lifespan import Together
 from apim_middleware.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -57,6 +59,11 @@ class Mirror(Policy):
     random: Callable[[], float] | None = field(default=None, repr=False, compare=False)
     """Where numbers from 0 up to 1 come from that decide; ``random.random`` by default."""
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the condition relies on."""
+        return frozenset() if self.when is None else needs(self.when)  # type: ignore[arg-type]
+
     def __post_init__(self) -> None:
         """The numbers must make sense."""
         if not 0 <= self.share <= 1:
@@ -67,17 +74,19 @@ class Mirror(Policy):
             raise self.mistake("at_once", "lets nothing pass", "Give a number of at least 1")
         if not 0 < self.seconds <= 3600:
             raise self.mistake("seconds", "is out of range", "Give seconds above 0, up to 3600")
-        if iscoroutinefunction(self.when):
+        if awaits(self.when):
             raise self.mistake("when", "is async", "Give a plain function, or put Mirror into When")
 
     def build(self, app: ASGIApp, env: Env) -> ASGIApp:
-        """The mirror in front of the app, and one lifespan for both apps."""
-        return Together(_Mirrored(self, app, env), [self.to])
+        """A ring without hooks, and behind it the mirror, and one lifespan for both apps."""
+        mirrored = _Mirrored(self, app, env)
+        return ring(self, mirrored, Together(mirrored, [self.to]), env)
 
 
 class _Mirrored:
     def __init__(self, rule: Mirror, app: ASGIApp, env: Env) -> None:
         self._rule, self._app, self._env = rule, app, env
+        self.seats = seats_of(app)
         self._draw = rule.random or random.random
         self._under_way: set[object] = set()
 

@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass
 
-from apim_middleware._ring import refuse
+from apim_middleware._ring import refuse, seats_of
 from apim_middleware.documentation import Answer, Documentation
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, ResponseOver
@@ -64,6 +64,7 @@ class _Counting:
 
     def __init__(self, app: ASGIApp, cap: int) -> None:
         self._app, self._cap = app, cap
+        self.seats = seats_of(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and _may_have_body(scope):

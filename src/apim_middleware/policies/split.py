@@ -3,8 +3,8 @@
 import random
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
-from inspect import iscoroutinefunction
 
+from apim_middleware._config import awaits
 from apim_middleware.by import Key, needs
 from apim_middleware.env import Env
 from apim_middleware.exchange import Exchange
@@ -60,7 +60,7 @@ class Split(Policy):
         """The share must be one."""
         if not 0 <= self.share <= 1:
             raise self.mistake("share", "is no part", "Give a number from 0 to 1")
-        if iscoroutinefunction(self.by):
+        if awaits(self.by):
             raise self.mistake("by", "is async", "Give a plain function; look things up in a policy before it")
 
     def bind(self, env: Env) -> "_Fork":

@@ -6,11 +6,10 @@ Azure's rewrite-uri and set-query-parameter.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from inspect import iscoroutinefunction
 from typing import Literal
 
 from apim_middleware import by
-from apim_middleware._config import is_text
+from apim_middleware._config import awaits, is_text
 from apim_middleware._http import queries
 from apim_middleware._http.templates import Shape, Target, canonical, path_of, query_of, sent, shape_of, target_of
 from apim_middleware.conditions import routed_path
@@ -103,7 +102,7 @@ class SetQuery(Policy):
     def __post_init__(self) -> None:
         """There must be a name, and a value that can be sent or a function that need not be awaited."""
         _check_name(self)
-        if iscoroutinefunction(self.value):
+        if awaits(self.value):
             raise self.mistake("value", "must be awaited", "Give a plain function")
         if self.value == ():
             raise self.mistake("value", "holds nothing", "Use RemoveQuery to take a parameter away")

@@ -7,7 +7,7 @@ from typing import Literal
 import anyio
 
 from apim_middleware._http.headers import get
-from apim_middleware._ring import refusal_messages
+from apim_middleware._ring import refusal_messages, seats_of
 from apim_middleware.documentation import Answer, Documentation
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, ResponseOver
@@ -57,6 +57,7 @@ class Timeout(Policy):
 class _Timed:
     def __init__(self, rule: Timeout, app: ASGIApp) -> None:
         self._rule, self._app = rule, app
+        self.seats = seats_of(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):

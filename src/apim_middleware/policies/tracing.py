@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from apim_middleware._config import Configured
+from apim_middleware._ring import seats_of
 from apim_middleware._telemetry.choosing import check_choice, check_names
 from apim_middleware._telemetry.notes import PORTS, Notes, close_code, exception, origin, span_name, told, type_name
 from apim_middleware._telemetry.propagation import Propagation
@@ -112,7 +113,7 @@ class _Traced:
     def __init__(self, rule: Tracing, app: ASGIApp, env: Env) -> None:
         from opentelemetry import context, metrics, trace
 
-        self.app = app
+        self.app, self.seats = app, seats_of(app)
         self.rule = rule
         self.clock = env.clock
         self.notes = Notes(

@@ -7,6 +7,7 @@ from typing import Self, TypeAlias
 
 import anyio
 
+from apim_middleware._http.targets import IDEMPOTENT
 from apim_middleware._ring import refused
 from apim_middleware.by import Key
 from apim_middleware.errors import ConnectFailed, NoConnectionFree, Refusal, TransportError, UpstreamTimeout
@@ -19,7 +20,7 @@ from apim_middleware.proxy._outcomes import kind_of, retry_after
 from apim_middleware.proxy._racing import Race
 from apim_middleware.proxy._statuses import statuses_of
 from apim_middleware.proxy._writing import Writer
-from apim_middleware.proxy.retry import IDEMPOTENT, Budget, Hedge, Retry
+from apim_middleware.proxy.retry import Budget, Hedge, Retry
 from apim_middleware.types import Message, Scope, Send
 
 Asking: TypeAlias = Callable[[Node, UpstreamRequest], Awaitable[UpstreamResponse]]

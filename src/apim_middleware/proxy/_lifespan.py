@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import anyio
 
+from apim_middleware._alongside import alongside
+from apim_middleware._ring import seats_of
 from apim_middleware.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger("apim_middleware")
@@ -19,6 +21,7 @@ class Together:
     def __init__(self, app: ASGIApp, others: Sequence[ASGIApp]) -> None:
         """Only the lifespan goes to the others."""
         self._app, self._others = app, others
+        self.seats = seats_of(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
@@ -26,8 +29,7 @@ class Together:
             await self._app(scope, receive, send)
             return
         sides = [_Side(app, scope) for app in self._others]
-        failure: Exception | None = None
-        async with anyio.create_task_group() as tasks:
+        async with alongside() as tasks:
 
             async def receiving() -> Message:
                 message = await receive()
@@ -40,13 +42,7 @@ class Together:
                         await each.stop()
                 return message
 
-            try:
-                await self._app(scope, receiving, send)
-            except Exception as error:  # kept out of the task group, which would wrap it
-                failure = error
-            tasks.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
+            await self._app(scope, receiving, send)
 
 
 class _Side:

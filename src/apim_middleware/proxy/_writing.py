@@ -144,7 +144,7 @@ class Writer:
         """The header lines for the upstream. Raises ValueError for lines that cannot be sent."""
         client = scope.get("client")
         own = self._own(
-            client[0] if client else None, scope.get("scheme"), index.get(b"host"), scope.get("http_version")
+            (client[0] or None) if client else None, scope.get("scheme"), index.get(b"host"), scope.get("http_version")
         )
         if len(index) == len(lines) and b"via" not in index:  # no name on two lines, as nearly always
             check_values(index.values())

@@ -3,10 +3,9 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from inspect import iscoroutinefunction
 from typing import Any, Literal, Self
 
-from apim_middleware._config import Configured, shown
+from apim_middleware._config import Configured, awaits, shown
 from apim_middleware.by import Key
 from apim_middleware.errors import ConfigError
 from apim_middleware.proxy._balancing import Balance, ConsistentHash, LeastConnections, PowerOfTwo, RoundRobin
@@ -84,7 +83,7 @@ class Pool(Configured):
         if (balance == "consistent-hash") != (key is not None):
             problem = "needs a key to hash" if key is None else "makes no use of a key"
             raise self.mistake("balance", problem, 'Write balance="consistent-hash", key=by.client')
-        if iscoroutinefunction(key):
+        if awaits(key):
             raise self.mistake("key", "is async", "Give a plain function; look things up in a policy before it")
         if not 0 <= slow_start <= _HOUR:
             raise self.mistake("slow_start", "is out of range", f"Give seconds from 0 to {_HOUR:g}")

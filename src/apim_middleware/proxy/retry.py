@@ -6,7 +6,6 @@ from apim_middleware._config import Configured
 from apim_middleware.proxy._outcomes import KINDS, Kind
 from apim_middleware.proxy._statuses import statuses_of
 
-IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))  # RFC 9110 §9.2.2
 _RESERVE = 10.0
 """Repetitions that are possible at once, however few requests there were."""
 

@@ -106,30 +106,30 @@ class _Desk:
     """Where probes are answered, and everything else goes past."""
 
     def __init__(self, rule: Health, app: ASGIApp, clock: Clock) -> None:
-        self._rule, self._app = rule, app
+        self.rule, self.app = rule, app
         self._readiness = _Readiness(rule, clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        rule, kind = self._rule, scope["type"]
+        rule, kind = self.rule, scope["type"]
         if kind == "http" and scope["path"] == rule.live:
             await _tell(scope, send, "ok")
         elif kind == "http" and scope["path"] == rule.ready:
             ready = not rule.drain.begun and (scope["method"] not in _READS or await self._readiness.ask())
             await _tell(scope, send, "draining" if rule.drain.begun else "ok" if ready else "unavailable")
         elif kind == "http" and rule.drain.begun:
-            await self._app(scope, receive, _parting(scope, send))
+            await self.app(scope, receive, _parting(scope, send))
         elif kind == "lifespan":
-            await self._app(scope, self._overheard(receive), send)
+            await self.app(scope, self._overheard(receive), send)
         else:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
 
     def _overheard(self, receive: Receive) -> Receive:
         async def told() -> Message:
             message = await receive()
             if message["type"] == "lifespan.shutdown":
-                self._rule.drain.begin()
-            elif self._rule.grace:
-                give_notice(self._rule.grace, self._rule.drain.begin)
+                self.rule.drain.begin()
+            elif self.rule.grace:
+                give_notice(self.rule.grace, self.rule.drain.begin)
             return message
 
         return told
@@ -139,24 +139,24 @@ class _Readiness:
     """The checks, and what came of them last; one who asks while others check waits for what comes of that."""
 
     def __init__(self, rule: Health, clock: Clock) -> None:
-        self._rule, self._clock = rule, clock
+        self.rule, self._clock = rule, clock
         self._checking = anyio.Lock()
         self._outcome, self._checked = False, -inf
         self._failed: frozenset[str] = frozenset()
 
     async def ask(self) -> bool:
         async with self._checking:
-            if self._clock.monotonic() - self._checked >= self._rule.remember:
+            if self._clock.monotonic() - self._checked >= self.rule.remember:
                 self._tell(frozenset(await self._missing()))
                 self._checked = self._clock.monotonic()
             return self._outcome
 
     async def _missing(self) -> set[str]:
         """The names of the checks that are not passed."""
-        missing = set(self._rule.checks)
-        with anyio.move_on_after(self._rule.timeout):
+        missing = set(self.rule.checks)
+        with anyio.move_on_after(self.rule.timeout):
             async with anyio.create_task_group() as tasks:
-                for name, check in self._rule.checks.items():
+                for name, check in self.rule.checks.items():
                     tasks.start_soon(_run, name, check, missing)
         return missing
 

@@ -6,13 +6,13 @@ from functools import lru_cache
 
 from apim_middleware._http.headers import NAME, is_token
 from apim_middleware._http.lines import NO_BREAKS, Checked
+from apim_middleware._http.targets import IDEMPOTENT
 from apim_middleware.errors import TransportError
 from apim_middleware.protocols import UpstreamRequest
 from apim_middleware.transports._origins import parsed
 from apim_middleware.types import RawHeaders
 
 _TARGET = re.compile(rb"[!-~\x80-\xff]+")
-_REPEATABLE = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))  # RFC 9110 §9.2.2
 _ASKS_FOR_TRAILERS = ((b"connection", b"te"), (b"te", b"trailers"))  # RFC 9110 §10.1.4
 _LONGEST_NAME = 256
 _REMEMBERED = 2048
@@ -21,7 +21,7 @@ _seen_names: set[bytes] = set()
 
 def repeatable(request: UpstreamRequest) -> bool:
     """Whether sending it twice does what sending it once does, and all of it is still there to be sent."""
-    return request.method in _REPEATABLE and not isinstance(request.body, AsyncIterable)
+    return request.method in IDEMPOTENT and not isinstance(request.body, AsyncIterable)
 
 
 def framing(request: UpstreamRequest) -> RawHeaders:

@@ -1,6 +1,6 @@
 """The connections of one event loop."""
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -22,8 +22,8 @@ class Pool:
         self._room = anyio.Semaphore(most, fast_acquire=True)
         self._most_idle = most_idle
         self._opens = opens
-        self._idle: defaultdict[str, deque[Line]] = defaultdict(deque)
-        self._idle_count = 0
+        self._idle: dict[Line, None] = {}  # the one free for longest first
+        self._idle_at: defaultdict[str, dict[Line, None]] = defaultdict(dict)
         self.closed = False
 
     async def take(self, request: UpstreamRequest, *, fresh: bool = False) -> Line:
@@ -43,27 +43,36 @@ class Pool:
     async def give_back(self, line: Line) -> None:
         """Take a line back when its exchange has ended, and close it unless it can carry another."""
         self._room.release()
-        if line.reusable and not self.closed and self._idle_count < self._most_idle:
-            self._idle[line.origin].append(line)
-            self._idle_count += 1
+        while len(self._idle) >= self._most_idle and (stale := self._stale()):  # nobody may ask its origin again
+            await self._pull(stale).aclose()
+        if line.reusable and not self.closed and len(self._idle) < self._most_idle:
+            self._idle[line] = self._idle_at[line.origin][line] = None
         else:
             await line.aclose()
 
     async def aclose(self) -> None:
         """Close what is idle now, and what comes back later."""
         self.closed = True
-        idle, self._idle, self._idle_count = self._idle, defaultdict(deque), 0
-        for lines in idle.values():
-            for line in lines:
-                await line.aclose()
+        while self._idle:
+            await self._pull(next(iter(self._idle))).aclose()
 
     async def _free(self, origin: str) -> Line | None:
-        while lines := self._idle.get(origin):
-            line = lines.pop() if lines[0].reusable else lines.popleft()  # the oldest go stale first
-            self._idle_count -= 1
-            if not lines:
-                del self._idle[origin]
+        while lines := self._idle_at.get(origin):
+            oldest, newest = next(iter(lines)), next(reversed(lines))
+            line = self._pull(newest if oldest.reusable else oldest)  # the oldest go stale first
             if line.reusable:
                 return line
             await line.aclose()
         return None
+
+    def _stale(self) -> Line | None:
+        """The line that has been free for longest, if it cannot carry another exchange."""
+        oldest = next(iter(self._idle), None)
+        return None if oldest is None or oldest.reusable else oldest
+
+    def _pull(self, line: Line) -> Line:
+        """A free line, no longer here."""
+        del self._idle[line], self._idle_at[line.origin][line]
+        if not self._idle_at[line.origin]:
+            del self._idle_at[line.origin]
+        return line
