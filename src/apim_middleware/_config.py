@@ -126,6 +126,13 @@ def check(owner: str, field: str, value: object, wanted: Any, *, cure: str = "",
         raise ConfigError(owner, field, f"{shown(value, secret=secret)} {problem}", cure or remedy)
 
 
+def check_count(owner: str, field: str, count: int, *, least: int = 1) -> None:
+    """Raise a ConfigError for what is no whole number, or too few."""
+    check(owner, field, count, int)
+    if count < least:
+        raise ConfigError(owner, field, f"{count} is not at least {least}", f"Give {least} or more")
+
+
 def is_text(value: str) -> bool:
     """Whether UTF-8 can carry a text: what the environment has of other bytes becomes half surrogate pairs."""
     try:

@@ -39,10 +39,10 @@ class Limiter(NamedTuple):
     awaited: bool = False
     shortly: bool = False
 
-    def made(self) -> tuple[Hit, Hit]:
-        """What counts the first hit of a key, and what counts the others."""
+    def made(self) -> tuple[Hit, Callable[[], Hit]]:
+        """What counts the first hit of a key, and what gives that which then counts the others."""
         made = self.make()
-        return made if self.shortly else (made, made)
+        return made if self.shortly else (made, lambda: made)
 
 
 def bare() -> Hit:
@@ -55,10 +55,10 @@ def bare() -> Hit:
     return hit
 
 
-def ours(algorithm: Any) -> tuple[Hit, Hit]:
+def ours(algorithm: Any) -> tuple[Hit, Callable[[], Hit]]:
     """Our counters in memory, as a rate limit asks them: the short way, and at length for the first hit of a key."""
     limit, hit_one = Limit(1_000_000, 36_000.0, algorithm, "here"), MemoryCounters(max_keys=ROOM).hit_one
-    return lambda key: hit_one(key, limit, 1), hit_one("nobody", limit, 0)[1]
+    return lambda key: hit_one(key, limit, 1), lambda: hit_one("nobody", limit, 0)[1]
 
 
 def ours_together(algorithm: Any) -> Hit:
@@ -183,12 +183,13 @@ def bears(limiter: Limiter, size: int, sizes: tuple[int, ...]) -> bool:
 
 def filled(limiter: Limiter, size: int) -> Drive:
     """A limiter with so many live keys, and the driver that hits one of them so many times."""
-    first, hit = limiter.made()
+    first, then = limiter.made()
     order = random.Random(size)
     numbers = list(range(size))
     order.shuffle(numbers)
     drive = _drive_awaited if limiter.awaited else _drive
     asyncio.run(drive(first, list(map(key_of, numbers))))  # type: ignore[arg-type]
+    hit = then()
 
     async def driven(times: int) -> float:
         took = await drive(hit, [key_of(order.randrange(size)) for _ in range(times)])

@@ -16,12 +16,13 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from apim_middleware import by, conditions
+from apim_middleware._limits.house import House
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, Spoiled, StoreError
 from apim_middleware.exchange import Exchange
 from apim_middleware.policies.limits import Limits, Quota, RateLimit
 from apim_middleware.policy import Policy, Stack
-from apim_middleware.protocols import Change, Hit, Tally
+from apim_middleware.protocols import Change, Hit, Limit, Tally
 from apim_middleware.stores.memory import MemoryCounters
 from apim_middleware.testing import Answer, FakeClock, call, connect
 from apim_middleware.types import ASGIApp, Receive, Scope, Send
@@ -622,3 +623,36 @@ def test_a_function_that_awaits_is_a_mistake(field: str) -> None:
 
     with pytest.raises(ValueError, match="async"):
         RateLimit(calls=1, per=1, **{field: later})  # type: ignore[arg-type]
+
+
+class Slow(MemoryCounters):
+    """Settles many corrections once others have begun, and a single one when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.go_on = anyio.Event(), anyio.Event()
+        self.settled = 0
+
+    async def settle(self, changes: Sequence[Change]) -> None:
+        if len(changes) == 1:
+            self.begun.set()
+            await self.go_on.wait()
+        await self.begun.wait()
+        self.settled += len(changes)
+
+
+async def test_settled_waits_for_what_the_background_has_begun_meanwhile() -> None:
+    store = Slow()
+    house = House(store, FakeClock())
+    limit = Limit(10, 60.0, "fixed", "here")
+
+    async def go_on() -> None:
+        await store.begun.wait()
+        await anyio.wait_all_tasks_blocked()
+        store.go_on.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(go_on)
+        house.settle([Change(str(number), limit, 1, 1.0) for number in range(501)])
+        await house.settled()
+        assert store.settled == 501

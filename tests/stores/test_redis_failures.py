@@ -222,6 +222,42 @@ async def test_what_the_server_refuses_is_an_error_that_names_its_kind_and_passe
     assert (await counters.hit(HIT))[0].remaining == 8  # and nothing was counted meanwhile
 
 
+@pytest.mark.parametrize(("spoil", "kind"), [(read_only, "READONLY"), (full, "OOM")])
+@pytest.mark.anyio
+async def test_a_ready_client_says_too_that_nothing_was_done(
+    admin: redis.Redis, server: RedisServer, spoil: Callable[[redis.Redis], Callable[[], object]], kind: str
+) -> None:
+    async with redis.asyncio.Redis.from_url(server.url) as client:
+        counters = RedisCounters(client)
+        await counters.hit(HIT)
+        mend = spoil(admin)
+        error = await failure(counters)
+        mend()
+        assert kind in str(error)
+        assert isinstance(error, NotDone)
+
+
+@pytest.mark.anyio
+async def test_who_waits_for_a_connection_waits_for_no_other_first() -> None:
+    """A server that says nothing to the greeting is given up by all at once, not by one after the other."""
+    asked = 0
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as listener:
+        port = listener.sockets[0].getsockname()[1]
+        counters = RedisCounters(f"redis://:secret@127.0.0.1:{port}", shards=16, connect=0.1)
+        hits = [Hit(str(number), HIT[0].limit) for number in range(100)]
+        found = await asyncio.gather(*(counters.hit([each]) for each in hits), return_exceptions=True)
+        await counters.aclose()
+    assert all(isinstance(each, StoreError) for each in found)
+    assert asked < 16
+
+
 @pytest.mark.anyio
 async def test_a_server_that_is_still_loading_is_an_error(tmp_path: Path) -> None:
     with redis_server(tmp_path, "--appendonly", "no") as server, redis.Redis.from_url(server.url) as admin:

@@ -55,10 +55,13 @@ class House:
 
     async def settled(self) -> None:
         """Correct all that is to be corrected, now. Raises StoreError."""
-        while self._under_way is not None:
-            await self._under_way.wait()
-        while batch := self._left.take(_BATCH):
-            await self._settle_batch(batch)
+        while True:
+            if self._under_way is not None:
+                await self._under_way.wait()
+            elif batch := self._left.take(_BATCH):
+                await self._settle_batch(batch)
+            else:
+                return
 
     def _back(self) -> None:
         stand_in, self._stand_in = self._stand_in, None

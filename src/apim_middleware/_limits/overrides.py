@@ -1,6 +1,6 @@
 """Rates of single keys, changed while requests come in."""
 
-from apim_middleware._config import check, shown
+from apim_middleware._config import check, check_count, shown
 from apim_middleware._http.fields import GREATEST_INTEGER
 from apim_middleware._limits.rates import NoYear, Rate, parsed
 from apim_middleware.errors import ConfigError
@@ -20,9 +20,7 @@ class Overrides:
 
     def __init__(self, *, max_keys: int = 10_000) -> None:
         """Begin without any; more than ``max_keys`` are not accepted."""
-        check("Overrides", "max_keys", max_keys, int)
-        if max_keys < 1:
-            raise ConfigError("Overrides", "max_keys", f"{max_keys} is not at least 1", "Give a positive number")
+        check_count("Overrides", "max_keys", max_keys)
         self._max_keys = max_keys
         self._rates: dict[str, tuple[Rate, ...]] = {}
 

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from sys import getsizeof
 
+from apim_middleware._config import check, check_count
 from apim_middleware.env import SystemClock
 from apim_middleware.protocols import Clock
 from apim_middleware.stores.shelf import PLACE, Shelf
@@ -31,6 +32,8 @@ class MemoryEntries:
 
         Without a ``clock``, take the machine's.
         """
+        check("MemoryEntries", "clock", clock, Clock | None)
+        check_count("MemoryEntries", "max_bytes", max_bytes)
         self._clock = clock or SystemClock()
         self._shelf: Shelf[bytes, _Entry] = Shelf(max_bytes)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from apim_middleware._config import check
 from apim_middleware.env import SystemClock
 from apim_middleware.errors import ConfigError
 from apim_middleware.identity import Subscription
@@ -41,6 +42,7 @@ class MemoryKeys:
 
         ``prefix`` is what keys issued here begin with; ConfigError for one that cannot.
         """
+        check("MemoryKeys", "clock", clock, Clock | None)
         if not is_prefix(prefix):
             raise ConfigError("MemoryKeys", "prefix", f"{prefix!r} cannot begin a key", 'Write one such as "acme_live"')
         self._prefix = prefix

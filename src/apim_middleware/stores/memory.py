@@ -5,8 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from apim_middleware._config import check
-from apim_middleware.errors import ConfigError
+from apim_middleware._config import check, check_count
 from apim_middleware.protocols import Change, Clock, Hit, Limit, Tally
 from apim_middleware.stores.counts.book import Again, Book
 from apim_middleware.stores.counts.bucket import Bucket
@@ -53,9 +52,7 @@ class MemoryCounters:
     def __init__(self, clock: Clock | None = None, *, max_keys: int = 1_000_000) -> None:
         """Begin with nothing counted; without a ``clock``, take the machine's."""
         check("MemoryCounters", "clock", clock, Clock | None)
-        check("MemoryCounters", "max_keys", max_keys, int)
-        if max_keys < 1:
-            raise ConfigError("MemoryCounters", "max_keys", f"{max_keys} is not at least 1", "Give a positive number")
+        check_count("MemoryCounters", "max_keys", max_keys)
         self._monotonic: Callable[[], float] = clock.monotonic if clock else time.monotonic
         self._room = Room(max_keys, self._monotonic, clock.now if clock else time.time)
         self._books = self._room.books

@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 
+from apim_middleware._config import check
 from apim_middleware.env import SystemClock
 from apim_middleware.errors import ConfigError, FeedLost, StoreError, VersionConflict
 from apim_middleware.identity import Subscription
@@ -106,6 +107,8 @@ class RecordKeys:
         """
         if not is_prefix(prefix):
             raise ConfigError("RecordKeys", "prefix", f"{prefix!r} cannot begin a key", 'Write one such as "acme_live"')
+        check("RecordKeys", "refresh", refresh, float)
+        check("RecordKeys", "stale", stale, float)
         if not 0 <= refresh <= stale:
             problem = f"{refresh} is no time, or more than stale={stale}"
             raise ConfigError("RecordKeys", "refresh", problem, "Give seconds, no more than stale")

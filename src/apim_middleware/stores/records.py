@@ -6,7 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from apim_middleware.errors import ConfigError, FeedLost, VersionConflict
+from apim_middleware._config import check, check_count
+from apim_middleware.errors import FeedLost, VersionConflict
 from apim_middleware.protocols import Clock, Record
 
 LARGEST = 1_000_000
@@ -53,13 +54,6 @@ def first_version(now: float) -> int:
     return int(now * 1_000_000)
 
 
-def checked_memory(owner: str, max_deleted: int) -> int:
-    """How many deletions a store remembers. ConfigError for less than one."""
-    if max_deleted < 1:
-        raise ConfigError(owner, "max_deleted", f"{max_deleted} is not at least 1", "Give a positive number")
-    return max_deleted
-
-
 class MemoryRecords:
     """Records in the memory of this process, gone when it ends.
 
@@ -68,7 +62,9 @@ class MemoryRecords:
 
     def __init__(self, clock: Clock | None = None, *, max_deleted: int = 10_000) -> None:
         """Begin with no record; without a ``clock``, take the machine's."""
-        self._max_deleted = checked_memory("MemoryRecords", max_deleted)
+        check("MemoryRecords", "clock", clock, Clock | None)
+        check_count("MemoryRecords", "max_deleted", max_deleted)
+        self._max_deleted = max_deleted
         self._version = self._floor = first_version((clock.now if clock else time.time)())
         self._kept: dict[tuple[str, str], tuple[int, bytes | None]] = {}  # in the order of their versions
         self._deleted: dict[tuple[str, str], None] = {}

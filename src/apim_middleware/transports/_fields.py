@@ -15,13 +15,6 @@ def check_verify(owner: str, verify: object, cure: str) -> None:
     check(owner, "verify", verify, bool | ssl.SSLContext, cure=cure)
 
 
-def check_count(owner: str, field: str, count: int, least: int) -> None:
-    """A number of connections or requests."""
-    check(owner, field, count, int)
-    if count < least:
-        raise ConfigError(owner, field, f"{count} is too few", f"Give {least} or more")
-
-
 def check_idle(owner: str, idle: float) -> None:
     """Seconds a connection is kept."""
     check(owner, "idle", idle, float)

@@ -12,12 +12,12 @@ from copy import copy
 from os import PathLike
 from typing import TYPE_CHECKING, Self, TypeAlias
 
-from apim_middleware._config import check, shown
+from apim_middleware._config import check, check_count, shown
 from apim_middleware.errors import ConfigError, UpstreamBroken
 from apim_middleware.protocols import UpstreamRequest
 from apim_middleware.transports._answer import Answer
 from apim_middleware.transports._dialling import Dialling
-from apim_middleware.transports._fields import check_admits, check_count, check_idle, check_uds, check_verify
+from apim_middleware.transports._fields import check_admits, check_idle, check_uds, check_verify
 from apim_middleware.transports._keeping import Limits, Pools
 from apim_middleware.transports._requests import repeatable, written
 from apim_middleware.transports._sending import ask
@@ -74,9 +74,9 @@ class Http1Transport:
     ) -> None:
         """Nothing is opened before the first request."""
         _check_tls(verify, ca, cert, server_name)
-        check_count("Http1Transport", "max_connections", max_connections, 1)
-        check_count("Http1Transport", "max_idle", max_idle, 0)
-        check_count("Http1Transport", "max_waiting", max_waiting, 0)
+        check_count("Http1Transport", "max_connections", max_connections)
+        check_count("Http1Transport", "max_idle", max_idle, least=0)
+        check_count("Http1Transport", "max_waiting", max_waiting, least=0)
         check_idle("Http1Transport", idle)
         check_uds("Http1Transport", uds)
         check_admits("Http1Transport", admits)

@@ -9,7 +9,7 @@ import limits.storage
 from anyio.to_thread import run_sync
 from limits.errors import ConcurrentUpdateError, StorageError
 
-from apim_middleware._config import check
+from apim_middleware._config import check_count
 from apim_middleware.env import SystemClock
 from apim_middleware.errors import ConfigError, StoreError
 from apim_middleware.protocols import Change, Clock, Hit, Limit, Tally
@@ -64,9 +64,7 @@ class LimitsCounters:
         ``clock`` is for tests, and moves the windows of the clock and the calendar only. ConfigError for what is no
         storage, and for one whose client library is missing.
         """
-        check("LimitsCounters", "at_once", at_once, int)
-        if at_once < 1:
-            raise ConfigError("LimitsCounters", "at_once", f"{at_once} is not at least 1", "Give a positive number")
+        check_count("LimitsCounters", "at_once", at_once)
         made = _made(storage, options or {}) if isinstance(storage, str) else storage
         if not isinstance(made, limits.storage.Storage | limits.aio.storage.Storage):
             problem = f"a {type(storage).__name__} is no storage"

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from apim_middleware._config import check
 from apim_middleware.errors import NotDone, Spoiled, StoreError
 from apim_middleware.protocols import Change, Clock, Hit, Limit, Tally
 from apim_middleware.stores.redis.decisions import Call, Item, Operation, Wording, answers, microseconds
@@ -55,7 +54,6 @@ class RedisCounters:
         ``connect`` and ``timeout`` are seconds to wait for a connection and for an answer; ``max_waiting`` is how many
         calls may wait for their turn, of each shard. A ``clock`` is for tests: it stands in for the server's.
         """
-        check("RedisCounters", "max_waiting", max_waiting, int)
         self._server = Server("RedisCounters", redis, connect, timeout)
         self._shards = Shards("RedisCounters", prefix, shards)
         self._lanes = lanes("RedisCounters", self._shards.spaces, self._carry, max_waiting)

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import Context
 from typing import Generic, TypeAlias, TypeVar
 
-from apim_middleware.errors import ConfigError, NotDone, StoreError
+from apim_middleware._config import check_count
+from apim_middleware.errors import NotDone, StoreError
 from apim_middleware.stores.redis.link import Silence
 
 Q = TypeVar("Q")
@@ -112,8 +113,7 @@ class Lane(Generic[Q, A]):
 
 def lanes(owner: str, spaces: Iterable[bytes], carry: Carry[Q, A], most: int) -> dict[bytes, Lane[Q, A]]:
     """One for each of these places."""
-    if most < 1:
-        raise ConfigError(owner, "max_waiting", f"{most} lets nobody wait", "Give a positive number")
+    check_count(owner, "max_waiting", most)
     return {space: Lane(carry, most) for space in spaces}
 
 

@@ -8,7 +8,19 @@ import redis.exceptions
 from redis.client import NEVER_DECODE
 
 from apim_middleware.errors import StoreError
-from apim_middleware.stores.redis.link import Rejected, Silence
+from apim_middleware.stores.redis.link import Silence, rejected
+
+_KINDS: dict[type[Exception], str] = {
+    redis.exceptions.AuthenticationError: "NOAUTH",
+    redis.exceptions.BusyLoadingError: "LOADING",
+    redis.exceptions.ClusterDownError: "CLUSTERDOWN",
+    redis.exceptions.MasterDownError: "MASTERDOWN",
+    redis.exceptions.NoPermissionError: "NOPERM",
+    redis.exceptions.NoScriptError: "NOSCRIPT",
+    redis.exceptions.OutOfMemoryError: "OOM",
+    redis.exceptions.ReadOnlyError: "READONLY",
+}
+"""What the client makes of errors of the server, and how the server calls them."""
 
 Client: TypeAlias = "redis.asyncio.Redis | redis.asyncio.RedisCluster"
 
@@ -31,9 +43,9 @@ class ReadyLink:
                 return await self._client.execute_command(name.decode(), *rest, **{NEVER_DECODE: True})
         except (TimeoutError, redis.exceptions.TimeoutError) as error:
             raise Silence(f"the store on {self.address} did not answer in time") from error
-        except redis.exceptions.NoScriptError as error:
-            raise Rejected(self.address, "NOSCRIPT") from error
         except Exception as error:
+            if kind := _KINDS.get(type(error)):
+                raise rejected(self.address, kind) from error
             raise StoreError(f"the store on {self.address} failed ({type(error).__name__})") from error
 
     async def aclose(self) -> None:

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from apim_middleware._config import check_count
 from apim_middleware.errors import FeedLost, StoreError, VersionConflict
 from apim_middleware.protocols import Clock, Record
-from apim_middleware.stores.records import checked, checked_memory, checked_page, first_version, read, written
+from apim_middleware.stores.records import checked, checked_page, first_version, read, written
 from apim_middleware.stores.redis.server import Server
 from apim_middleware.stores.redis.shards import Shards
 
@@ -40,7 +41,8 @@ class RedisRecords:
 
         ``connect`` and ``timeout`` are seconds; ``prefix`` begins the names of all keys; ``clock`` is for tests.
         """
-        self._max_deleted = checked_memory("RedisRecords", max_deleted)
+        check_count("RedisRecords", "max_deleted", max_deleted)
+        self._max_deleted = max_deleted
         self._server = Server("RedisRecords", redis, connect, timeout)
         [space] = Shards("RedisRecords", prefix, 1).spaces
         self._keys = [space + b"!records" + part for part in (b"", b"|feed", b"|names", b"|deleted", b"|state")]

@@ -107,16 +107,15 @@ class OwnLink:
         return reply
 
     async def _laid(self) -> Wire:
-        async with self._laying:
-            if self._wire is None or not self._wire.open:
-                try:
-                    async with asyncio.timeout(self._connect):
-                        self._wire = await self._lay()
-                except TimeoutError as error:
-                    raise Unreached(f"the store on {self.address} cannot be reached in time") from error
-                except OSError as error:
-                    raise NotDone(f"the store on {self.address} cannot be reached") from error
-            return self._wire
+        try:
+            async with asyncio.timeout(self._connect), self._laying:  # who waits for another waits no longer for that
+                if self._wire is None or not self._wire.open:
+                    self._wire = await self._lay()
+                return self._wire
+        except TimeoutError as error:
+            raise Unreached(f"the store on {self.address} cannot be reached in time") from error
+        except OSError as error:
+            raise NotDone(f"the store on {self.address} cannot be reached") from error
 
     async def _lay(self) -> Wire:
         target, loop = self._target, asyncio.get_running_loop()

@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
-from apim_middleware._config import check
-from apim_middleware.errors import ConfigError
+from apim_middleware._config import check_count
 from apim_middleware.protocols import Change, Clock, Hit, Limit, Tally
 from apim_middleware.stores.sqlite.books import Books, Name, name_of
 from apim_middleware.stores.sqlite.file import SQLiteFile, Synchronous
@@ -62,10 +61,8 @@ class SQLiteCounters:
         ``patience``: seconds to wait for other processes, after which hits fail. ``max_waiting``: hits that may wait at
         once; more fail at once. ``clock`` is for tests. ConfigError when no file can be there.
         """
-        for field, number in (("max_keys", max_keys), ("max_waiting", max_waiting)):
-            check("SQLiteCounters", field, number, int)
-            if number < 1:
-                raise ConfigError("SQLiteCounters", field, f"{number} is not at least 1", "Give a positive number")
+        check_count("SQLiteCounters", "max_keys", max_keys)
+        check_count("SQLiteCounters", "max_waiting", max_waiting)
         file = SQLiteFile.at(path, "SQLiteCounters", synchronous=synchronous, patience=patience)
         self._clerk: Clerk[_Job] = Clerk(partial(_Counting, file, Times.of(clock), max_keys), room=max_waiting)
         self._path = os.fspath(path)

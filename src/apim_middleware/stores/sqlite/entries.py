@@ -5,8 +5,8 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
-from apim_middleware._config import check
-from apim_middleware.errors import ConfigError, StoreError
+from apim_middleware._config import check_count
+from apim_middleware.errors import StoreError
 from apim_middleware.protocols import Clock
 from apim_middleware.stores.sqlite.file import Connection, SQLiteFile
 from apim_middleware.stores.sqlite.ledger import TABLES, Ledger, name_of
@@ -58,10 +58,8 @@ class SQLiteEntries:
         ``max_waiting``: calls that may wait at once; more fail at once. ``clock`` is for tests. ConfigError when no
         file can be there.
         """
-        for field, number in (("max_bytes", max_bytes), ("max_waiting", max_waiting)):
-            check("SQLiteEntries", field, number, int)
-            if number < 1:
-                raise ConfigError("SQLiteEntries", field, f"{number} is not at least 1", "Give a positive number")
+        check_count("SQLiteEntries", "max_bytes", max_bytes)
+        check_count("SQLiteEntries", "max_waiting", max_waiting)
         file = SQLiteFile.at(path, "SQLiteEntries", synchronous="normal", patience=patience)
         self._clerk: Clerk[_Job] = Clerk(partial(_Keeping, file, Times.of(clock), max_bytes), room=max_waiting)
         self._path = os.fspath(path)

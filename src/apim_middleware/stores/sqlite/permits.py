@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
-from apim_middleware._config import check
+from apim_middleware._config import check, check_count
 from apim_middleware.errors import ConfigError, StoreError
 from apim_middleware.protocols import Clock
 from apim_middleware.stores.sqlite.books import Name, name_of
@@ -58,10 +58,7 @@ class SQLitePermits:
             raise ConfigError(
                 "SQLitePermits", "lease", f"{lease} is no time to lend", "Give a tenth of a second to a day"
             )
-        check("SQLitePermits", "max_waiting", max_waiting, int)
-        if max_waiting < 1:
-            problem = f"{max_waiting} is not at least 1"
-            raise ConfigError("SQLitePermits", "max_waiting", problem, "Give a positive number")
+        check_count("SQLitePermits", "max_waiting", max_waiting)
         file = SQLiteFile.at(path, "SQLitePermits", synchronous="normal", patience=patience)
         self._clerk: Clerk[_Job] = Clerk(partial(_Lending, file, Times.of(clock), lease), room=max_waiting)
         self._path = os.fspath(path)

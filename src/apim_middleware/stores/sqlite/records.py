@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
-from apim_middleware._config import check
-from apim_middleware.errors import ConfigError, FeedLost, VersionConflict
+from apim_middleware._config import check_count
+from apim_middleware.errors import FeedLost, VersionConflict
 from apim_middleware.protocols import Clock, Record
-from apim_middleware.stores.records import checked, checked_memory, checked_page, first_version, read, written
+from apim_middleware.stores.records import checked, checked_page, first_version, read, written
 from apim_middleware.stores.sqlite.file import Connection, SQLiteFile
 from apim_middleware.stores.sqlite.thread import Clerk, Work
 from apim_middleware.stores.sqlite.times import Times
@@ -47,12 +47,9 @@ class SQLiteRecords:
         ``patience``: seconds to wait for other processes, after which calls fail. ``max_waiting``: calls that may wait
         at once; more fail at once. ``clock`` is for tests. ConfigError when no file can be there.
         """
-        for field, number in (("max_deleted", max_deleted), ("max_waiting", max_waiting)):
-            check("SQLiteRecords", field, number, int)
-        if max_waiting < 1:
-            problem = f"{max_waiting} is not at least 1"
-            raise ConfigError("SQLiteRecords", "max_waiting", problem, "Give a positive number")
-        self._max_deleted = checked_memory("SQLiteRecords", max_deleted)
+        check_count("SQLiteRecords", "max_deleted", max_deleted)
+        check_count("SQLiteRecords", "max_waiting", max_waiting)
+        self._max_deleted = max_deleted
         file = SQLiteFile.at(path, "SQLiteRecords", synchronous="full", patience=patience)
         self._clerk: Clerk[_Job] = Clerk(partial(_Archive, file, Times.of(clock)), room=max_waiting)
         self._path = os.fspath(path)

@@ -10,10 +10,10 @@ from typing import Self
 
 import anyio.lowlevel
 
-from apim_middleware._config import check
+from apim_middleware._config import check, check_count
 from apim_middleware.errors import ConfigError, UpstreamBroken
 from apim_middleware.protocols import UpstreamRequest
-from apim_middleware.transports._fields import NO_FILE, check_admits, check_count, check_idle, check_uds, check_verify
+from apim_middleware.transports._fields import NO_FILE, check_admits, check_idle, check_uds, check_verify
 from apim_middleware.transports._httpcore.answer import Answer
 from apim_middleware.transports._httpcore.core import Core
 from apim_middleware.transports._httpcore.line import GiveBack, Line
@@ -51,8 +51,8 @@ class CoreTransport(ABC):
         owner = type(self).__name__
         check_verify(owner, verify, NO_FILE)
         check(owner, "http2", http2, bool)
-        check_count(owner, "max_connections", max_connections, 1)
-        check_count(owner, "max_idle", max_idle, 0)
+        check_count(owner, "max_connections", max_connections)
+        check_count(owner, "max_idle", max_idle, least=0)
         check_idle(owner, idle)
         check_uds(owner, uds)
         check_admits(owner, admits)
