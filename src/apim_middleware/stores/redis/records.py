@@ -37,7 +37,7 @@ class RedisRecords:
         timeout: float = 2.0,
         clock: Clock | None = None,
     ) -> None:
-        """Connect lazily to a URL (``redis://``, ``rediss://``, ``unix://``), or use a ready ``redis.asyncio`` client.
+        """``redis`` is a URL (``redis://``, ``rediss://``, ``unix://``), or a ready client of ``redis.asyncio``.
 
         ``connect`` and ``timeout`` are seconds; ``prefix`` begins the names of all keys; ``clock`` is for tests.
         """
