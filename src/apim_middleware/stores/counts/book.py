@@ -86,15 +86,21 @@ class Book(ABC, Generic[Mark]):
     def parts(self, shard: int, now: float) -> Iterable[Part]:
         """Everything counted in a shard, newest first."""
 
-    def widen(self) -> None:
-        """Have as many shards as the room; whoever still has a short way finds nothing there, or the right thing."""
+    def widen(self) -> set[int]:
+        """Have as many shards as the room, and say in which of them there is something.
+
+        Whoever still has a short way finds nothing there, or the right thing.
+        """
+        filled: set[int] = set()
         self.home, self.shards = 0, self.room.shards
         for counts in self.all():
             narrow = counts[0]
             counts[:] = self.fresh()
             for shard, entries in narrow.spread(self.shards).items():
                 counts[shard] = entries
+                filled.add(shard)
         self.again = self.short_way()
+        return filled
 
     def close(self) -> None:
         """Count nothing any more, for whoever still has this book, and keep nothing."""

@@ -145,13 +145,12 @@ class Room:
         """Let a narrow book have entries in every shard."""
         del self._narrow[book.home][book]
         self._admitted[book.home] -= book.held(0)
-        book.widen()
+        filled = book.widen()
         self._wide[book] = None
-        for shard in range(self.shards):
-            if held := book.held(shard):
-                self._admitted[shard] += held
-                if self._admitted[shard] > self._size:
-                    self._make_room(shard, now)
+        for shard in filled:
+            self._admitted[shard] += book.held(shard)
+            if self._admitted[shard] > self._size:
+                self._make_room(shard, now)
 
     def held(self, shard: int) -> int:
         """How many entries are in a shard."""
