@@ -15,7 +15,7 @@ RUN = Path(__file__).with_name("run.py")
 def printed(*arguments: str) -> str:
     """What a run in small prints; warnings are a person's to see there, not errors."""
     command = [sys.executable, "-W", "default", str(RUN), *arguments, "--smoke"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize("job", ["pass through", "add a request header", "add a request and a response header"])
