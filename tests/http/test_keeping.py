@@ -12,7 +12,10 @@ from apim_middleware._http.cache_control import (
 )
 from apim_middleware._http.credentials import CREDENTIALS
 from apim_middleware._http.keeping import (
+    NEVER_KEPT,
+    REDIRECTIONS,
     STATUSES,
+    UNDERSTOOD,
     Keeping,
     Terms,
     judge,
@@ -89,6 +92,22 @@ def test_why_a_response_is_not_kept(headers: RawHeaders, reason: str) -> None:
 def test_a_status_whose_rules_are_understood_may_be_kept_despite_no_store() -> None:
     assert isinstance(verdict((b"cache-control", b"must-understand, no-store, max-age=60")), Keeping)
     assert verdict((b"cache-control", b"must-understand, no-store, max-age=60"), status=206) == "status"
+
+
+@pytest.mark.parametrize(
+    ("status", "kept"), [(200, True), (302, True), (404, True), (403, True), (503, True), (599, False)]
+)
+def test_a_status_nobody_knows_is_not_kept_by_naming_it_where_it_must_be_understood(status: int, kept: bool) -> None:
+    terms = Terms(statuses=frozenset({status}))
+    for said in (b"must-understand, max-age=60", b"must-understand, no-store, max-age=60"):
+        found = judge(status, [(b"cache-control", said)], received=NOW, terms=terms)
+        assert isinstance(found, Keeping) if kept else found == "status"
+
+
+@pytest.mark.parametrize("status", [206, 304, 428, 429, 431, 511])
+def test_no_status_is_understood_that_may_never_be_kept(status: int) -> None:
+    assert status not in UNDERSTOOD | STATUSES | REDIRECTIONS
+    assert status in NEVER_KEPT
 
 
 @pytest.mark.parametrize(

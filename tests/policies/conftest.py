@@ -1,8 +1,10 @@
 """What the tests of limits and caches share; a module that needs other ones says so itself."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.servers import RedisServer, redis_server
 
 from apim_middleware.env import Env
 from apim_middleware.policies.cache import Cache
@@ -48,3 +50,10 @@ def guarded(clock: FakeClock, entries: Elsewhere | None) -> Guarded:
         return Stack(*(layers or (Cache(),)), env=Env(clock=clock, entries=entries), place="here")(app)
 
     return build
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis server for the tests of a module."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as running:
+        yield running

@@ -1,4 +1,4 @@
-"""The response cache: what it answers, what it keeps, and above all what it does not. C01 to C15 are known attacks."""
+"""The response cache: what it answers, what it keeps, and above all what it does not."""
 
 import gc
 import logging
@@ -130,7 +130,6 @@ async def test_a_response_that_has_just_become_stale_is_said_to_be_stale(clock: 
 
 
 async def test_nothing_stale_is_given_away_that_does_not_allow_it(guarded: Guarded, clock: FakeClock) -> None:
-    """C09."""
     origin = Origin((b"cache-control", b"max-age=60, stale-if-error=600, must-revalidate"))
     app = guarded(origin)
     await call(app)
@@ -307,7 +306,6 @@ async def test_only_if_cached_is_refused_when_nothing_is_there(guarded: Guarded,
     ],
 )
 async def test_preconditions_and_bodies_go_past_the_cache(guarded: Guarded, headers: RawHeaders) -> None:
-    """C01 and C07."""
     app = guarded(Origin(FRESH))
     assert status(await call(app, headers=headers)) == "apim;fwd=bypass"
     assert (await call(app)).body == b"answer 2"
@@ -315,7 +313,6 @@ async def test_preconditions_and_bodies_go_past_the_cache(guarded: Guarded, head
 
 
 async def test_a_part_is_not_kept_though_nobody_asked_for_one(guarded: Guarded) -> None:
-    """C07."""
     app = guarded(Origin(PUBLIC, (b"content-range", b"bytes 0-7/100"), status=206))
     assert status(await call(app)) == "apim;fwd=uri-miss;detail=status"
     assert (await call(app)).body == b"answer 2"
@@ -404,7 +401,6 @@ async def test_only_a_200_is_answered_by_304(guarded: Guarded) -> None:
 async def test_different_targets_have_different_responses(
     guarded: Guarded, one: dict[str, Any], other: dict[str, Any]
 ) -> None:
-    """C06."""
     app = guarded(Origin(FRESH))
     assert [(await call(app, **each)).body for each in (one, other, one, other)] == [
         b"answer 1", b"answer 2", b"answer 1", b"answer 2",
@@ -425,7 +421,6 @@ TARGETS = st.fixed_dictionaries(
 
 @given(TARGETS, TARGETS)
 def test_keys_are_equal_only_for_equal_targets(one: dict[str, Any], other: dict[str, Any]) -> None:
-    """C06."""
     pages = SharedPages(WaryEntries(Elsewhere(), FakeClock()), "x", owned=False)
     resources = [resource_of(each, each["host"]) for each in (one, other)]
     assert (resources[0] == resources[1]) is (one == other)
@@ -451,7 +446,7 @@ def test_owners_and_generations_never_run_into_each_other(
 
 
 async def test_fields_that_speak_for_others_never_reach_the_app_and_so_no_stored_response(guarded: Guarded) -> None:
-    """C01: what hygiene takes away cannot be echoed into what others get."""
+    """What hygiene takes away cannot be echoed into what others get."""
 
     async def echo(scope: Scope, receive: Receive, send: Send) -> None:
         body = b"; ".join(name + b"=" + value for name, value in scope["headers"])
@@ -469,7 +464,6 @@ async def test_fields_that_speak_for_others_never_reach_the_app_and_so_no_stored
 
 @pytest.mark.parametrize("path", ["/account/x.css", "/account;x.css", "/account.js", "/static/../x.png"])
 async def test_a_path_that_looks_static_makes_nothing_cacheable(guarded: Guarded, path: str) -> None:
-    """C05."""
     origin = Origin()
     app = guarded(origin)
     await call(app, path=path)
@@ -518,14 +512,12 @@ async def test_an_app_that_edits_the_headers_of_its_request_changes_no_key(guard
 
 @pytest.mark.parametrize("vary", [b"*", b"accept, *", b"a b"])
 async def test_what_no_request_can_be_told_to_match_is_not_kept(guarded: Guarded, vary: bytes) -> None:
-    """C04."""
     app = guarded(Origin(FRESH, (b"vary", vary)))
     assert status(await call(app)) == "apim;fwd=uri-miss;detail=vary"
     assert (await call(app)).body == b"answer 2"
 
 
 async def test_variants_of_one_url_are_bounded(guarded: Guarded) -> None:
-    """C04."""
     origin = Origin(FRESH, (b"vary", b"accept-language"))
     app = guarded(origin, Cache(max_variants=3))
     for number in range(50):
@@ -552,7 +544,7 @@ async def test_a_response_that_varies_otherwise_takes_the_place_of_the_others(gu
     assert (await call(app, headers=[(b"accept", b"a"), (b"accept-language", b"de")])).body == b"answer 2"
 
 
-# What belongs to one caller: C02, C03 and C15
+# What belongs to one caller
 
 
 @pytest.mark.parametrize(
@@ -573,7 +565,6 @@ async def test_a_response_that_varies_otherwise_takes_the_place_of_the_others(gu
 async def test_a_response_to_a_credential_is_not_kept(
     guarded: Guarded, credential: tuple[bytes, bytes], cache_control: bytes, policy: Cache
 ) -> None:
-    """C02."""
     app = guarded(Origin((b"cache-control", cache_control)), Knows(), policy)
     first = await call(app, headers=[credential])
     assert "stored" not in status(first)
@@ -636,7 +627,6 @@ async def test_what_does_not_say_is_for_requests_without_credentials(guarded: Gu
 
 @pytest.mark.parametrize("cache_control", [b"max-age=60", b"public, s-maxage=60"])
 async def test_a_response_that_sets_a_cookie_is_not_kept(guarded: Guarded, cache_control: bytes) -> None:
-    """C03."""
     app = guarded(Origin((b"cache-control", cache_control), (b"set-cookie", b"session=alice")), Cache(ttl=60))
     assert status(await call(app)) == "apim;fwd=uri-miss;detail=set-cookie"
     assert (await call(app)).body == b"answer 2"
@@ -668,7 +658,7 @@ async def test_responses_private_to_a_caller_are_given_to_that_caller(guarded: G
 
 
 async def test_private_to_a_subscription_is_not_private_to_a_caller(guarded: Guarded) -> None:
-    """C15: two people may hold the same subscription."""
+    """Two people may hold the same subscription."""
     app = guarded(Origin(FRESH), Knows(), Cache(private_to=by.subscription))
     answer = await call(app, headers=[(b"x-caller", b"alice"), (b"x-subscription", b"s")])
     assert status(answer) == "apim;fwd=uri-miss;detail=principal"
@@ -700,7 +690,7 @@ async def test_callers_who_lack_what_responses_are_private_to_do_not_share(guard
 
 
 async def test_responses_can_be_private_to_a_product(guarded: Guarded) -> None:
-    """C15: what policies further in make of a response may differ by product."""
+    """What policies further in make of a response may differ by product."""
 
     def product(exchange: Exchange) -> str | None:
         return exchange.subscription and exchange.subscription.product
@@ -732,7 +722,6 @@ async def test_the_holder_of_a_key_is_one_caller_whichever_way_it_is_looked_at(g
 
 
 async def test_a_key_in_the_query_that_was_taken_away_does_not_make_two_callers_one(guarded: Guarded) -> None:
-    """C15."""
     keys = MemoryKeys()
     for name in ("alice", "bob"):
         keys.add(Subscription(id=name))
@@ -885,7 +874,7 @@ def may_get(caller: Caller, maker: Caller, said: dict[str, bytes]) -> bool:
 def test_no_response_reaches_another_caller_unless_it_said_so(
     asked: list[tuple[Caller, dict[str, bytes], bytes | None]], policy: Cache, elsewhere: bool
 ) -> None:
-    """C02, C03, C15: whatever two callers carry and responses say."""
+    """Whatever two callers carry and responses say."""
     origin, made = Origin(), list[tuple[Caller, dict[str, bytes]]]()
     env = Env(clock=FakeClock(), entries=Elsewhere() if elsewhere else None)
     app = Stack(Knows(), policy, env=env, place="here")(origin)
@@ -905,7 +894,7 @@ def test_no_response_reaches_another_caller_unless_it_said_so(
 def test_with_owners_no_response_reaches_another_whatever_it_says(
     asked: list[tuple[str, set[str], dict[str, bytes]]], elsewhere: bool
 ) -> None:
-    """C15: not even one that is public."""
+    """Not even one that is public."""
     origin = Origin()
     env = Env(clock=FakeClock(), entries=Elsewhere() if elsewhere else None)
     app = Stack(Knows(), Cache(ttl=60, private_to=by.principal), env=env, place="here")(origin)
@@ -916,7 +905,7 @@ def test_with_owners_no_response_reaches_another_whatever_it_says(
         assert run(call(app, headers=caller.headers())).body == name.encode()
 
 
-# What changes take away (C10)
+# What changes take away
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "M-SEARCH"])
@@ -1054,7 +1043,6 @@ async def test_an_event_stream_is_never_kept(guarded: Guarded) -> None:
 
 @pytest.mark.parametrize("declared", [True, False])
 async def test_what_is_too_large_passes_and_is_not_kept(guarded: Guarded, declared: bool) -> None:
-    """C11."""
     headers = [(b"content-length", b"3000")] if declared else []
     origin = Origin(FRESH, *headers, body=[b"x" * 1000] * 3)
     app = guarded(origin, Cache(max_entry_bytes=2999))
@@ -1064,7 +1052,6 @@ async def test_what_is_too_large_passes_and_is_not_kept(guarded: Guarded, declar
 
 
 async def test_a_head_that_is_too_large_counts(guarded: Guarded) -> None:
-    """C11."""
     origin = Origin(FRESH, *[(b"x-%d" % number, b"x" * 100) for number in range(20)])
     app = guarded(origin, Cache(max_entry_bytes=1500))
     assert status(await call(app)) == "apim;fwd=uri-miss;detail=too-large"
@@ -1074,14 +1061,12 @@ async def test_a_head_that_is_too_large_counts(guarded: Guarded) -> None:
 
 @pytest.mark.parametrize("declared", [b"7", b"9", b"nonsense", b"-8", b"8, 8"])
 async def test_a_body_of_another_length_than_announced_is_not_kept(guarded: Guarded, declared: bytes) -> None:
-    """C12."""
     app = guarded(Origin(FRESH, (b"content-length", declared)))
     await call(app)
     assert (await call(app)).body == b"answer 2"
 
 
 async def test_two_lengths_are_none(guarded: Guarded) -> None:
-    """C12."""
     app = guarded(Origin(FRESH, (b"content-length", b"8"), (b"content-length", b"8")))
     await call(app)
     assert (await call(app)).body == b"answer 2"
@@ -1096,7 +1081,6 @@ async def test_a_body_where_there_can_be_none_is_not_kept(guarded: Guarded) -> N
 
 
 async def test_a_response_that_breaks_off_is_not_kept(guarded: Guarded) -> None:
-    """C12."""
     origin = Origin(FRESH)
 
     async def breaks(scope: Scope, receive: Receive, send: Send) -> None:
@@ -1115,7 +1099,6 @@ async def test_a_response_that_breaks_off_is_not_kept(guarded: Guarded) -> None:
 
 
 async def test_a_response_that_just_ends_is_not_kept(guarded: Guarded) -> None:
-    """C12."""
     origin = Origin(FRESH)
 
     async def forgets(scope: Scope, receive: Receive, send: Send) -> None:
@@ -1132,7 +1115,7 @@ async def test_a_response_that_just_ends_is_not_kept(guarded: Guarded) -> None:
 
 
 async def test_a_file_sent_past_the_cache_is_not_kept_without_its_content(guarded: Guarded) -> None:
-    """C12: the way is hidden from the app, which may not care."""
+    """The way is hidden from the app, which may not care."""
     origin = Origin(FRESH)
 
     async def sends_a_file(scope: Scope, receive: Receive, send: Send) -> None:
@@ -1161,7 +1144,6 @@ async def test_an_app_that_raises_before_it_answers_leaves_nothing(guarded: Guar
 
 
 async def test_a_client_that_leaves_midway_leaves_nothing_half(guarded: Guarded) -> None:
-    """C12."""
     app = guarded(Origin(FRESH, body=[b"one ", b"two"]))
     with pytest.raises(OSError, match="gone"):
         await call(app, leave_after=2)
@@ -1214,7 +1196,7 @@ def keeper_of(policy: Cache, clock: FakeClock | None = None) -> tuple[MemoryKeep
 
 
 async def test_bodies_on_their_way_share_a_budget_and_give_it_back() -> None:
-    """C11: a thousand slow bodies hold no more than one memory's worth."""
+    """A thousand slow bodies hold no more than one memory's worth."""
     keeper, put_before = keeper_of(Cache(max_bytes=10_000, max_entry_bytes=5_000))
     answers: list[Answer] = []
 
@@ -1252,7 +1234,6 @@ async def test_nothing_is_held_of_responses_that_fail() -> None:
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 4_000), st.sampled_from([b"a", b"b", b"c"])), max_size=60))
 @settings(max_examples=50)
 def test_the_memory_keeps_within_its_budget(asked: list[tuple[int, int, bytes]]) -> None:
-    """C11."""
     keeper, put_before = keeper_of(Cache(max_bytes=12_000, max_entry_bytes=3_000))
     origin = Origin(FRESH, (b"vary", b"accept"))
     app = put_before(origin)
@@ -1263,7 +1244,6 @@ def test_the_memory_keeps_within_its_budget(asked: list[tuple[int, int, bytes]])
 
 
 async def test_a_flood_of_urls_keeps_within_the_budget_and_the_latest() -> None:
-    """C11."""
     keeper, put_before = keeper_of(Cache(max_bytes=100_000, max_entry_bytes=10_000))
     origin = Origin(FRESH)
     app = put_before(origin)
@@ -1472,7 +1452,6 @@ async def test_a_response_from_the_future_has_no_negative_age(clock: FakeClock) 
 
 
 async def test_places_and_names_are_told_apart(clock: FakeClock) -> None:
-    """C13."""
     entries = Elsewhere()
     env = Env(clock=clock, entries=entries)
     places = [("a", Cache()), ("b", Cache()), ("a", Cache(name="other"))]
@@ -1485,7 +1464,7 @@ async def test_places_and_names_are_told_apart(clock: FakeClock) -> None:
 
 @pytest.mark.parametrize("inner", [Cache(), Cache(ttl=60)])
 async def test_two_caches_at_one_named_place_are_told_apart(clock: FakeClock, inner: Cache) -> None:
-    """C13: what stands between them may change the response for some and not for others."""
+    """What stands between them may change the response for some and not for others."""
     entries = Elsewhere()
     env = Env(clock=clock, entries=entries)
     app = Stack(Cache(), Counts(), inner, env=env, place="a")(Origin(FRESH))
@@ -1516,7 +1495,6 @@ def test_entries_in_memory_are_no_store_elsewhere() -> None:
 async def test_what_cannot_be_read_back_is_a_miss(
     clock: FakeClock, caplog: pytest.LogCaptureFixture, spoil: Callable[[bytes], bytes]
 ) -> None:
-    """C13."""
     entries = Elsewhere()
     _, (app, _) = processes(entries, clock, Cache())
     await call(app)
@@ -1530,7 +1508,6 @@ async def test_what_cannot_be_read_back_is_a_miss(
 
 
 async def test_a_response_of_another_key_is_a_miss(clock: FakeClock) -> None:
-    """C13."""
     entries = Elsewhere()
     _, (app, _) = processes(entries, clock, Cache())
     await call(app, path="/secret")

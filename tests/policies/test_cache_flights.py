@@ -139,7 +139,6 @@ async def test_who_waits_reads_the_body_as_it_comes(guarded: Guarded) -> None:
     "headers", [[(b"cache-control", b"private, max-age=60")], [FRESH, (b"set-cookie", b"a=b")], []]
 )
 async def test_what_is_not_for_others_is_given_to_nobody_else(guarded: Guarded, headers: RawHeaders) -> None:
-    """C08."""
 
     class Numbered(Gated):
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

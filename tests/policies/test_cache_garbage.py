@@ -1,12 +1,11 @@
 """The response cache on Redis, and keys there that hold something else."""
 
 import itertools
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 import redis
-from tests.servers import RedisServer, redis_server
+from tests.servers import RedisServer
 
 from apim_middleware.env import Env
 from apim_middleware.policies.cache import Cache
@@ -25,13 +24,6 @@ prefixes = map("test{}".format, itertools.count())
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    folder: Path = tmp_path_factory.mktemp("redis")
-    with redis_server(folder) as running:
-        yield running
 
 
 @pytest.fixture

@@ -125,7 +125,7 @@ async def test_what_is_told_to_head_stays_with_whom_it_is_told(anyio_backend_nam
 
 @pytest.mark.parametrize("elsewhere", [False, True])
 async def test_one_after_the_other(anyio_backend_name: str, elsewhere: bool) -> None:
-    """C02, C03: fresh, stale and confirmed, stale and the app fails."""
+    """Fresh, stale and confirmed, stale and the app fails."""
     for case, app, cached, clock in apps(anyio_backend_name, elsewhere):
         for seconds, broken in ((0, False), (61, False), (0, False), (61, True)):
             clock.advance(seconds)
@@ -135,7 +135,7 @@ async def test_one_after_the_other(anyio_backend_name: str, elsewhere: bool) -> 
 
 
 async def test_both_at_once(anyio_backend_name: str) -> None:
-    """C08: cold, and when what is kept is stale."""
+    """Cold, and when what is kept is stale."""
     for case, _, cached, clock in apps(anyio_backend_name, False):
         for seconds in (0, 61):
             clock.advance(seconds)

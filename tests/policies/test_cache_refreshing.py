@@ -202,6 +202,32 @@ async def test_waits_for_one_confirmation_and_all_are_answered_by_it(guarded: Gu
     assert told == ["apim;fwd=stale;fwd-status=304", "apim;fwd=stale;fwd-status=304;collapsed"]
 
 
+@pytest.mark.parametrize(
+    ("says", "asked"),
+    [
+        ((b"cache-control", b"no-cache"), 3), ((b"pragma", b"no-cache"), 3), ((b"cache-control", b"max-age=30"), 3),
+        ((b"cache-control", b"min-fresh=90"), 3), ((b"cache-control", b"max-stale=0"), 2),
+        ((b"cache-control", b"x"), 2),
+    ],
+)  # fmt: skip
+async def test_who_says_how_new_a_response_must_be_does_not_wait_for_one_that_was_asked_for_before(
+    guarded: Guarded, clock: FakeClock, says: tuple[bytes, bytes], asked: int
+) -> None:
+    """What is on its way may be older than that; found with the public conformance suite, where a store is slow."""
+    origin = App((b"cache-control", b"max-age=60"), (b"age", b"50"), (b"etag", b'"one"'))
+    app = guarded(origin)
+    await call(app)
+    clock.advance(11)
+    origin.gate = anyio.Event()
+    async with anyio.create_task_group() as group:
+        group.start_soon(call, app)
+        await settle()
+        group.start_soon(lambda: call(app, headers=[says]))
+        await settle()
+        assert len(origin.asked) == asked
+        origin.gate.set()
+
+
 async def test_a_confirmation_that_says_private_is_for_nobody_else(guarded: Guarded, clock: FakeClock) -> None:
     origin = App((b"cache-control", b"max-age=60"), (b"etag", b'"one"'))
     app = guarded(origin)

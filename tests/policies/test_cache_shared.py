@@ -1,13 +1,13 @@
 """The response cache of several processes on the stores that people use: one request to the app, purges for all."""
 
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
 import anyio
 import pytest
-from tests.servers import RedisServer, redis_server
+from tests.servers import RedisServer
 
 from apim_middleware._caching.purging import CachedResponses
 from apim_middleware.env import Env
@@ -32,13 +32,6 @@ BODY = b"0123456789" * 60_000
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    folder: Path = tmp_path_factory.mktemp("redis")
-    with redis_server(folder) as running:
-        yield running
 
 
 @pytest.fixture(params=["redis", "sqlite"])

@@ -80,7 +80,6 @@ async def test_a_large_body_is_kept_in_parts_and_comes_back_whole(app: ASGIApp, 
 async def test_one_whose_parts_are_not_what_they_were_is_a_miss(
     app: ASGIApp, entries: Elsewhere, origin: App, heard: Heard, caplog: pytest.LogCaptureFixture, spoil: str
 ) -> None:
-    """C13."""
     await call(app)
     parts = sorted(key for key, value in entries.kept.items() if len(value) == 256 * 1024)
     if spoil == "gone":

@@ -202,7 +202,7 @@ class Keeper(Flying, Purgeable):
         return self._miss(exchange, asked, unusable)
 
     def _heeds_nothing(self, wished: Wishes) -> bool:
-        """Whether the request says nothing that keeps it from a stale response."""
+        """Whether the request does not say how new a response must be: a stale one may do, or what others wait for."""
         return not wished.no_cache and wished.max_age is None and not wished.min_fresh
 
     def _may_ask(self, exchange: Exchange, asked: Asked) -> bool:
@@ -228,11 +228,11 @@ class Keeper(Flying, Purgeable):
         return True
 
     def _asks_about(self, exchange: Exchange, asked: Asked, stored: Stored, unusable: str) -> ASGIApp:
-        """Ask whether the stored response still holds: once for all who wait, unless the request wants it new."""
+        """Ask whether the stored response still holds: once for all who do not say how new it must be."""
         asked.fwd = unusable
         exchange.shared.attributes[STATUS] = unusable
         self._misses += 1
-        collapses = unusable == "stale" and self._patience is not None
+        collapses = unusable == "stale" and self._patience is not None and self._heeds_nothing(asked.wished)
         asked.flight_key = self._flight_key(asked, stored) if collapses else None
         asked.stale = stored
         if collapses:

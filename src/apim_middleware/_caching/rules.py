@@ -7,7 +7,7 @@ from apim_middleware import by
 from apim_middleware._config import Configured
 from apim_middleware._http.cache_queries import QueryRule
 from apim_middleware._http.credentials import Credential
-from apim_middleware._http.keeping import Terms
+from apim_middleware._http.keeping import NEVER_KEPT, Terms
 from apim_middleware.by import Key
 
 LONGEST = 2**31
@@ -107,8 +107,11 @@ class Caching(Configured):
     def _check_choices(self) -> None:
         if self.private_to == ():
             raise self.mistake("private_to", "tells nobody apart", "Give a key such as by.principal, or leave it out")
-        if not self.statuses or not all(200 <= status <= 599 and status not in (206, 304) for status in self.statuses):
-            raise self.mistake("statuses", "cannot all be kept", "Give statuses from 200 to 599, but not 206 or 304")
+        if not self.statuses or not all(200 <= status <= 599 for status in self.statuses):
+            raise self.mistake("statuses", "cannot all be kept", "Give statuses from 200 to 599")
+        if not NEVER_KEPT.isdisjoint(self.statuses):
+            none = ", ".join(map(str, sorted(NEVER_KEPT)))
+            raise self.mistake("statuses", "cannot all be kept", f"Leave out {none}: no cache keeps them")
         for name in ("only_query", "without_query"):
             if any(not each or "*" in each[:-1] for each in getattr(self, name) or ()):
                 raise self.mistake(name, "is no choice of parameters", 'Give names, or beginnings as "utm_*"')

@@ -5,9 +5,9 @@ one big number is no address at all (RFC 6943 §3.1.1). Nothing here touches the
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 Address: TypeAlias = bytes
 """An address in network order: 4 bytes for IPv4, also when it came IPv4-mapped (``::ffff:192.0.2.1``), 16 for IPv6."""
@@ -17,6 +17,10 @@ _MAPPED_BITS = 96
 _ZONE = re.compile(r"[A-Za-z0-9._~-]{1,32}")
 _PORT = re.compile(r"([0-9]{1,5})|_[A-Za-z0-9._-]{1,64}")
 _LENGTH = re.compile(r"0|[1-9][0-9]{0,2}")
+_REMEMBERED = 4096
+_LONGEST = 64  # no address is longer, and a longer text may be as long as a header field
+
+V = TypeVar("V")
 
 
 class BadNetwork(ValueError):
@@ -169,3 +173,21 @@ def _is_whole(networks: tuple[tuple[int, frozenset[int]], ...], width: int) -> b
     for shift in range(1, width + 1):
         held = by_shift.get(shift, frozenset()) | {bits >> 1 for bits in held if bits & 1 and bits ^ 1 in held}
     return bool(held)
+
+
+class Verdicts(dict[str, V]):
+    """What was found out about addresses, remembered for a bounded number of texts: callers choose what they send."""
+
+    def __init__(self, find_out: Callable[[str], V]) -> None:
+        """Nothing is known yet."""
+        super().__init__()
+        self._find_out = find_out
+
+    def __missing__(self, text: str) -> V:
+        """Find out."""
+        verdict = self._find_out(text)
+        if len(text) <= _LONGEST:
+            if len(self) >= _REMEMBERED:
+                self.clear()
+            self[text] = verdict
+        return verdict

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple, TypeAlias
 
-from apim_middleware._http.addresses import AddressSet, address_text, parse_address, parse_endpoint
+from apim_middleware._http.addresses import AddressSet, Verdicts, address_text, parse_address, parse_endpoint
 from apim_middleware.types import Scope
 
 MAX_HOPS = 32
@@ -36,7 +36,7 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _DIGITS = re.compile(r"[0-9]{1,5}")
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _PAIR = re.compile(
-    r"""[ \t]*(?:([!#$%&'*+.^_`|~0-9A-Za-z-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s",;=\\]+)))?[ \t]*(?:;|\Z)""", re.DOTALL
+    r"""[ \t]*(?:([!#$%&'*+.^_`|~0-9A-Za-z-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s",;=\\]+))[ \t]*)?(?:;|\Z)""", re.DOTALL
 )
 
 
@@ -53,27 +53,33 @@ Judge: TypeAlias = Callable[[str], Hop]
 
 
 class Trust:
-    """A judge of hops: who is trusted to tell the truth about the one before."""
+    """Who is trusted to tell the truth about the hop before."""
 
     def __init__(self, networks: AddressSet, *, unix: bool) -> None:
         """Trust these networks, and local sockets when ``unix`` is set."""
         self._networks = networks
-        self.nameless = Hop(None, 0, unix)
+        self._nameless = Hop(None, 0, unix)
+        self.judge: Judge = Verdicts(self._hop).__getitem__
 
-    def __call__(self, text: str) -> Hop:
+    def _hop(self, text: str) -> Hop:
         """The hop a server or proxy means by this text."""
         endpoint = parse_endpoint(text)
         if endpoint is not None:
             address, port = endpoint
             return Hop(address_text(address), port, address in self._networks)
-        return self.nameless if text.startswith("unix:") or text == "unix" else _UNKNOWN
+        return self._nameless if text.startswith("unix:") or text == "unix" else _UNKNOWN
 
     def peer(self, scope: Scope) -> Hop:
-        """Who speaks to us: the peer, whoever it says it speaks for. A local socket has no address and no port."""
-        client, server = scope.get(PEER, scope.get("client")), scope.get("server")
+        """Who speaks to us: the peer, whoever it says it speaks for.
+
+        Over a local socket the client has no address, and the server no port. A server also knows no client when a TCP
+        peer is gone before it was asked for; that is nobody to trust.
+        """
+        client = scope.get(PEER, scope.get("client"))
         if client and client[0]:
-            return self(client[0])
-        return _UNKNOWN if server and server[1] else self.nameless
+            return self.judge(client[0])
+        server = scope.get("server")
+        return _UNKNOWN if server and server[1] else self._nameless
 
 
 _UNKNOWN = Hop(None, 0, trusted=False)

@@ -3,7 +3,6 @@
 Where the RFC leaves a choice, the cautious one is taken: what belongs to one caller stays with one.
 """
 
-import re
 from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -20,6 +19,14 @@ STATUSES = frozenset({200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 451, 501
 
 REDIRECTIONS = frozenset({302, 303, 307})
 """Statuses that may be kept when the response says how long: no other, for errors may lie in what no key covers."""
+
+UNDERSTOOD = frozenset(
+    (*range(200, 206), *range(300, 304), 305, 307, 308, *range(400, 418), 421, 422, 426, *range(500, 506))
+)
+"""Statuses whose meaning is known (RFC 9110 §15): no other is kept that wants to be understood (RFC 9111 §5.2.2.3)."""
+
+NEVER_KEPT = frozenset({206, 304, 428, 429, 431, 511})
+"""Statuses nobody may ask us to keep: parts, confirmations, and those no cache may keep (RFC 6585 §3 to §6)."""
 
 _NOBODY: frozenset[Credential] = frozenset()
 _MOST_SELECTING_FIELDS = 16
@@ -115,6 +122,8 @@ def judge(
     said = _SILENCE if not lines else _said_before(tuple(lines)) if _are_usual(lines) else _said(lines, received)
     if said.reason is not None:
         return said.reason
+    if status not in STATUSES and status not in UNDERSTOOD and b"must-understand" in said.directives:
+        return "status"
     if fields.get(b"content-type", b"")[:17].lower() == b"text/event-stream":
         return "event-stream"
     if said.selecting is None:
@@ -151,7 +160,7 @@ def _lifetime(status: int, headers: RawHeaders, said: "_Said", terms: Terms, rec
         return said.lifetime
     if terms.ttl is not None and status in terms.statuses:
         return terms.ttl
-    guessed = terms.heuristic and status in STATUSES
+    guessed = terms.heuristic and (status in STATUSES or b"public" in said.directives)
     return heuristic_lifetime(headers, received, terms.heuristic) if guessed else None
 
 
@@ -275,7 +284,7 @@ def kept_fields(headers: RawHeaders, directives: Directives) -> tuple[tuple[byte
 # Which requests get the same response (§4.1)
 
 _NEGOTIATED = frozenset({b"accept", b"accept-charset", b"accept-encoding", b"accept-language"})
-_BLANKS = re.compile(rb"[ \t]*([,;=])[ \t]*")
+_SIGNS = (b",", b";", b"=")
 _SHORT = 128  # longer values are not remembered: who sends them chooses how much memory that takes
 
 
@@ -315,5 +324,7 @@ def _normalised(name: bytes, values: list[bytes]) -> bytes | None:
     value = b", ".join(value.strip(b" \t") for value in values)
     if name not in _NEGOTIATED or b'"' in value:
         return value
-    value = _BLANKS.sub(rb"\1", value.lower())
+    value = value.lower()
+    for sign in _SIGNS:  # blanks around them mean nothing; taken off in linear time, however many there are
+        value = sign.join([part.strip(b" \t") for part in value.split(sign)])
     return b",".join(sorted(filter(None, value.split(b",")))) if name == b"accept-encoding" else value

@@ -1,12 +1,12 @@
 """Where a request comes from, and whether that place may come in: ``TrustedProxies`` and ``IPFilter``."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Literal
 
-from apim_middleware._http.addresses import AddressSet, BadNetwork, parse_address
+from apim_middleware._http.addresses import AddressSet, Verdicts, parse_address
 from apim_middleware._http.forwarded import (
     FOR,
     FORWARDED,
@@ -24,16 +24,16 @@ from apim_middleware._http.forwarded import (
     host_header,
     x_forwarded_for,
 )
+from apim_middleware._networks import networks_in, trust_in
 from apim_middleware.documentation import Answer, Documentation
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
 from apim_middleware.policy import Policy
-from apim_middleware.types import RawHeaders, Scope
+from apim_middleware.types import RawHeaders
 
 log = logging.getLogger("apim_middleware")
 
-_NETWORKS = 'Give addresses ("192.0.2.7"), networks ("10.0.0.0/8") or ranges ("10.0.0.5-10.0.0.99")'
 _FIELDS = {"scheme": PROTO, "host": HOST, "port": PORT}
 _CLIENT_FIELDS = {
     "auto": (FORWARDED, FOR),
@@ -41,26 +41,6 @@ _CLIENT_FIELDS = {
     "x-forwarded": (FOR,),
     "x-real-ip": (REAL_IP,),
 }
-_REMEMBERED = 4096
-_LONGEST = 64  # no address is longer, and a longer text may be as long as a header field
-
-V = TypeVar("V")
-
-
-class _Verdicts(dict[str, V]):
-    """What was found out about texts, remembered for a bounded number of them: callers choose what they send."""
-
-    def __init__(self, find_out: Callable[[str], V]) -> None:
-        super().__init__()
-        self._find_out = find_out
-
-    def __missing__(self, text: str) -> V:
-        verdict = self._find_out(text)
-        if len(text) <= _LONGEST:
-            if len(self) >= _REMEMBERED:
-                self.clear()
-            self[text] = verdict
-        return verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,27 +88,23 @@ class TrustedProxies(Policy):
         """Networks must be networks, and trust must end somewhere."""
         if not self.trusted:
             raise self.mistake("trusted", "names nobody", "Give the addresses or networks of your proxies")
-        if _networks(self, "trusted", self._named).everything:
-            cure = "Name the networks your proxies connect from"
-            raise self.mistake("trusted", "lets every caller choose the address it is seen under", cure)
+        self._trust()
         if "port" in self.also and "host" not in self.also:
             raise self.mistake("also", "takes a port and no host to put it in", 'Write also=("host", "port")')
         if "port" in self.also and self.header == "forwarded":
             raise self.mistake("also", "takes a port, which Forwarded has in its host", 'Write also=("host",)')
 
-    @property
-    def _named(self) -> tuple[str, ...]:
-        return tuple(each for each in self.trusted if each != "unix")
+    def _trust(self) -> Trust:
+        return trust_in(self, self.trusted, "lets every caller choose the address it is seen under")
 
     def bind(self, env: Env) -> "_Referee":
         """Compile the networks."""
-        return _Referee(self, Trust(_networks(self, "trusted", self._named), unix="unix" in self.trusted))
+        return _Referee(self, self._trust())
 
 
 class _Referee:
     def __init__(self, rule: TrustedProxies, trust: Trust) -> None:
-        self._nameless = trust.nameless
-        self._hop: Callable[[str], Hop] = _Verdicts(trust).__getitem__
+        self._peer, self._hop = trust.peer, trust.judge
         self._takes_scheme, self._takes_host = "scheme" in rule.also, "host" in rule.also
         self._reads = frozenset((*_CLIENT_FIELDS[rule.header], *(_FIELDS[each] for each in rule.also)))
         if rule.header == "forwarded":
@@ -140,6 +116,8 @@ class _Referee:
         if PEER in scope:
             return
         peer = self._peer(scope)
+        if peer.address is not None and peer.address != scope["client"][0]:
+            scope["client"] = (peer.address, scope["client"][1])
         lines = exchange.forwarded
         if lines:
             if not self._warned and peer.address is not None:
@@ -147,15 +125,6 @@ class _Referee:
             if peer.trusted:
                 scope[PEER] = scope.get("client")
                 self._believe(exchange, self._vouched(lines))
-
-    def _peer(self, scope: Scope) -> Hop:
-        client = scope.get("client")
-        if not client or not client[0]:
-            return self._nameless if _over_unix_socket(scope) else _NOBODY
-        peer = self._hop(client[0])
-        if peer.address is not None and peer.address != client[0]:
-            scope["client"] = (peer.address, client[1])
-        return peer
 
     def _vouched(self, lines: RawHeaders) -> Vouched:
         fields: dict[bytes, list[bytes]] = {}
@@ -203,17 +172,7 @@ class _Referee:
             )
 
 
-_NOBODY = Hop(None, 0, trusted=False)
 _WEBSOCKET = {"http": "ws", "https": "wss"}
-
-
-def _over_unix_socket(scope: Scope) -> bool:
-    """Whether the request came over a local socket: the client has no address, and the server no port.
-
-    A server also knows no client when a TCP peer is gone before it was asked for; that is nobody to trust.
-    """
-    server = scope.get("server")
-    return not server or not server[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,17 +210,18 @@ class IPFilter(Policy):
         """Something must be filtered, by networks that are networks."""
         if not self.allow and not self.deny:
             raise self.mistake("allow", "and an empty deny filter nothing", "Give allow, deny or both")
-        _networks(self, "allow", self.allow)
-        _networks(self, "deny", self.deny)
+        networks_in(self, "allow", self.allow)
+        networks_in(self, "deny", self.deny)
 
     def bind(self, env: Env) -> "_Filter":
         """Compile the networks."""
-        return _Filter(_networks(self, "allow", self.allow) if self.allow else None, _networks(self, "deny", self.deny))
+        allow = networks_in(self, "allow", self.allow) if self.allow else None
+        return _Filter(allow, networks_in(self, "deny", self.deny))
 
 
 class _Filter:
     def __init__(self, allow: AddressSet | None, deny: AddressSet) -> None:
-        self._verdicts: Mapping[str, str | None] = _Verdicts(partial(_objection, allow, deny))
+        self._verdicts: Mapping[str, str | None] = Verdicts(partial(_objection, allow, deny))
 
     def on_request(self, exchange: Exchange) -> None:
         client = exchange.scope.get("client")
@@ -284,11 +244,3 @@ def _objection(allow: AddressSet | None, deny: AddressSet, text: str) -> str | N
     if address in deny:
         return "address-denied"
     return None if allow is None or address in allow else "address-not-allowed"
-
-
-def _networks(policy: Policy, field: str, networks: tuple[str, ...]) -> AddressSet:
-    try:
-        return AddressSet(networks)
-    except BadNetwork as error:
-        problem, text = error.args
-        raise policy.mistake(field, f"holds {text!r}, which {problem}", _NETWORKS) from None

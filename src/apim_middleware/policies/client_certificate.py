@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 from apim_middleware._certificates.identities import CertificateIdentity, SubjectName
 from apim_middleware._certificates.revocation import RevocationLists
-from apim_middleware._http.addresses import AddressSet, BadNetwork
 from apim_middleware._http.forwarded import Trust
 from apim_middleware._http.headers import is_token
 from apim_middleware._http.hygiene import Hygiene
+from apim_middleware._networks import trust_in
 from apim_middleware.documentation import Answer, Documentation, Scheme
 from apim_middleware.env import Env
 from apim_middleware.policy import Policy
@@ -77,19 +77,13 @@ class ClientCertificate(Policy):
         if bool(self.header) != bool(self.trusted):
             cure = "Give both: the header, and the proxies that write it and take it out of what clients send"
             raise self.mistake("trusted", "and header do not go together", cure)
-        if self._networks().everything:
-            raise self.mistake("trusted", "lets every caller write the header", "Name the networks of your proxies")
+        self._trust()
         authorities = self._authorities()
         if self.revocations is not None and authorities is not None:
             self.revocations.trust(authorities.certificates)
 
-    def _networks(self) -> AddressSet:
-        try:
-            return AddressSet([each for each in self.trusted if each != "unix"])
-        except BadNetwork as error:
-            problem, text = error.args
-            cure = 'Give addresses ("192.0.2.7"), networks ("10.0.0.0/8") or ranges ("10.0.0.5-10.0.0.99")'
-            raise self.mistake("trusted", f"holds {text!r}, which {problem}", cure) from None
+    def _trust(self) -> Trust:
+        return trust_in(self, self.trusted, "lets every caller write the header")
 
     def _authorities(self) -> "Authorities | None":
         if self.authorities == "server":
@@ -117,9 +111,8 @@ class ClientCertificate(Policy):
                 cure = f"Have the proxy write another, or let this one through: Env(hygiene=Hygiene(strip={rest}))"
             raise self.mistake("header", "is taken out of every request by hygiene", cure)
         authorities = self._authorities()
-        trust = Trust(self._networks(), unix="unix" in self.trusted)
         return Gate(
-            Showing(self.header.lower().encode(), trust, vouched=authorities is None),
+            Showing(self.header.lower().encode(), self._trust(), vouched=authorities is None),
             authorities,
             self.revocations,
             self.identities,

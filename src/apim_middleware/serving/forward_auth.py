@@ -11,9 +11,9 @@ from urllib.parse import unquote
 
 from apim_middleware._config import Configured, shown
 from apim_middleware._http import forwarded, hops
-from apim_middleware._http.addresses import AddressSet, BadNetwork
 from apim_middleware._http.client_certificate import KEY as CERTIFICATE
 from apim_middleware._http.headers import get, get_all, header_name, is_token
+from apim_middleware._networks import trust_in
 from apim_middleware._ring import refusal_messages
 from apim_middleware.errors import ConfigError, Refusal
 from apim_middleware.exchange import KEY, Exchange
@@ -100,14 +100,12 @@ class ForwardAuth(Configured):
         """It must be known who asks; what is told must be names."""
         if not self.trusted:
             raise self.mistake("trusted", "names nobody", "Give the address your front server connects from")
-        if self._networks.everything:
-            raise self.mistake("trusted", "lets everybody make up requests", "Name your front server's address")
         if self.prefix and (self.told_by != "path" or not self.prefix.startswith("/") or self.prefix.endswith("/")):
             raise self.mistake("prefix", "stands before no path", 'Write told_by="path", prefix="/auth"')
         for name in self.headers:
             if not is_token(name.encode("latin-1", "replace")) or name.lower().encode() in _RESERVED:
                 raise self.mistake("headers", f"holds {name!r}, which cannot be told", 'Give names such as "X-User-Id"')
-        _ = self._judge
+        _ = self._trust, self._judge
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
@@ -133,7 +131,7 @@ class ForwardAuth(Configured):
     def _original(self, scope: Scope) -> Scope:
         """The scope the request would have had if it had come here itself. Raises Refusal."""
         lines = _lines(scope)
-        if not self._asks(scope):
+        if not self._trust.peer(scope).trusted:
             raise Refusal(403, "peer-not-trusted", "Only a trusted front server may ask here.")
         form = _FORMS[self.told_by]
         method = scope.get("method", "GET").encode() if form.method is None else _only(lines, form.method)
@@ -151,13 +149,6 @@ class ForwardAuth(Configured):
             "headers": self._headers(lines, host), "extensions": extensions,
         }  # fmt: skip
 
-    def _asks(self, scope: Scope) -> bool:
-        client = scope.get("client")
-        if client and client[0]:
-            return self._trust(client[0]).trusted
-        server = scope.get("server")
-        return self._trust.nameless.trusted and (not server or not server[1])
-
     def _own_target(self, scope: Scope) -> bytes:
         raw: bytes = scope.get("raw_path") or scope["path"].encode()
         prefix, query = self.prefix.encode(), scope.get("query_string")
@@ -174,7 +165,7 @@ class ForwardAuth(Configured):
         for name, values in fields.items():
             if not values:
                 raise _incomplete(name)
-        client, scheme, _ = forwarded.from_x_forwarded(fields, self._trust)
+        client, scheme, _ = forwarded.from_x_forwarded(fields, self._trust.judge)
         if scheme not in _SCHEMES:
             raise _incomplete(forwarded.PROTO)
         if client is None:
@@ -196,17 +187,8 @@ class ForwardAuth(Configured):
         return tuple(map(header_name, self.headers))
 
     @cached_property
-    def _networks(self) -> AddressSet:
-        try:
-            return AddressSet([each for each in self.trusted if each != "unix"])
-        except BadNetwork as error:
-            problem, text = error.args
-            cure = 'Give addresses ("192.0.2.7") or networks ("10.0.0.0/8")'
-            raise self.mistake("trusted", f"holds {text!r}, which {problem}", cure) from None
-
-    @cached_property
     def _trust(self) -> forwarded.Trust:
-        return forwarded.Trust(self._networks, unix="unix" in self.trusted)
+        return trust_in(self, self.trusted, "lets everybody make up requests")
 
     @cached_property
     def _judge(self) -> ASGIApp:
