@@ -23,8 +23,8 @@ from apim_middleware._http.forwarded import (
 )
 
 OURS = AddressSet(("10.0.0.0/8", "2001:db8:ffff::/48"))
-judge = Trust(OURS, unix=False)
-judge_with_sockets = Trust(OURS, unix=True)
+judge = Trust(OURS, unix=False).judge
+judge_with_sockets = Trust(OURS, unix=True).judge
 
 
 def forwarded(*lines: str) -> Vouched:
@@ -68,7 +68,7 @@ def test_examples_of_rfc_7239_seen_by_who_trusts_the_last_proxy(value: str, vouc
 
 
 def test_the_chain_of_rfc_7239_section_7_5_seen_by_who_trusts_both_proxies() -> None:
-    both = Trust(AddressSet(("198.51.100.17", "203.0.113.60")), unix=False)
+    both = Trust(AddressSet(("198.51.100.17", "203.0.113.60")), unix=False).judge
     value = b"for=192.0.2.43, for=198.51.100.17;by=203.0.113.60;proto=http;host=example.com"
     assert from_forwarded([value], both) == Vouched(("192.0.2.43", 0), "http", "example.com")
 

@@ -83,6 +83,7 @@ def test_connection_nominates_fields(lines, names):
         b"access-control-allow-origin",
         b"www-authenticate",
         b"te",
+        b"upgrade",
     ],
 )
 def test_connection_cannot_nominate_what_is_for_every_recipient(name):

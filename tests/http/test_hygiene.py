@@ -166,6 +166,14 @@ def test_framing_that_a_neighbour_could_read_differently_is_refused(headers: Raw
     assert refusal(*headers) == (400, code)
 
 
+@pytest.mark.parametrize("first", [b"chunked", b"identity"])
+def test_two_codings_of_a_body_are_the_last_of_a_connection(first: bytes) -> None:
+    """Some servers let them in, and others end the body elsewhere."""
+    with pytest.raises(Refusal) as refused:
+        clean(HOST, (b"transfer-encoding", first), (b"transfer-encoding", b"chunked"))
+    assert refused.value.headers == [(b"connection", b"close")]
+
+
 @pytest.mark.parametrize("version", ["1.0", "1"])
 def test_http_1_0_has_no_chunks(version: str) -> None:
     assert refusal((b"transfer-encoding", b"chunked"), http_version=version) == (400, "bad-framing")

@@ -25,7 +25,6 @@ def test_what_everybody_means_the_same_by_is_public(text: str) -> None:
 
 @pytest.mark.parametrize("text", OURS)
 def test_everything_else_is_not(text: str) -> None:
-    """S01."""
     assert not is_public(text)
 
 

@@ -296,8 +296,10 @@ async def test_an_empty_body_stays_an_empty_body():
         assert gateway.lines(b"content-length") == [b"0"]
 
 
-async def test_a_body_that_the_server_lost_with_an_upgrade_is_none_that_is_empty():
-    offered = [CHUNKED, (b"connection", b"upgrade"), (b"upgrade", b"h2c")]
+@pytest.mark.parametrize("options", [b"upgrade", b"Upgrade, HTTP2-Settings", b"upgrade, close"])
+async def test_a_body_that_the_server_lost_with_an_upgrade_is_none_that_is_empty(options):
+    """An offer of which nothing was left, for the client had nominated it, was overlooked."""
+    offered = [CHUNKED, (b"connection", options), (b"upgrade", b"h2c")]
     async with Gateway() as gateway:
         answer = await gateway.ask("POST", headers=offered)
         assert problem(answer) == (400, "bad-framing")
@@ -463,6 +465,12 @@ async def test_a_response_without_a_body_has_none(method, response, headers):
 async def test_a_body_that_ends_with_the_connection_comes_down():
     async with Gateway(saying(b"HTTP/1.0 200 OK\r\n\r\nto the ", b"end")) as gateway:
         assert (await gateway.ask()).body == b"to the end"
+
+
+async def test_via_tells_of_the_version_an_upstream_has_answered_in():
+    async with Gateway(saying(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok")) as gateway:
+        answer = await gateway.ask()
+        assert answer.header(b"via") == b"1.0 " + gateway.app._writer.pseudonym
 
 
 async def test_interim_responses_are_passed_over():

@@ -176,6 +176,14 @@ async def test_the_client_is_found_behind_further_hops_that_are_trusted():
     assert policy.seen["client"] == ("203.0.113.9", 0)
 
 
+async def test_it_is_the_peer_that_must_be_the_front_server_whomever_it_speaks_for():
+    behind = TrustedProxies(trusted=("192.0.2.1", "10.0.0.2"))
+    assert (await ask(behind(asking(Seen())))).status == 200
+    as_if = {**TOLD, b"x-forwarded-for": b"10.0.0.3"}
+    answer = await ask(behind(asking(Seen())), as_if, client=("192.0.2.1", 1))
+    assert (answer.status, b"peer-not-trusted" in answer.body) == (403, True)
+
+
 async def test_policies_about_the_client_see_the_client():
     stack = Stack(TrustedProxies(trusted=("10.0.0.0/8",)), IPFilter(allow=("203.0.113.0/24",)))
     assert (await ask(asking(stack))).status == 200

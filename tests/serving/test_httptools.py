@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
 
 import pytest
-from tests.servers import PATIENCE, Running, serving
+from tests.servers import PATIENCE, Running, read_all, serving
 
 from apim_middleware.serving.httptools import HttpToolsProtocol
 from apim_middleware.types import Receive, Scope, Send
@@ -80,15 +81,57 @@ def test_trailers_that_come_late_are_no_headers_either(server: Running, app: App
     assert told(answer)[0] == ["/one", "hello", ["host", "x-user", "transfer-encoding"]]
 
 
-@pytest.mark.parametrize("offered", [b"h2c", b"foo", b"TLS/1.0"])
-@pytest.mark.parametrize("framing", [b"Transfer-Encoding: chunked", b"Content-Length: 48"])
-def test_an_upgrade_with_a_body_is_refused_and_nothing_of_it_is_the_next_request(
-    server: Running, app: App, offered: bytes, framing: bytes
-) -> None:
-    head = HEAD + b"Connection: Upgrade\r\nUpgrade: " + offered + b"\r\n" + framing + b"\r\n\r\n"
-    answer = server.talk(head, b"GET /hidden HTTP/1.1\r\nHost: a\r\n\r\n", LAST)
-    assert answer.startswith(b"HTTP/1.1 400 ")
-    assert answer.count(b"HTTP/1.1 ") == 1
+OFFER = HEAD + b"Connection: Upgrade\r\nUpgrade: "
+HIDDEN = b"GET /hidden HTTP/1.1\r\nHost: a\r\n\r\n"
+LENGTH = b"Content-Length: %d\r\n\r\n" % len(HIDDEN) + HIDDEN
+CHUNKS = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(HIDDEN) + HIDDEN + b"\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize("offered", [b"h2c", b"foo", b"TLS/1.0", b"h2c, websocket"])
+@pytest.mark.parametrize("framed", [LENGTH, CHUNKS], ids=["length", "chunks"])
+def test_a_body_behind_an_offer_that_is_not_taken_is_the_body(server: Running, offered: bytes, framed: bytes) -> None:
+    answer = server.talk(OFFER + offered + b"\r\n" + framed + LAST)
+    assert [found[:2] for found in told(answer)] == [["/one", HIDDEN.decode()], ["/last", ""]]
+
+
+def test_a_body_that_comes_later_than_its_offer_is_the_body(server: Running, app: App) -> None:
+    with server.connect() as client:
+        client.sendall(OFFER + b"h2c\r\nContent-Length: %d\r\n\r\n" % len(HIDDEN))
+        assert app.at_work.wait(PATIENCE)
+        client.sendall(HIDDEN + LAST)
+        answer = read_all(client)
+    assert [found[:2] for found in told(answer)] == [["/one", HIDDEN.decode()], ["/last", ""]]
+
+
+def test_a_request_behind_an_offer_that_is_not_taken_is_answered(server: Running, app: App) -> None:
+    """What came with the head was lost, and the rest of it read as a request of its own."""
+    with server.connect() as client:
+        client.sendall(OFFER + b"h2c\r\n\r\nPOST /two HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(HIDDEN))
+        assert app.at_work.wait(PATIENCE)
+        client.sendall(HIDDEN + LAST)
+        answer = read_all(client)
+    assert [found[:2] for found in told(answer)] == [["/one", ""], ["/two", HIDDEN.decode()], ["/last", ""]]
+
+
+def test_offers_in_a_row_are_all_answered(server: Running) -> None:
+    answer = server.talk((OFFER + b"h2c\r\n\r\n") * 500 + LAST)
+    assert [found[0] for found in told(answer)] == ["/one"] * 500 + ["/last"]
+
+
+def test_an_offer_that_is_not_taken_is_not_told(server: Running) -> None:
+    answer = server.talk(OFFER + b"h2c\r\nContent-Length: 0\r\n\r\n" + LAST)
+    assert told(answer)[0] == ["/one", "", ["host", "x-user", "connection", "content-length"]]
+
+
+def test_a_broken_body_behind_an_offer_is_refused(server: Running) -> None:
+    answer = server.talk(OFFER + b"h2c\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n" + LAST)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"400"]
+
+
+@pytest.mark.parametrize("target", [b"a:80", b"/one"])
+def test_a_tunnel_is_refused_and_nothing_of_it_is_the_next_request(server: Running, app: App, target: bytes) -> None:
+    answer = server.talk(b"CONNECT " + target + b" HTTP/1.1\r\nHost: a:80\r\n\r\n", HIDDEN)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"400"]
     assert app.paths == []
 
 
@@ -116,6 +159,13 @@ def test_a_websocket_is_one(server: Running) -> None:
         assert _read(client, b"\r\n\r\n").startswith(b"HTTP/1.1 101 ")
 
 
+def test_a_websocket_of_http_1_0_is_none(server: Running) -> None:
+    """RFC 9110 §7.8: an offer in HTTP/1.0 is not one."""
+    head = b"GET /one HTTP/1.0\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    answer = server.talk(head + b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+    assert [found[:2] for found in told(answer)] == [["/one", ""]]
+
+
 def _read(client: socket.socket, mark: bytes) -> bytes:
     heard = b""
     while mark not in heard and (data := client.recv(65536)):
@@ -132,3 +182,79 @@ def test_another_version_is_refused(server: Running, app: App, version: bytes) -
 
 def test_http_1_0_is_served(server: Running) -> None:
     assert told(server.talk(b"GET /one HTTP/1.0\r\n\r\n")) == [["/one", "", []]]
+
+
+class Told:
+    """Answers with what a scope says of its target and host."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        hosts = [value.decode() for name, value in scope["headers"] if name == b"host"]
+        told = json.dumps([scope["raw_path"].decode(), scope["query_string"].decode(), *hosts]).encode()
+        length = (b"content-length", b"%d" % len(told))
+        await send({"type": "http.response.start", "status": 200, "headers": [length]})
+        await send({"type": "http.response.body", "body": told})
+
+
+@pytest.fixture(scope="module")
+def telling() -> Iterator[Running]:
+    with serving(Told(), http=HttpToolsProtocol, lifespan="off") as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("request_line", "said"),
+    [
+        (b"GET http://b:8080/x?y=1", ["/x", "y=1", "b:8080"]),
+        (b"GET HTTP://B/x", ["/x", "", "B"]),
+        (b"GET http://[::1]/x", ["/x", "", "[::1]"]),
+        (b"GET http://b", ["/", "", "b"]),
+        (b"GET http://b?y=1", ["/", "y=1", "b"]),
+        (b"OPTIONS http://b", ["*", "", "b"]),
+        (b"OPTIONS http://b/", ["/", "", "b"]),
+        (b"GET //b/x", ["//b/x", "", "a"]),
+    ],
+)
+def test_the_host_in_a_target_is_the_host(telling: Running, request_line: bytes, said: list[str]) -> None:
+    """RFC 9112 §3.2.2: the path was taken, and the other host kept."""
+    answer = telling.talk(request_line + b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert told(answer) == [said]
+
+
+def test_a_second_host_is_there_to_be_refused(telling: Running) -> None:
+    answer = telling.talk(b"GET http://b/x HTTP/1.1\r\nHost: a\r\nHost: c\r\nConnection: close\r\n\r\n")
+    assert told(answer) == [["/x", "", "b", "b"]]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *(b"/x#y", b"/x?y#z", b"http://b/x#y", b"http://b#/x", b"http://u@b/x", b"http://u:p@b/x"),
+        *(b"https://b/x", b"ftp://b/x", b"foo://b/x"),
+    ],
+)
+def test_what_is_no_target_here_is_refused(telling: Running, target: bytes) -> None:
+    answer = telling.talk(b"GET " + target + b" HTTP/1.1\r\nHost: a\r\n\r\n" + LAST)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"400"]
+
+
+@pytest.mark.parametrize(("version", "statuses"), [(b"1.0", [b"200"]), (b"1.1", [b"100", b"200"])])
+def test_clients_of_http_1_0_are_not_asked_to_continue(server: Running, version: bytes, statuses: list[bytes]) -> None:
+    """RFC 9110 §10.1.1, §15.2."""
+    head = b"POST /one HTTP/" + version + b"\r\nHost: a\r\nExpect: 100-continue\r\nConnection: close\r\n"
+    answer = server.talk(head + b"Content-Length: 2\r\n\r\n", b"ok")
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == statuses
+
+
+EXPECTING = b"POST /x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(HIDDEN)
+
+
+def test_who_is_answered_instead_of_asked_for_the_body_is_answered_last(telling: Running) -> None:
+    """The next request was taken for the body by us, and for a request by a server in front that sent none."""
+    answer = telling.talk(EXPECTING + HIDDEN + LAST)
+    assert told(answer) == [["/x", "", "a"]]
+    assert b"\r\nconnection: close\r\n" in answer
+
+
+def test_who_is_asked_for_the_body_keeps_the_connection(server: Running) -> None:
+    answer = server.talk(EXPECTING + HIDDEN + LAST)
+    assert [found[:2] for found in told(answer)] == [["/x", HIDDEN.decode()], ["/last", ""]]

@@ -1,6 +1,7 @@
 """Our own transport on asyncio and uvloop: its pool, its limits, its endings, and what it owes to nobody else."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import socket
@@ -692,6 +693,37 @@ async def test_connections_over_tls_are_kept(authority, picky_origin):
         assert (await ask(transport, picky_origin))[2] == b"localhost http/1.1"
     assert transport.connections == 1
     await transport.aclose()
+
+
+@contextlib.asynccontextmanager
+async def ending(authority, *, goodbye):
+    """An upstream whose response ends with the connection, and that with a goodbye in TLS or without one."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(authority)
+
+    async def serve(stream):
+        async with stream:
+            await stream.receive()
+            await stream.send(b"HTTP/1.1 200 OK\r\n\r\nhalf")
+
+    plain = await anyio.create_tcp_listener(local_host=LOOPBACK)
+    listener = anyio.streams.tls.TLSListener(plain, context, standard_compatible=goodbye)
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, serve)
+        yield f"https://localhost:{plain.extra(anyio.abc.SocketAttribute.local_port)}"
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_response_that_ends_with_a_connection_over_tls_is_whole_when_that_says_goodbye(authority):
+    async with ending(authority, goodbye=True) as origin:
+        assert await fetch(Http1Transport(ca=authority), origin) == b"half"
+
+
+async def test_a_response_that_ends_with_a_connection_over_tls_is_not_whole_without_a_goodbye(authority):
+    """Anybody on the way can end a connection: RFC 9112 §9.8."""
+    async with ending(authority, goodbye=False) as origin:
+        with pytest.raises(UpstreamBroken):
+            await fetch(Http1Transport(ca=authority), origin)
 
 
 # Mistakes

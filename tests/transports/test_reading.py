@@ -41,6 +41,7 @@ async def read(parts, method="GET", *, hang_up=True):
             connection.data_received(part)
         back = kept.back
         if hang_up:
+            connection.eof_received()
             connection.connection_lost(None)
         outcome = await outcome_of(answer)
         connection.abort()
@@ -163,6 +164,7 @@ async def read_twice(parts):
             second = connection.begin("GET", None)
             second.sent = True
             connection.data_received(NEXT)
+        connection.eof_received()
         connection.connection_lost(None)
         outcomes = await outcome_of(first), None if second is None else await outcome_of(second)
         connection.abort()

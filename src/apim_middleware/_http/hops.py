@@ -20,7 +20,8 @@ FRAMING = frozenset(
 _LASTING = frozenset(
     b"accept age allow authorization baggage cache-control cookie date etag expect expires forwarded from host "
     b"last-modified location max-forwards ocp-apim-subscription-key origin pragma priority proxy-status range referer "
-    b"retry-after server set-cookie te traceparent tracestate transfer-encoding user-agent vary via www-authenticate "
+    b"retry-after server set-cookie te traceparent tracestate transfer-encoding upgrade user-agent vary via "
+    b"www-authenticate "
     b"x-api-key x-real-ip".split()
 )
 _NEVER_TRAILING = HOP_BY_HOP.union(

@@ -54,6 +54,7 @@ _HOST = re.compile(
 )
 _USUAL_CONNECTION = frozenset((b"keep-alive", b"Keep-Alive", b"close", b"upgrade", b"Upgrade", b"keep-alive, Upgrade"))
 _WITHOUT_CODINGS = frozenset(("1.0", "1", "0.9"))  # "1" is how granian says 1.0
+_LAST = {"connection": "close"}  # when nobody can tell where the next request on this connection begins
 _NUL, _LF, _CR = b"\0\n\r"
 _REMEMBERED = 2048
 
@@ -237,7 +238,8 @@ def _refuse_doubles(headers: RawHeaders) -> None:
         if name in seen and name == b"content-length":
             raise _bad_framing("Content-Length was sent more than once.")
         if name in seen:
-            raise Refusal(400, "duplicate-header", f"{name.decode()} was sent more than once.")
+            last = _LAST if name == b"transfer-encoding" else {}
+            raise Refusal(400, "duplicate-header", f"{name.decode()} was sent more than once.", headers=last)
         seen.add(name)
 
 
@@ -264,8 +266,7 @@ def _bad_target(problem: str) -> Refusal:
 
 
 def _bad_framing(detail: str) -> Refusal:
-    """Nobody can tell where the next request on this connection begins, so there is to be none."""
-    return Refusal(400, "bad-framing", detail, headers={"connection": "close"})
+    return Refusal(400, "bad-framing", detail, headers=_LAST)
 
 
 def _too_large() -> Refusal:

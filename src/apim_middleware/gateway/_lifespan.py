@@ -1,72 +1,13 @@
 """The lifespans of several apps as one (ASGI lifespan protocol): all start, or none goes on."""
 
-import logging
 from collections.abc import Iterable
 
 import anyio
 from anyio.abc import TaskGroup
 
+from apim_middleware._lifespan import Life, StartFailed
 from apim_middleware.gateway._backends import Backend
-from apim_middleware.types import Message, Receive, Scope, Send
-
-log = logging.getLogger("apim_middleware.gateway")
-
-
-class StartFailed(Exception):
-    """An app said that it cannot start."""
-
-
-class _Life:
-    """One app from start to shutdown, in a task of its own."""
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-        self._asked = False
-        self._started, self._stop, self._ended = anyio.Event(), anyio.Event(), anyio.Event()
-        self._failure: str | None = None
-
-    async def run(self) -> None:
-        state = self._backend.state = {}  # the app fills it while it starts
-        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": state}
-        try:
-            await self._backend.app(scope, self._receive, self._send)
-        except Exception as error:
-            if self._failure is not None:
-                log.error("an app behind the gateway does not start", exc_info=error)
-            elif self._started.is_set():
-                log.exception("an app behind the gateway failed while it shut down")
-            else:  # as servers do: it knows no lifespan
-                log.debug("an app behind the gateway knows no lifespan: %s", type(error).__name__)
-        finally:
-            self._started.set()
-            self._ended.set()
-
-    async def _receive(self) -> Message:
-        if not self._asked:
-            self._asked = True
-            return {"type": "lifespan.startup"}
-        await self._stop.wait()
-        return {"type": "lifespan.shutdown"}
-
-    async def _send(self, message: Message) -> None:
-        if message["type"] == "lifespan.startup.failed":
-            lines = str(message.get("message", "")).strip().splitlines()  # of a whole traceback, with Starlette
-            self._failure = lines[-1] if lines else "it does not say why"
-        if message["type"].startswith("lifespan.startup"):
-            self._started.set()
-        else:
-            if message["type"] == "lifespan.shutdown.failed":
-                log.error("an app behind the gateway failed to shut down: %s", ascii(message.get("message", "")))
-            self._ended.set()
-
-    async def started(self) -> None:
-        await self._started.wait()
-        if self._failure is not None:
-            raise StartFailed(self._failure)
-
-    async def end(self) -> None:
-        self._stop.set()
-        await self._ended.wait()
+from apim_middleware.types import Receive, Scope, Send
 
 
 class Lives:
@@ -75,13 +16,14 @@ class Lives:
     def __init__(self, group: TaskGroup) -> None:
         """Their tasks belong to a group of whoever serves the lifespan."""
         self._group = group
-        self._running: dict[int, tuple[Backend, _Life]] = {}
+        self._running: dict[int, tuple[Backend, Life]] = {}
 
     async def start(self, backends: Iterable[Backend]) -> None:
         """Start those that do not run yet; when one cannot, the others are ended again. Raises StartFailed."""
         fresh = [backend for backend in backends if id(backend) not in self._running]
         for backend in fresh:
-            life = _Life(backend)
+            life = Life(backend.app)
+            backend.state = life.state
             self._running[id(backend)] = backend, life
             self._group.start_soon(life.run)
         try:

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import anyio
 from anyio.abc import TaskGroup
 
-from apim_middleware._lifespan import ending_with
+from apim_middleware._lifespan import StartFailed, ending_with
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
 from apim_middleware.gateway._compiled import Compiled, Row
-from apim_middleware.gateway._lifespan import Lives, StartFailed
+from apim_middleware.gateway._lifespan import Lives
 from apim_middleware.gateway.app import Gateway
 from apim_middleware.gateway.difference import Change, difference
 from apim_middleware.types import Receive, Scope, Send

@@ -165,7 +165,8 @@ class Passing:
         else:
             lines, index, left = looked_over(response, head_only=self._request.method == "HEAD")
         status = response.status
-        headers = relayed(status, lines, index, self._writer.via)
+        via = self._writer.via if getattr(response, "latest", True) else self._writer.via_old
+        headers = relayed(status, lines, index, via)
         head: Message = {"type": "http.response.start", "status": status, "headers": headers}
         if left is None and self._request.trailers and type(response) is Answer and b"transfer-encoding" in index:
             head["trailers"] = True

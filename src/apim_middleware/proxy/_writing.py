@@ -102,6 +102,8 @@ class Writer:
         self.pseudonym = pseudonym
         self.via = self._via("1.1")
         """What responses are told."""
+        self.via_old = self._via("1.0")
+        """What those of HTTP/1.0 are told (RFC 9110 §7.6.3)."""
         self._own = lru_cache(maxsize=1024)(self._written_own)
         self._seconds = seconds
         self._forwarded = forwarded

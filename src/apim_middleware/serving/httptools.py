@@ -3,20 +3,25 @@
 uvicorn gateway:app --http apim_middleware.serving.httptools:HttpToolsProtocol
 """
 
+import re
 import socket
 from asyncio import TimerHandle, Transport
+from collections.abc import Awaitable
 from http import HTTPStatus
 from struct import unpack_from
 from typing import Any, ClassVar
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as _HttpToolsProtocol
 
 from apim_middleware._http.problems import render
 from apim_middleware.errors import Refusal
+from apim_middleware.types import Message, Receive
 
 _VERSIONS = frozenset(("1.0", "1.1"))
 _TCP = (socket.AF_INET, socket.AF_INET6)
 _LOOKS = 8  # at a wait, to tell whose fault it is
+_ABSOLUTE = re.compile(rb"(https?)://([^/?#@]+)(?=[/?#]|$)", re.IGNORECASE)
 
 
 class _Nowhere(list[tuple[bytes, bytes]]):
@@ -27,16 +32,21 @@ class _Nowhere(list[tuple[bytes, bytes]]):
 
 
 _NOWHERE = _Nowhere()
+_NO_HTTP = "Invalid HTTP request received."
 
 
 class HttpToolsProtocol(_HttpToolsProtocol):
     """uvicorn's reader on httptools, which takes some things differently.
 
     It puts trailers among the headers, where nobody has judged them: here they end (RFC 9110 §6.5.1). Of a request that
-    offers an upgrade it loses the body, and reads the rest of that as the next request: here such a request is
-    refused, as is one of another version than HTTP/1 (RFC 9112 §6.3, RFC 9110 §7.8). It holds a head of any size, and
-    waits for anything forever: here there are bounds, which a subclass may set. What is wrong with a request is not
+    offers an upgrade it loses what came with the head, and may read the rest of that as the next request: here an offer
+    of anything but a WebSocket is passed over, as if it were not there (RFC 9110 §7.8). It takes the path of a target
+    that names a host and forgets the host: here that is the ``Host`` (RFC 9112 §3.2.2). It holds a head of any size,
+    and waits for anything forever: here there are bounds, which a subclass may set. What is wrong with a request is not
     told in the midst of the response to the one before it.
+
+    Refused are versions other than HTTP/1, tunnels (``CONNECT``), WebSockets with a body, targets with a fragment, a
+    user, another scheme, or the scheme https where the connection is not (RFC 9110 §4.2.4, §7.4).
 
     Refusals: 408 ``request-timeout``, 431 ``headers-too-large``; 400 in plain text for what is no HTTP. Where no
     response can be given any more, the connection ends.
@@ -61,7 +71,7 @@ class HttpToolsProtocol(_HttpToolsProtocol):
     _unread = 0  # bytes of what is not whole yet: a head, the size of a chunk, trailers
     _open = False  # whether a body was not over, when last looked
     _deaf = False  # whether nothing more is read, for the response under way is the last
-    _since = 0.0  # when the wait began, or got something; 0 for now
+    _since = 0.0  # when the wait began, or got something; 0 while nobody waits
     _row: tuple[Any, ...] = ()  # requests that came before the response to the one before was there
     _waits: TimerHandle | None = None
     _sends: TimerHandle | None = None
@@ -91,7 +101,13 @@ class HttpToolsProtocol(_HttpToolsProtocol):
         if self._deaf:
             return
         self._unread += len(data)
-        _HttpToolsProtocol.data_received(self, data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as offer:
+            self._answer_offer(data, offer)
+        except HttpParserError:
+            self.send_400_response(_NO_HTTP)
         cycle = self.cycle
         if self._unread or cycle is None or cycle.more_body or cycle.scope is not self.scope:
             self._hold()
@@ -169,24 +185,99 @@ class HttpToolsProtocol(_HttpToolsProtocol):
         self._unread = 0
         if self._waits is not None:  # a body has its own time
             self._rest()
-        if self.parser.get_http_version() not in _VERSIONS:
+        version = self.parser.get_http_version()
+        if version not in _VERSIONS:
             raise ValueError("this is another version of HTTP")
-        upgrades = self.parser.should_upgrade()
-        if upgrades and self._announces_a_body():
-            raise ValueError("an upgrade is offered with a body")
+        if self.parser.should_upgrade() and not self._is_websocket():
+            return
+        if self.url[:1] != b"/":
+            self._take_host()
+        if b"#" in self.url:
+            raise ValueError("the target holds a fragment")
         before = self.cycle
         _HttpToolsProtocol.on_headers_complete(self)
+        if self.cycle is before:  # a WebSocket, which reads the headers once more
+            return
         if self.pipeline:
             earlier = [each for each in self._row or (before,) if not each.response_complete]
             self._row = (*earlier, self.cycle)
-        if upgrades and self._should_upgrade():  # to a WebSocket, which reads them once more
-            return
+        if version == "1.0":
+            self.cycle.waiting_for_100_continue = False  # it knows no interim responses (RFC 9110 §15.2)
+        elif self.expect_100_continue:
+            self.cycle.receive = _asking(self.cycle)  # type: ignore[method-assign, assignment]
         self.headers = _NOWHERE  # those of the request are in its scope
 
     def on_body(self, body: bytes) -> None:
         """More of a body is there."""
         self._unread = 0
         super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """All of a request is there, unless its head is to be read again."""
+        cycle = self.cycle
+        if cycle is not None and cycle.scope is self.scope and not cycle.response_complete:
+            cycle.more_body = False
+            cycle.message_event.set()
+
+    # What else a head may ask for
+
+    def _is_websocket(self) -> bool:
+        """Whether the upgrade that is offered is to a WebSocket."""
+        if self.parser.get_method() == b"CONNECT":
+            raise ValueError("a tunnel is asked for")
+        if not self._should_upgrade():
+            return False
+        if self._announces_a_body():
+            raise ValueError("a WebSocket is offered with a body")
+        return True
+
+    def _should_upgrade(self) -> bool:
+        """Not in HTTP/1.0 (RFC 9110 §7.8)."""
+        return self.parser.get_http_version() == "1.1" and super()._should_upgrade()
+
+    def _answer_offer(self, data: bytes, offer: HttpParserUpgrade) -> None:
+        """Change to a WebSocket, or read the head again without the offer, and then what follows it.
+
+        The parser takes what follows such a head for another protocol.
+        """
+        rest = memoryview(data)
+        while not self._should_upgrade():
+            rest, head = rest[offer.args[0] :], self._without_offer()
+            self.parser = HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+            try:
+                self.parser.feed_data(head)
+                if rest:
+                    self.parser.feed_data(rest)
+            except HttpParserUpgrade as another:
+                offer = another
+            except HttpParserError:
+                self.send_400_response(_NO_HTTP)
+                return
+            else:
+                return
+        self.handle_websocket_upgrade()
+
+    def _without_offer(self) -> bytes:
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        lines = [b"%b: %b" % line for line in self.headers if line[0] != b"upgrade"]
+        return b"\r\n".join([b"%b %b HTTP/%b" % (method, self.url, version.encode()), *lines, b"", b""])
+
+    def _take_host(self) -> None:
+        """Let the host in a target be the ``Host``, if there is one of each, and the rest be the target."""
+        absolute = _ABSOLUTE.match(self.url)
+        if absolute is None:
+            if self.url != b"*":
+                raise ValueError("the target is none")
+            return
+        if absolute[1].lower() not in (b"http", (self.scheme or "").encode()):
+            raise ValueError("the target is of another scheme")
+        self.headers[:] = [(name, absolute[2] if name == b"host" else value) for name, value in self.headers]
+        rest = self.url[absolute.end() :]
+        if not rest and self.parser.get_method() == b"OPTIONS":
+            self.url = b"*"  # RFC 9112 §3.2.4
+        else:
+            self.url = rest if rest[:1] == b"/" else b"/" + rest
 
     def handle_websocket_upgrade(self) -> None:
         """What goes out from now on is no response."""
@@ -281,3 +372,20 @@ class HttpToolsProtocol(_HttpToolsProtocol):
                 acknowledged: int = unpack_from("Q", info, 120)[0]  # tcpi_bytes_acked
                 return acknowledged
         return self.transport.get_write_buffer_size()
+
+
+def _asking(cycle: Any) -> Receive:  # noqa: ANN401 - uvicorn's
+    """How the body is asked for of a client that waits for that (RFC 9110 §10.1.1).
+
+    One that is answered instead may or may not send it: what comes next could be read in two ways, so nothing is to.
+    """
+    receive, keep_alive = cycle.receive, cycle.keep_alive
+    cycle.keep_alive = False
+
+    def ask() -> Awaitable[Message]:
+        if not cycle.response_started:
+            cycle.keep_alive = keep_alive
+        message: Awaitable[Message] = receive()
+        return message
+
+    return ask

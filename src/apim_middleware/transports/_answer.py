@@ -32,13 +32,15 @@ class Answer:
     """The response: the head is known, the body flows when iterated."""
 
     __slots__ = (
-        "_error", "_line", "_waiter", "begun", "headers", "hints", "index", "interrupted", "length", "method", "parts",
-        "read", "sent", "status", "trailers", "uploader",
+        "_error", "_line", "_waiter", "begun", "headers", "hints", "index", "interrupted", "latest", "length", "method",
+        "parts", "read", "sent", "status", "trailers", "uploader",
     )  # fmt: skip
 
     begun: bool
-    """Whether the head is known, and with it ``status``, ``headers``, ``index`` and ``length``."""
+    """Whether the head is known, and with it ``status``, ``latest``, ``headers``, ``index`` and ``length``."""
     status: int
+    latest: bool
+    """Whether it is of HTTP/1.1, not of HTTP/1.0."""
     headers: RawHeaders
     index: dict[bytes, bytes]
     """``dict`` of the lines as they came: names are tokens in lower case, no value holds a control character."""

@@ -7,6 +7,7 @@ it is waited on.
 import asyncio
 import contextvars
 import select
+import ssl
 from math import inf
 from typing import Protocol, cast
 
@@ -21,6 +22,14 @@ _FRAMING = (b"content-length", b"transfer-encoding")
 _SAYS_NOTHING = frozenset((None, b"0"))
 _END = b"\r\n\r\n"  # of a head
 _TICK = 0.001  # event loops keep time in milliseconds
+
+
+def _is_closed(tls: ssl.SSLObject) -> bool:
+    """Whether the other side has closed, and not only its socket (RFC 9112 §9.8)."""
+    try:
+        return not tls.read(1)
+    except ssl.SSLError:  # it would have to hear more
+        return False
 
 
 class Keeper(Protocol):
@@ -44,8 +53,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_ahead", "_answer", "_body", "_deadline", "_head", "_keep", "_keeper", "_loop", "_poll", "_reading", "_room",
-        "_timer", "_timer_at", "_transport", "closed", "gone", "idle_since", "kept", "origin", "silent", "upgrades",
-        "writable",
+        "_timer", "_timer_at", "_transport", "closed", "ended", "gone", "idle_since", "kept", "origin", "silent",
+        "upgrades", "writable",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, keeper: Keeper, origin: str) -> None:
@@ -53,6 +62,8 @@ class Connection(asyncio.Protocol):
         self.origin = origin
         self.closed = False
         """Whether it is of no use any more."""
+        self.ended = False
+        """Whether the upstream has said that nothing more will come."""
         self.gone: asyncio.Future[None] = loop.create_future()
         """Done when the socket is closed."""
         self.kept = False
@@ -155,6 +166,11 @@ class Connection(asyncio.Protocol):
         if self.closed:
             self._transport.abort()
 
+    def eof_received(self) -> None:
+        """The upstream says nothing more; over TLS anybody on the way could say so, if not in TLS itself."""
+        tls = None if self._transport is None else self._transport.get_extra_info("ssl_object")
+        self.ended = tls is None or _is_closed(tls)
+
     def connection_lost(self, error: Exception | None) -> None:
         """Closed, by whichever side."""
         if not self.gone.done():
@@ -162,13 +178,13 @@ class Connection(asyncio.Protocol):
         answer = self._answer
         if answer is None:
             self.abort()
-        elif error is None and answer.begun and isinstance(self._body, UntilClose):
+        elif error is None and self.ended and answer.begun and isinstance(self._body, UntilClose):
             self._part(answer)
         else:
             self._fail(UpstreamBroken("the upstream hung up before its response was whole"), error)
 
     def pause_writing(self) -> None:
-        """The upstream takes no more for now."""
+        """The upstream takes no more until it says so."""
         self.writable = False
 
     def resume_writing(self) -> None:
@@ -220,7 +236,7 @@ class Connection(asyncio.Protocol):
         # what follows a 101 is another protocol, to the end
         length = None if status == 101 else length_of(answer.method, status, lines, index, latest=latest)
         answer.begun, answer.length = True, length
-        answer.status = status
+        answer.status, answer.latest = status, latest
         answer.headers, answer.index = lines, index
         if length == len(rest):  # as most often, it has come with the head
             if rest:

@@ -238,7 +238,7 @@ class UpstreamWebSocket(asyncio.Protocol):
         self._over(Closing(1011, _BROKEN))
 
     def pause_writing(self) -> None:
-        """The upstream takes no more for now."""
+        """The upstream takes no more until it says so."""
         self._writable = False
 
     def resume_writing(self) -> None:

@@ -48,8 +48,9 @@ class Http1Transport:
     What two readers could read in two ways is UpstreamBroken: ambiguous framing (RFC 9112 §6.3; a repeated
     ``Content-Length`` too), bare or folded lines, a space before a colon, a status outside 200 to 599, a change of
     protocol nobody asked for, a head of more than 64 KiB or 256 lines, interim ones included; lines of more than 4 KiB
-    among the chunks, and trailers of more than 16 KiB. An answer that comes while the request body is still being sent
-    ends the sending, and the connection with it.
+    among the chunks, and trailers of more than 16 KiB; over TLS, a body that ends with the connection, where that ends
+    without a word in TLS. An answer that comes while the request body is still being sent ends the sending, and the
+    connection with it.
 
     Of interim responses only early hints are told, to a request that has ``early_hints``, the others are passed over.
     Trailers are asked for where the request has ``trailers``; those that come are the ``trailers`` of the response,
