@@ -19,8 +19,10 @@ from apim_middleware import (
     IPFilter,
     MemoryKeys,
     NamedValue,
+    Operation,
     Product,
     RateLimit,
+    Revision,
     SetHeader,
     SetQuery,
     Stack,
@@ -70,6 +72,59 @@ names = {"keys": MemoryKeys()}
 plain = Api("orders", "/orders", backend=shop, subscription_required=False)
 guarded = guard(shop, policies=(IPFilter(deny=("192.0.2.1",)),))
 before = Gateway(apis=(plain,), policies=(IPFilter(deny=("192.0.2.1",)), RateLimit(calls=100, per=60, by=by.client)))
+
+
+async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+    raise RuntimeError("out of\norder")
+
+
+async def silent(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer nothing."""
+
+
+_tried = (SetHeader(name="x-tried", value="1", on="request"),)
+unwell = Gateway(
+    apis=(
+        Api("failing", "/failing", backend=failing, policies=_tried, subscription_required=False),
+        Api("silent", "/silent", backend=silent, policies=_tried, subscription_required=False),
+    )
+)
+
+
+def marked(name: str) -> SetHeader:
+    return SetHeader(name=f"x-{name}", value=name, on="response")
+
+
+_told = SetHeader(name="x-told", value=NamedValue("told", "s3cret"), on="response")
+revised = Gateway(
+    apis=(
+        Api(
+            "orders",
+            "/orders",
+            backend=shop,
+            subscription_required=False,
+            versions=Versions(
+                "path",
+                (
+                    Version(
+                        "v1",
+                        policies=(marked("version"),),
+                        operations=(Operation("GET", "/{number}", policies=(marked("operation"),)),),
+                        revisions=(
+                            Revision(1),
+                            Revision(
+                                2,
+                                policies=(marked("revision"),),
+                                operations=(Operation("GET", "/{number}", policies=(marked("anew"),)),),
+                            ),
+                            Revision(3, policies=(_told,)),
+                        ),
+                    ),
+                ),
+            ),
+        ),
+    )
+)
 after = Gateway(
     apis=(plain,), policies=(RateLimit(calls=200, per=60, by=by.client), SetHeader(name="x-a", value="1", on="request"))
 )

@@ -8,18 +8,25 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
+from anyio import to_thread
 from tests.certificates import write_certificate
 from tests.servers import PATIENCE, free_port, program, redis_server
 from typer.testing import CliRunner
 
+from apim_middleware.cli import _keys, _serving
 from apim_middleware.cli._serving import Watched
+from apim_middleware.cli._targets import found
 from apim_middleware.cli.app import app
 from apim_middleware.configuration import load
+from apim_middleware.gateway import Gateway
+from apim_middleware.identity import Subscription
 from apim_middleware.stores.keys import MemoryKeys
 from apim_middleware.testing import call
 
@@ -92,6 +99,31 @@ def test_what_is_no_target_is_one_line_and_no_traceback(target: str, told: str) 
     said = apim("check", target, exits=1)
     assert told in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("x = (", "SyntaxError: '(' was never closed (mistaken.py, line 1)"),
+        ("\nraise RuntimeError('two\\nlines')", "RuntimeError: two ("),
+        ("import apim_middleware as a\na.IPFilter(allow=('x',))", "IPFilter.allow"),
+    ],
+)
+def test_a_module_that_cannot_be_loaded_is_one_line_with_the_place(tmp_path: Path, text: str, told: str) -> None:
+    """What a module raised was a traceback of fifty lines."""
+    module = tmp_path / "mistaken.py"
+    module.write_text(text)
+    said = apim("check", f"{module}:app", exits=1)
+    assert told in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_relative_name_is_no_target() -> None:
+    assert "names nothing" in apim("check", ".apps:shop", exits=1)
+
+
+def test_a_table_has_one_form() -> None:
+    assert "do not go together" in apim("routes", f"{APPS}:guarded", "--json", "--html", exits=1)
 
 
 def test_routes_shows_the_table(file: Path) -> None:
@@ -176,6 +208,11 @@ def test_request_refuses_what_is_no_header() -> None:
     assert "is no header" in apim("request", f"{APPS}:before", "GET", "/", "-H", "nonsense", exits=1)
 
 
+def test_request_says_which_header_cannot_be_sent() -> None:
+    said = apim("request", f"{APPS}:before", "GET", "/", "-H", "x-price: 5 €", exits=1)
+    assert "'x-price: 5 €' holds characters that no header can" in said
+
+
 # Keys
 
 
@@ -205,7 +242,61 @@ def test_keys_are_made_rotated_and_revoked(store: str) -> None:
 
 
 def test_what_is_not_there_cannot_be_rotated(tmp_path: Path) -> None:
-    assert "no subscription" in apim("keys", "rotate", "one", "--store", str(tmp_path / "keys.db"), exits=1)
+    store = str(tmp_path / "keys.db")
+    apim("keys", "new", "two", "--store", store)
+    assert "no subscription" in apim("keys", "rotate", "one", "--store", store, exits=1)
+
+
+@pytest.mark.parametrize("command", [("list",), ("rotate", "one"), ("suspend", "one"), ("remove", "one")])
+def test_looking_in_the_wrong_place_makes_no_store_there(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """A misspelt file was made, and said to hold no subscriptions."""
+    store = tmp_path / "kyes.db"
+    assert "is not there. Name the one that has the keys" in apim("keys", *command, "--store", str(store), exits=1)
+    assert not store.exists()
+
+
+def test_a_subscription_that_ends_says_when(tmp_path: Path) -> None:
+    store = str(tmp_path / "keys.db")
+    apim("keys", "new", "one", "--expires", "2999-12-31", "--store", store)
+    (row,) = json.loads(apim("keys", "list", "--store", store, "--json"))
+    assert row["expires"] == "2999-12-31T00:00:00+00:00"
+
+
+def test_a_subscription_of_a_product_may_end_too(tmp_path: Path) -> None:
+    asked = ("--product", "starter", "--owner", "ada", "--gateway", f"{APPS}:promising", "--expires", "2999-12-31")
+    made = json.loads(apim("keys", "new", "one", *asked, "--store", str(tmp_path / "keys.db"), "--json"))
+    assert made["expires"] == "2999-12-31T00:00:00+00:00"
+
+
+def test_a_subscription_expires_when_that_is_said(tmp_path: Path) -> None:
+    store = str(tmp_path / "keys.db")
+    apim("keys", "new", "one", "--store", store)
+    said = apim("keys", "expire", "one", "--at", "2999-12-31T18:00:00+01:00", "--store", store)
+    assert said == "one: expires 2999-12-31T17:00:00+00:00\n"
+
+
+def test_a_subscription_expires_now_when_no_time_is_said(tmp_path: Path) -> None:
+    store = str(tmp_path / "keys.db")
+    apim("keys", "new", "one", "--store", store)
+    before = datetime.now(UTC)
+    told = json.loads(apim("keys", "expire", "one", "--store", store, "--json"))
+    assert before <= datetime.fromisoformat(told["expires"]) <= datetime.now(UTC)
+
+
+@pytest.mark.anyio
+async def test_a_moment_too_far_away_is_listed_by_its_seconds(tmp_path: Path) -> None:
+    store = str(tmp_path / "keys.db")
+    async with _keys.opened(store, new=True) as held:
+        await held.add(Subscription(id="one"), expires=1e20)
+    result = await to_thread.run_sync(CliRunner().invoke, app, ["keys", "list", "--store", store, "--json"])
+    assert json.loads(result.output)[0]["expires"] == "1e+20"
+
+
+def test_a_subscription_that_was_removed_is_forgotten(tmp_path: Path) -> None:
+    store = str(tmp_path / "keys.db")
+    apim("keys", "new", "one", "--store", store)
+    apim("keys", "remove", "one", "--store", store)
+    assert json.loads(apim("keys", "list", "--store", store, "--json")) == []
 
 
 def test_a_new_subscription_keeps_to_what_its_product_promises(store: str) -> None:
@@ -244,15 +335,20 @@ def test_a_subscription_is_suspended_and_resumed(tmp_path: Path) -> None:
     ("options", "told"),
     [
         (("--product", "platinum", "--owner", "ada", "--gateway", f"{APPS}:promising"), "there is none of this name"),
-        (("--product", "starter", "--gateway", f"{APPS}:promising"), "User.id"),
+        (("--product", "starter", "--gateway", f"{APPS}:promising"), "Give --owner"),
+        (("--product", "starter", "--api", "orders"), "do not go together"),
+        (("--expires", "soon"), "'soon' is no moment"),
+        (("--expires", "2020-01-01"), "2020-01-01 has passed"),
         (("--product", "starter", "--owner", "ada", "--group", "partners"), "Give --gateway too"),
         (("--product", "starter", "--owner", "ada", "--gateway", f"{APPS}:guarded"), "no gateway"),
     ],
 )
 def test_what_cannot_begin_is_told_and_leaves_nothing(tmp_path: Path, options: tuple[str, ...], told: str) -> None:
     store = str(tmp_path / "keys.db")
+    apim("keys", "new", "other", "--store", store)
     assert told in apim("keys", "new", "one", *options, "--store", store, exits=1)
-    assert json.loads(apim("keys", "list", "--store", store, "--json")) == []
+    (row,) = json.loads(apim("keys", "list", "--store", store, "--json"))
+    assert row["subscription"] == "other"
 
 
 # Importing
@@ -371,11 +467,25 @@ def test_what_is_broken_is_not_served(file: Path) -> None:
     assert "do not go together" in apim("serve", str(file), "--certificate", "a.pem", exits=1)
 
 
+@pytest.mark.parametrize("server", ["uvicorn", "granian"])
+def test_a_certificate_that_cannot_be_read_is_one_line(file: Path, server: str) -> None:
+    """It was a traceback of the server, once for each worker."""
+    tls = ("--certificate", "missing.pem", "--key", "missing.pem")
+    said = apim("serve", str(file), "--server", server, *tls, exits=1)
+    assert "certificate: cannot be read" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_port_that_is_none_is_not_served_at(file: Path) -> None:
+    """99999 was said to be served at, and 34463 was."""
+    assert "65535" in apim("serve", str(file), "--port", "99999", exits=2)
+
+
 @pytest.mark.anyio
 async def test_a_file_that_changed_is_taken_over_and_a_broken_one_is_not(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    watched = Watched(file, load(file), lambda: load(file))
+    watched = Watched(file, load(file), lambda now: load(file, after=now))
 
     async def quota() -> bytes | None:
         answer = await call(watched, path="/orders/7")
@@ -392,6 +502,53 @@ async def test_a_file_that_changed_is_taken_over_and_a_broken_one_is_not(
     _remove(file)
     await watched.look()
     assert await quota() == b'"default";q=5;w=60'
+
+
+@pytest.mark.anyio
+async def test_a_file_that_changes_while_it_is_read_is_taken_over(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a worker had read was taken for what the file was afterwards, so that it served the old one for ever."""
+
+    def meanwhile(target: str, *more: Any) -> Any:
+        gateway = found(target, *more)
+        monkeypatch.setattr(_serving, "found", found)
+        _change(file, FILE.replace("calls = 2", "calls = 5"))
+        return gateway
+
+    monkeypatch.setattr(_serving, "found", meanwhile)
+    monkeypatch.setattr(_serving, "tune_gc", lambda: None)
+    monkeypatch.setattr(_serving, "Dated", lambda app: app)
+    monkeypatch.setenv(_serving.TARGET, str(file))
+    monkeypatch.setenv(_serving.RELOAD, "1")
+    watched: Any = _serving.app()
+    await watched.look()
+    assert (await call(watched, path="/orders/7")).header(b"ratelimit-policy") == b'"default";q=5;w=60'
+
+
+@pytest.mark.anyio
+async def test_a_file_whose_classes_fail_in_their_own_way_is_not_taken_over(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was no ConfigError ended the watching, the lifespan, and with it every backend, in silence."""
+
+    def read(now: Gateway) -> Gateway:
+        raise RuntimeError("a class of their own")
+
+    watched = Watched(file, load(file), read)
+    _change(file, FILE.replace("calls = 2", "calls = 5"))
+    await watched.look()
+    assert (await call(watched, path="/orders/7")).header(b"ratelimit-policy") == b'"default";q=2;w=60'
+    assert "is not taken over" in caplog.text
+
+
+def test_what_a_file_makes_of_tables_that_did_not_change_is_no_change(tmp_path: Path) -> None:
+    """Two files with the same store of keys differed, for each had made one."""
+    text = f"""
+    keys = {{ use = "RecordKeys", records = {{ use = "SQLiteRecords", path = "{tmp_path}/keys.db" }} }}
+    apis = [ {{ name = "orders", path = "/orders", backend = "http://127.0.0.1:9" }} ]
+    """
+    for name in ("old.toml", "new.toml"):
+        (tmp_path / name).write_text(text)
+    assert "nothing changes" in apim("diff", str(tmp_path / "old.toml"), str(tmp_path / "new.toml"))
 
 
 def _change(file: Path, text: str) -> None:

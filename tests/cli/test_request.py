@@ -69,6 +69,47 @@ def test_the_check_of_a_key_has_its_row_when_it_lets_in() -> None:
     assert KEY not in str(found)
 
 
+# Apps that are not well
+
+
+@pytest.mark.parametrize(
+    ("path", "told"), [("/failing", "the app raised RuntimeError: out of ("), ("/silent", "the app gave no answer")]
+)
+def test_what_went_wrong_is_one_line_below_the_table(path: str, told: str) -> None:
+    """It was a traceback in the place of the table."""
+    result = CliRunner().invoke(app, ["request", f"{APPS}:unwell", "GET", path])
+    assert result.exit_code == 1
+    assert "x-tried header: 1" in result.stdout
+    assert result.stderr.startswith(told)
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_json_of_what_went_wrong_is_json() -> None:
+    result = CliRunner().invoke(app, ["request", f"{APPS}:unwell", "GET", "/failing", "--json"])
+    assert json.loads(result.stdout)["policies"][0]["request"] == ["x-tried header: 1"]
+
+
+def test_a_path_is_decoded_as_a_server_does() -> None:
+    assert asked(f"{APPS}:shop", "GET", "/%37")["body"] == '{"order":7}'
+
+
+# Versions and revisions
+
+
+@pytest.mark.parametrize(
+    ("path", "marks"),
+    [("/orders/v1/7", ["version", "operation"]), ("/orders/v1;rev=2/7", ["revision", "anew"])],
+)
+def test_policies_of_versions_and_revisions_are_seen(path: str, marks: list[str]) -> None:
+    """Operations that a version or a revision had of its own had no row, and what they made of secrets was shown."""
+    found = asked(f"{APPS}:revised", "GET", path)
+    assert [step["response"] for step in found["policies"]] == [[f"x-{mark} header: {mark}"] for mark in marks]
+
+
+def test_no_secret_of_a_revision_is_shown() -> None:
+    assert "s3cret" not in printed(f"{APPS}:revised", "GET", "/orders/v1;rev=3/7")
+
+
 # Apps of every kind
 
 

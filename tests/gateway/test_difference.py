@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 from tests.gateway.houses import Backend, Passes
 
+from apim_middleware._http.hygiene import Hygiene
+from apim_middleware.env import Env
 from apim_middleware.gateway import Gateway, difference
 from apim_middleware.model import Api, Deprecation, Operation, Product, Revision, Version, Versions
+from apim_middleware.policies.api_key import APIKeyAuth
 from apim_middleware.policies.client import IPFilter
 from apim_middleware.policies.limits import RateLimit
 from apim_middleware.stores.keys import MemoryKeys
@@ -149,6 +152,96 @@ def foreign(app: ASGIApp) -> ASGIApp:
 )
 def test_each_change_is_told(old: Gateway, new: Gateway, told: list[str]) -> None:
     assert lines(old, new) == told
+
+
+LOCKED, REST = Operation("GET", "/x", policies=(LOCK,)), Operation("*", "/*")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ((LOCKED, REST), (REST,), ["!! GET /shop/x: removed and left to * /shop/*, without IPFilter"]),
+        ((Operation("GET", "/x"), REST), (REST,), ["GET /shop/x: removed and left to * /shop/*"]),
+        ((LOCKED,), (Operation("GET", "/y"),), ["GET /shop/x: removed", "GET /shop/y: added"]),
+        (
+            (Operation("*", "/*", policies=(LOCK,)),),
+            (Operation("*", "/*", policies=(LOCK,)), Operation("GET", "/{year}-{month}/a?kind={kind}&n=1")),
+            ["!! GET /shop/{year}-{month}/a?kind={kind}&n=1: added and takes from * /shop/*, without IPFilter"],
+        ),
+        (
+            (Operation("GET", "/{id}", policies=(LOCK,)),),
+            (Operation("GET", "/{number}", policies=(LOCK,)),),
+            [
+                "GET /shop/{id}: removed and left to GET /shop/{number}",
+                "GET /shop/{number}: added and takes from GET /shop/{id}",
+            ],
+        ),
+    ],
+)
+def test_it_is_loud_where_requests_go_to_a_route_with_less_protection(
+    old: tuple[Operation, ...], new: tuple[Operation, ...], told: list[str]
+) -> None:
+    """A locked operation in front of a wildcard was "removed" in silence, and its requests went through that."""
+    assert lines(house(operations=old), house(operations=new)) == told
+
+
+def test_an_api_that_goes_leaves_its_requests_to_the_one_above_it() -> None:
+    above = Api("shop", "/shop", backend=BACKEND, hosts=("*.example.com",))
+    below = Api("till", "/shop/till", backend=BACKEND, hosts=("*.example.com",), policies=(LOCK,))
+    told = lines(Gateway(apis=(above, below), keys=KEYS), Gateway(apis=(above,), keys=KEYS))
+    assert told == [
+        "!! * *.example.com/shop/till/*: removed and left to * *.example.com/shop/*, without IPFilter",
+    ]
+
+
+@pytest.mark.parametrize("by", ["path", "header", "query"])
+def test_a_version_that_goes_leaves_nothing_to_the_default(by: Any) -> None:
+    def versioned(*names: str) -> Gateway:
+        versions = Versions(by, tuple(map(Version, names)), default="v1")
+        return house(LOCK, versions=versions, operations=(Operation("GET", "/x"),))
+
+    assert [line.partition(": ")[2] for line in lines(versioned("v1", "v2"), versioned("v1"))] == ["removed"]
+
+
+@pytest.mark.parametrize(("policies", "mark"), [((LOCK,), "!! "), ((), "")])
+def test_another_default_version_is_told(policies: tuple[Any, ...], mark: str) -> None:
+    """Who names no version met another one, and nothing was told."""
+
+    def defaulting(name: str) -> Gateway:
+        versions = Versions("path", (Version("v1", policies=policies), Version("v2")), default=name)
+        return house(versions=versions)
+
+    [change] = difference(defaulting("v1"), defaulting("v2"))
+    assert str(change) == f"{mark}Api shop: changed versions.default ('v1' -> 'v2')"
+
+
+def test_another_name_of_what_names_the_version_is_told() -> None:
+    def asked(parameter: str) -> Gateway:
+        return house(versions=Versions("header", (Version("v1"),), parameter=parameter))
+
+    assert lines(asked("x-a"), asked("x-b")) == ["Api shop: changed versions.parameter"]
+
+
+def test_another_name_of_an_api_is_told() -> None:
+    """Subscriptions for an API go by its name, and so do its counters."""
+    old, new = (Gateway(apis=(Api(name, "/x", backend=BACKEND),), keys=KEYS) for name in ("a", "b"))
+    assert [str(change) for change in difference(old, new)] == ["* /x/*: changed api ('a' -> 'b')"]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"env": Env(hygiene=Hygiene(encoded_slashes="keep"))}, ["!! Gateway: changed env.hygiene"]),
+        ({"env": Env(hygiene=Hygiene())}, []),
+        ({"env": Env(place="elsewhere")}, ["Gateway: changed env.place"]),
+        ({"keys": APIKeyAuth(keys=KEYS)}, ["Gateway: changed keys"]),
+        ({"keys": APIKeyAuth(keys=MemoryKeys())}, ["Gateway: changed keys"]),
+        ({"keys": APIKeyAuth(keys=KEYS, forward_key=True)}, ["!! Gateway: changed keys"]),
+    ],
+)
+def test_what_every_request_meets_first_is_told(given: Any, told: list[str]) -> None:
+    apis = (Api("shop", "/shop", backend=BACKEND),)
+    assert lines(Gateway(apis=apis, keys=KEYS), Gateway(**{"apis": apis, "keys": KEYS, **given})) == told
 
 
 def test_versions_and_revisions_are_routes_of_their_own() -> None:

@@ -1,6 +1,8 @@
 """One request means one operation: by host, path, method and query, the most particular first."""
 
+import re
 import string
+from dataclasses import replace
 
 import anyio
 import pytest
@@ -10,7 +12,7 @@ from tests.gateway.houses import Backend, code, get, told
 
 from apim_middleware.errors import ConfigError
 from apim_middleware.gateway import Gateway
-from apim_middleware.model import Api, Operation
+from apim_middleware.model import Api, Operation, Version, Versions
 from apim_middleware.policies.cache import Cache
 from apim_middleware.testing import call, connect
 
@@ -266,6 +268,28 @@ async def test_the_match_is_told_to_traces_and_policies() -> None:
 def test_templates_nobody_could_choose_between_are_refused(first: str, second: str) -> None:
     with pytest.raises(ConfigError, match=r"Api shop\.operations: .* match the same requests \(GET\)\. Leave one"):
         gateway(Operation("GET", first, name="one"), Operation("GET", second, name="two"))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "name"),
+    [
+        ("/me", "/{me}", "get-me"),
+        ("/a", "/a/", "get-a"),
+        ("/a-b", "/a/b", "get-a-b"),
+        (f"/{'x' * 90}/a", f"/{'x' * 90}/b", f"get-{'x' * 76}"),
+    ],
+)
+def test_operations_of_one_name_are_refused(first: str, second: str, name: str) -> None:
+    """Their places were one, and so were their limits and caches."""
+    told = f"GET {first} and GET {second} are both called '{name}'"
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        gateway(Operation("GET", first), Operation("GET", second))
+
+
+def test_operations_of_two_versions_may_have_one_name() -> None:
+    operations = Operation("GET", "/x"), Operation("GET", "/y")
+    versions = tuple(Version(each.template[1:], operations=(replace(each, name="read"),)) for each in operations)
+    assert len(list(Gateway(apis=(open_api(versions=Versions("path", versions)),)).rows(""))) == 2
 
 
 def test_two_apis_on_one_path_are_refused() -> None:

@@ -71,6 +71,7 @@ def test_a_value_shows_what_was_said() -> None:
         (lambda: Api("a", hosts=("a.*",)), r"Api\.hosts"),
         (lambda: Api("a", revision=0), r"Api\.revision: 0 is no revision"),
         (lambda: Api("a", revisions=(Revision(1), Revision(1))), r"Api\.revisions: .*holds '1' twice"),
+        (lambda: Revision(1_000_000), r"Revision\.number: 1000000 is no revision"),
         (lambda: Operation("get", "/"), r"Operation\.method: 'get' is no method"),
         (lambda: Operation("GET", "x"), r"Operation\.template: 'x' matches no path"),
         (lambda: Operation("GET", "/", name="a b"), r"Operation\.name"),

@@ -20,7 +20,7 @@ from apim_middleware.gateway import Gateway, Reloadable
 from apim_middleware.gateway._scopes import Scope as Policies
 from apim_middleware.guarding import Guarded, Only
 from apim_middleware.guarding.coverage import called
-from apim_middleware.model import Api, Fragment
+from apim_middleware.model import Api, Fragment, Operation, Revision, Version
 from apim_middleware.policy import Policy, Stack
 from apim_middleware.types import ASGIApp, Layer
 
@@ -124,12 +124,26 @@ class _Watch:
 
     def _api(self, api: Api) -> Api:
         """The API with observers among its policies and those of what it consists of."""
-        operations = tuple(replace(each, policies=self.layers(each.policies)) for each in api.operations)
+        policies, operations = self.layers(api.policies), self._operations(api.operations)
         versions = api.versions
         if versions is not None:
-            within = tuple(replace(each, policies=self.layers(each.policies)) for each in versions.versions)
-            versions = replace(versions, versions=within)
-        return replace(api, policies=self.layers(api.policies), operations=operations, versions=versions)
+            versions = replace(versions, versions=tuple(map(self._version, versions.versions)))
+        revisions = tuple(map(self._revision, api.revisions))
+        return replace(api, policies=policies, operations=operations, versions=versions, revisions=revisions)
+
+    def _version(self, version: Version) -> Version:
+        operations = None if version.operations is None else self._operations(version.operations)
+        revisions = tuple(map(self._revision, version.revisions))
+        policies = self.layers(version.policies)
+        return replace(version, policies=policies, operations=operations, revisions=revisions)
+
+    def _revision(self, revision: Revision) -> Revision:
+        policies = None if revision.policies is None else self.layers(revision.policies)
+        operations = None if revision.operations is None else self._operations(revision.operations)
+        return replace(revision, policies=policies, operations=operations)
+
+    def _operations(self, operations: Sequence[Operation]) -> tuple[Operation, ...]:
+        return tuple(replace(each, policies=self.layers(each.policies)) for each in operations)
 
     def _ring(self, ring: Ring) -> Ring:
         """The same hooks, as they are bound."""

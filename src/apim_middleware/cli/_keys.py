@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from apim_middleware.errors import ConfigError
@@ -12,9 +13,12 @@ _KIND = "subscription"
 
 
 @asynccontextmanager
-async def opened(store: str) -> AsyncIterator[RecordKeys]:
-    """The keys in a store: ``keys.db``, ``sqlite:keys.db``, ``redis://host/0``. Raises ConfigError."""
-    records = _records(store)
+async def opened(store: str, *, new: bool = False) -> AsyncIterator[RecordKeys]:
+    """The keys in a store: ``keys.db``, ``sqlite:keys.db``, ``redis://host/0``. Raises ConfigError.
+
+    ``new`` says whether a file may be made, which is not done by looking for keys in the wrong place.
+    """
+    records = _records(store, new=new)
     try:
         yield RecordKeys(records, kind=_KIND, refresh=0.0)
     finally:
@@ -27,7 +31,7 @@ async def every(store: str) -> list[Keyring]:
         return await held.keyrings()
 
 
-def _records(store: str) -> Any:  # noqa: ANN401 - some Records
+def _records(store: str, *, new: bool) -> Any:  # noqa: ANN401 - some Records
     scheme, colon, rest = store.partition(":")
     if scheme in ("redis", "rediss", "unix"):
         from apim_middleware.stores.redis.records import RedisRecords
@@ -38,4 +42,7 @@ def _records(store: str) -> Any:  # noqa: ANN401 - some Records
     path = rest if scheme == "sqlite" and colon else store
     if not path:
         raise ConfigError("apim", "store", f"{store!r} names no store", "Write keys.db or redis://localhost/0")
+    if not new and not Path(path).exists():
+        cure = "Name the one that has the keys; apim keys new makes one"
+        raise ConfigError("apim", "store", f"{path!r} is not there", cure)
     return SQLiteRecords(path)

@@ -6,7 +6,7 @@ import ssl
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
 
@@ -31,10 +31,11 @@ _EVERY = 1.0
 def app() -> ASGIApp:
     """The app of this worker, as the environment says."""
     target, names = os.environ[TARGET], os.environ.get(NAMES, "")
+    stamp = _stamp_of(Path(target))  # first, so that what changes meanwhile is taken over
     served: ASGIApp = found(target, names)
     _speak()  # last, for the app may see to that itself
     if isinstance(served, Gateway) and is_file(target) and os.environ.get(RELOAD):
-        served = Watched(Path(target), served, lambda: found(target, names))
+        served = Watched(Path(target), served, lambda now: found(target, names, now), stamp=stamp)
     tune_gc()
     return Dated(served)
 
@@ -60,11 +61,23 @@ def tls(config: object, default: object) -> ssl.SSLContext:
 class Watched:
     """A gateway of a file, taken over anew when the file has changed; a broken one changes nothing."""
 
-    def __init__(self, path: Path, gateway: Gateway, read: Callable[[], Any], every: float = _EVERY) -> None:
-        """Look at the file every so many seconds while the server runs."""
+    def __init__(
+        self,
+        path: Path,
+        gateway: Gateway,
+        read: Callable[[Gateway], Any],
+        *,
+        every: float = _EVERY,
+        stamp: "Stamp | None" = None,
+    ) -> None:
+        """Look at the file ``every`` so many seconds while the server runs.
+
+        ``read`` gives what the file says now, after the gateway that serves. ``stamp`` is that of the file before it
+        was read; without one it is taken now.
+        """
         self._path, self._read, self._every = path, read, every
         self._served = Reloadable(gateway)
-        self._stamp = self._look()
+        self._stamp = stamp or _stamp_of(path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope; the file is watched within the lifespan."""
@@ -83,7 +96,7 @@ class Watched:
 
     async def look(self) -> None:
         """Take the file over if it has changed."""
-        stamp = self._look()
+        stamp = _stamp_of(self._path)
         if stamp is None or stamp == self._stamp:
             return
         self._stamp = stamp
@@ -91,17 +104,25 @@ class Watched:
 
     async def _take_over(self) -> None:
         try:
-            changes = await self._served.reload(self._read())
+            changes = await self._served.reload(self._read(self._served.gateway))
         except ConfigError as error:
             log.error("%s is not taken over: %s", self._path, error)
+            return
+        except Exception:  # of what a file names: whatever it is, the old one goes on
+            log.exception("%s is not taken over", self._path)
             return
         for change in changes:
             log.log(logging.WARNING if change.loud else logging.INFO, "%s", change)
         log.info("%s is taken over", self._path)
 
-    def _look(self) -> tuple[int, int, int] | None:
-        try:
-            stat = self._path.stat()
-        except OSError:
-            return None
-        return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+Stamp: TypeAlias = tuple[int, int, int]
+
+
+def _stamp_of(path: Path) -> Stamp | None:
+    """What tells a file from what it was before; None where there is none."""
+    try:
+        stat = path.stat()
+    except (OSError, ValueError):
+        return None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size

@@ -3,12 +3,13 @@
 import importlib
 import importlib.util
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from apim_middleware.configuration import load
-from apim_middleware.errors import ConfigError
+from apim_middleware.errors import ApimError, ConfigError
 from apim_middleware.gateway import Gateway
 
 FILES = (".toml", ".yaml", ".yml", ".json")
@@ -19,16 +20,19 @@ def is_file(target: str) -> bool:
     return target.lower().endswith(FILES)
 
 
-def found(target: str, names: str = "") -> Any:  # noqa: ANN401 - an ASGI app
-    """The app a target means; ``names`` is where a file finds the objects it refers to. Raises ConfigError."""
+def found(target: str, names: str = "", after: Gateway | None = None) -> Any:  # noqa: ANN401 - an ASGI app
+    """The app a target means; ``names`` is where a file finds the objects it refers to. Raises ConfigError.
+
+    ``after`` is the gateway that one of a file is to follow.
+    """
     if is_file(target):
-        return load(target, names=_mapping(names))
+        return load(target, names=_mapping(names), after=after)
     return _attribute(target)
 
 
-def gateway(target: str, names: str = "") -> Gateway:
+def gateway(target: str, names: str = "", after: Gateway | None = None) -> Gateway:
     """The gateway a target means. Raises ConfigError when it is something else."""
-    app = found(target, names)
+    app = found(target, names, after)
     if not isinstance(app, Gateway):
         raise ConfigError("apim", "target", f"{target} is a {type(app).__name__}, and no gateway", "Name a Gateway")
     return app
@@ -46,15 +50,30 @@ def _mapping(names: str) -> dict[str, object]:
 def _attribute(target: str) -> Any:  # noqa: ANN401 - whatever it is
     name, _, path = target.partition(":")
     cure = "Write module:attribute, file.py:attribute, or a file ending in .toml, .yaml or .json"
-    if not name or not path:
+    if not name or not path or name.startswith("."):
         raise ConfigError("apim", "target", f"{target!r} names nothing", cure)
     try:
         value: Any = _script(Path(name)) if name.endswith(".py") else importlib.import_module(name)
         for part in path.split("."):
             value = getattr(value, part)
+    except ApimError:  # which says itself what is wrong
+        raise
     except (ImportError, AttributeError, FileNotFoundError) as error:
         raise ConfigError("apim", "target", f"{target!r} cannot be loaded: {error}", cure) from error
+    except Exception as error:
+        raise ConfigError(
+            "apim", "target", f"{target!r} cannot be loaded: {in_one_line(error)}", "Correct it"
+        ) from error
     return value
+
+
+def in_one_line(error: Exception) -> str:
+    """What was raised, with the place it was raised at."""
+    text = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    if isinstance(error, SyntaxError):  # which says it itself
+        return text
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{text} ({last.filename}, line {last.lineno})"
 
 
 def _script(path: Path) -> ModuleType:

@@ -2,8 +2,9 @@
 
 import json
 import os
+import string
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import quote, unquote
 
 import anyio
 import typer
@@ -19,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from apim_middleware.cli import _explaining, _keys, _lint, _serving, _workers
-from apim_middleware.cli._targets import found, gateway, is_file
+from apim_middleware.cli._targets import found, gateway, in_one_line, is_file
 from apim_middleware.configuration import dumps
 from apim_middleware.errors import ApimError, ConfigError
 from apim_middleware.gateway import Gateway, difference
@@ -28,12 +30,15 @@ from apim_middleware.guarding import Covered, coverage
 from apim_middleware.guarding.coverage import called
 from apim_middleware.identity import Subscription
 from apim_middleware.model import User
+from apim_middleware.serving.certificates import server_context
 from apim_middleware.serving.options import uvicorn_options
 from apim_middleware.stores.keys import Keyring, MemoryKeys, NewSubscription
 from apim_middleware.stores.record_keys import RecordKeys
-from apim_middleware.testing import call
+from apim_middleware.testing import Answer, call
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+_HELP = "Serve a gateway, look at what guards what, compare two of them, and keep keys."
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=_HELP)
 keys = typer.Typer(no_args_is_help=True, help="Subscriptions and their keys, in SQLite or Redis.")
 importing = typer.Typer(no_args_is_help=True, help="Make APIs of what is described elsewhere.")
 app.add_typer(keys, name="keys")
@@ -48,6 +53,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="write JSON")]
 Store = Annotated[str, typer.Option(envvar="APIM_KEYS", help="keys.db, or redis://host/0")]
 Slot = Literal["primary", "secondary"]
 
+_MOMENT = "as 2026-12-31 or 2026-12-31T18:00:00Z, of UTC unless it says otherwise"
 _CATALOG = "the gateway whose product it is, as a target; without it, nothing its products promise is asked"
 
 
@@ -81,7 +87,7 @@ def _told() -> Any:  # noqa: ANN401 - a context manager
 def serve(
     target: Target,
     host: Annotated[str, typer.Option(help="the address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="the port to listen on")] = 8080,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="the port to listen on")] = 8080,
     server: Annotated[Literal["uvicorn", "granian"], typer.Option(help="the ASGI server")] = "uvicorn",
     workers: Annotated[int, typer.Option(min=1, help="processes")] = 1,
     reload: Annotated[bool, typer.Option(help="take changes of the file or the code over")] = False,
@@ -94,7 +100,9 @@ def serve(
     with _told():
         if (certificate is None) != (key is None):
             raise ConfigError("apim", "certificate", "and key do not go together", "Give both, or neither")
-        served = found(target, names)  # so that mistakes show here and now
+        if certificate is not None:
+            server_context(certificate, key)  # so that mistakes show here and now
+        served = found(target, names)
     for each in _workers.kept_apart(served, workers):
         _err.print(Text(f"warning: {each}", style="yellow"))
     os.environ[_serving.TARGET], os.environ[_serving.NAMES] = target, names
@@ -200,6 +208,8 @@ def routes(
 ) -> None:
     """Show which policies stand in front of which route."""
     with _told():
+        if as_json and as_html:
+            raise ConfigError("apim routes", "html", "and json do not go together", "Give one of them")
         table = coverage(found(target, names))
     if as_json or as_html:
         typer.echo(table.as_json() if as_json else table.as_html())
@@ -225,7 +235,8 @@ def diff(
 ) -> None:
     """Show what a new gateway changes; what takes protection away is shouted."""
     with _told():
-        changes = difference(gateway(old, names), gateway(new, names))
+        before = gateway(old, names)
+        changes = difference(before, gateway(new, names, before))
     if as_json:
         _out.print_json(json.dumps([vars(change) for change in changes]))
     else:
@@ -252,27 +263,42 @@ def request(
         lines = [_line(each) for each in header or ()]
         watched, journal = _explaining.observed(found(target, names))
     route, _, query = path.partition("?")
-    answer = anyio.run(
-        partial(
-            call, watched, method.upper(), route, query=query.encode(), headers=lines, body=data.encode(),
-            client=(client, 50_000),
-        )
+    answer, wrong = Answer(), ""
+    ask = partial(
+        call, watched, method.upper(), unquote(route), query=query.encode(), headers=lines, body=data.encode(),
+        client=(client, 50_000), raw_path=quote(route, safe=string.punctuation).encode(), answer=answer,
     )  # fmt: skip
+    try:
+        anyio.run(ask)
+    except Exception as error:  # whatever the app raises; what was seen until then is shown
+        wrong = f"the app raised {in_one_line(error)}"
+    status = answer.status
+    wrong = wrong or ("" if status else "the app gave no answer")
     veil = _explaining.veil_of(journal)
     steps = _explaining.steps(journal, veil)
-    headers = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in answer.headers]
+    sent = answer.headers if status else ()
+    headers = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in sent]
     headers = [[name, veil.header(name, value)] for name, value in headers]
     body = answer.body.decode("utf-8", "replace")
     if as_json:
         told = [step._asdict() for step in steps]
-        _out.print_json(json.dumps({"status": answer.status, "headers": headers, "body": body, "policies": told}))
-        return
+        _out.print_json(json.dumps({"status": status, "headers": headers, "body": body, "policies": told}))
+    else:
+        _show(steps, status, headers, body)
+    if wrong:
+        _err.print(Text(wrong, style="red"))
+        raise typer.Exit(1)
+
+
+def _show(steps: Sequence[_explaining.Step], status: int, headers: Sequence[Sequence[str]], body: str) -> None:
     shown = Table("policy", "µs", "request", "response")
     for step in steps:
         request_side = "answered" if step.answered else "\n".join(step.request)
         shown.add_row(step.policy, f"{step.took * 1e6:.0f}", Text(request_side), Text("\n".join(step.response)))
     _out.print(shown)
-    _out.print(f"{answer.status}")
+    if not status:
+        return
+    _out.print(f"{status}")
     for name, value in headers:
         _out.print(Text(f"{name}: {value}"))
     _out.print(Text(f"\n{body}"))
@@ -282,7 +308,11 @@ def _line(text: str) -> tuple[bytes, bytes]:
     name, colon, value = text.partition(":")
     if not colon:
         raise ConfigError("apim request", "header", f"{text!r} is no header", "Write -H 'Name: value'")
-    return name.strip().lower().encode("latin-1"), value.strip().encode("latin-1")
+    try:
+        return name.strip().lower().encode("latin-1"), value.strip().encode("latin-1")
+    except UnicodeEncodeError:
+        problem = f"{text!r} holds characters that no header can"
+        raise ConfigError("apim request", "header", problem, "Write what Latin-1 has, or encode it") from None
 
 
 # Importing
@@ -292,8 +322,8 @@ def _line(text: str) -> tuple[bytes, bytes]:
 def openapi(
     document: Annotated[Path, typer.Argument(help="an OpenAPI 3.0 or 3.1 document, JSON or YAML")],
     name: Annotated[str, typer.Option(help="what to call the API")],
+    backend: Annotated[str, typer.Option(help="the URL behind it")],
     path: Annotated[str, typer.Option(help="where it begins")] = "/",
-    backend: Annotated[str, typer.Option(help="the URL behind it")] = "",
     is_open: Annotated[bool, typer.Option("--open", help="let anybody call it, without a subscription key")] = False,
     form: Annotated[Literal["toml", "yaml", "json"], typer.Option("--format", help="how to write it")] = "toml",
 ) -> None:
@@ -301,7 +331,7 @@ def openapi(
     from apim_middleware.openapi import api_from_openapi
 
     with _told():
-        api = api_from_openapi(document, name=name, path=path, backend=backend or None)
+        api = api_from_openapi(document, name=name, path=path, backend=backend)
         keys = MemoryKeys()  # stands for those of the program
         gateway = Gateway(apis=(replace(api, subscription_required=not is_open),), keys=None if is_open else keys)
         typer.echo(dumps(gateway, form, names={"keys": keys}), nl=False)
@@ -317,6 +347,7 @@ def new(
     product: Annotated[str, typer.Option(help="the product it is for")] = "",
     api: Annotated[str, typer.Option(help="the API it is for; * for all")] = "",
     owner: Annotated[str, typer.Option(help="whose it is")] = "",
+    expires: Annotated[str, typer.Option(help=f"when its keys stop working, {_MOMENT}; never when not given")] = "",
     group: Annotated[list[str] | None, typer.Option(help="a group the owner is in; may be given several times")] = None,
     catalog: Annotated[str, typer.Option("--gateway", envvar="APIM_GATEWAY", help=_CATALOG)] = "",
     names: Names = "",
@@ -325,15 +356,26 @@ def new(
     """Add a subscription, and print its two keys, this once."""
 
     async def add() -> NewSubscription:
-        async with _keys.opened(store) as held:
+        async with _keys.opened(store, new=True) as held:
             if catalog and product:
                 user = User(owner, groups=tuple(group or ()))
-                return await subscribe(products, held, product, owner=user, subscription_id=subscription)
-            return await held.begin(Subscription(id=subscription, product=product, api=api, owner=owner))
+                return await subscribe(products, held, product, owner=user, subscription_id=subscription, expires=ends)
+            wanted = Subscription(id=subscription, product=product, api=api, owner=owner)
+            return await held.begin(wanted, expires=ends)
 
     with _told():
+        ends = _moment("expires", expires) if expires else None
+        if ends is not None and ends <= datetime.now(UTC).timestamp():
+            raise ConfigError("apim keys", "expires", f"{expires} has passed", "Give a moment that lies ahead")
+        if product and api:
+            problem = "and product do not go together: a key opens one or the other"
+            raise ConfigError("apim keys", "api", problem, "Give one of them")
         if group and not catalog:
             raise ConfigError("apim keys", "group", "is asked for by the products of a gateway", "Give --gateway too")
+        if catalog and product and not owner:
+            raise ConfigError(
+                "apim keys", "owner", "is missing, whom the products of a gateway ask for", "Give --owner"
+            )
         products = gateway(catalog, names).products if catalog and product else ()
     made: NewSubscription = _run(add)
     if as_json:
@@ -377,6 +419,43 @@ def _moving(move: Callable[[RecordKeys, str], Awaitable[None]]) -> Callable[...,
 
 for _verb, (_move, _help) in _MOVES.items():
     keys.command(_verb, help=_help)(_moving(_move))
+
+
+@keys.command("expire")
+def expire(
+    subscription: Annotated[str, typer.Argument(help="the id of the subscription")],
+    store: Store,
+    at: Annotated[str, typer.Option(help=f"{_MOMENT}; now when not given")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Say when the keys of a subscription stop working."""
+
+    async def change() -> Keyring:
+        async with _keys.opened(store) as held:
+            await held.expire(subscription, ends)
+            return await held.keyring(subscription)
+
+    with _told():
+        ends = _moment("at", at) if at else None
+    told = _told_of(_run(change))
+    if as_json:
+        _out.print_json(json.dumps(told))
+    else:
+        typer.echo(f"{subscription}: expires {told['expires']}")
+
+
+@keys.command("remove")
+def remove(
+    subscription: Annotated[str, typer.Argument(help="the id of the subscription")],
+    store: Store,
+) -> None:
+    """Forget a subscription and its keys; cancel one that is to stay known."""
+
+    async def forget() -> None:
+        async with _keys.opened(store) as held:
+            await held.remove(subscription)
+
+    _run(forget)
 
 
 @keys.command("rotate")
@@ -424,8 +503,26 @@ def listed(store: Store, as_json: AsJson = False) -> None:
     _out.print(shown)
 
 
+def _moment(option: str, text: str) -> float:
+    """A moment as seconds since 1970-01-01 UTC. Raises ConfigError."""
+    try:
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        cure = "Write 2026-12-31, or 2026-12-31T18:00:00+01:00"
+        raise ConfigError("apim keys", option, f"{text!r} is no moment", cure) from None
+
+
+def _written(moment: float) -> str:
+    """A moment for people; its seconds, where that is too far away."""
+    try:
+        return datetime.fromtimestamp(moment, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):
+        return f"{moment:g}"
+
+
 def _told_of(ring: Keyring) -> dict[str, str]:
-    expires = "" if ring.expires is None else datetime.fromtimestamp(ring.expires, UTC).isoformat()
+    expires = "" if ring.expires is None else _written(ring.expires)
     subscription = ring.subscription
     return {
         "subscription": subscription.id,

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from apim_middleware._config import arms_of, check_known, describe, matches, shown
 from apim_middleware.configuration._catalogue import UnknownName, imported, named
 from apim_middleware.configuration._functions import NotAFunction, function_of
+from apim_middleware.configuration._keeping import Kept
 from apim_middleware.errors import ConfigError
 
 _UNCHECKED = (TypeError, ValueError, ArithmeticError, AttributeError, NameError, OSError)
@@ -33,9 +34,10 @@ class Placed(ConfigError):
 class Reader:
     """Reads values, with the objects a program brings along."""
 
-    def __init__(self, brought: Mapping[str, object]) -> None:
-        """``brought`` are the objects that ``ref`` may name."""
+    def __init__(self, brought: Mapping[str, object], kept: Kept | None = None) -> None:
+        """``brought`` are the objects that ``ref`` may name; ``kept`` are those of the gateway this one follows."""
         self._brought = brought
+        self._kept = kept or Kept(brought)
         self._read: list[tuple[object, str]] = []
 
     def value(self, given: Any, wanted: Any, where: str) -> Any:  # noqa: ANN401 - whatever is wanted
@@ -57,7 +59,10 @@ class Reader:
             kind = named(str(given["use"]))
         except UnknownName as error:
             raise _mistake(where, given, f"cannot be used: {str(error).rstrip('.')}", "Name what there is") from None
-        return self._made(kind, {key: each for key, each in given.items() if key != "use"}, where)
+        fields = {key: each for key, each in given.items() if key != "use"}
+        if kind.__eq__ is object.__eq__:
+            return self._kept.of(given, lambda: self._made(kind, fields, where))
+        return self._made(kind, fields, where)
 
     def _ref(self, name: Any, where: str) -> object:  # noqa: ANN401 - plain data
         if not isinstance(name, str) or name not in self._brought:
@@ -132,8 +137,9 @@ class Reader:
             raise
         except ConfigError as error:
             raise _placed(error, self._place_of(error, kind) or where) from None
-        except _UNCHECKED as error:
-            raise Placed(kind.__name__, "", f"{error} (at {where})", "See its documentation") from None
+        except Exception as error:  # whatever a class of their own raises
+            said = str(error) if isinstance(error, _UNCHECKED) else f"{type(error).__name__}: {error}"
+            raise Placed(kind.__name__, "", f"{said} (at {where})", "See its documentation") from None
         self._read.append((made, where))
         return made
 

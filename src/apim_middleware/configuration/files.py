@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 from apim_middleware._config import check
 from apim_middleware._yaml import is_plain, parse
+from apim_middleware.configuration._keeping import Kept
 from apim_middleware.configuration._reading import Reader
 from apim_middleware.configuration._writing import Writer
 from apim_middleware.errors import ConfigError
@@ -32,13 +33,15 @@ _TELLING = 8
 _BREAKS = frozenset("\x85\u2028\u2029\ufeff")
 """Characters that YAML folds like line breaks, or drops, where they stand without double quotes."""
 _NOTHING: Mapping[str, object] = {}
+_KEPT = "kept"
+"""Under which a gateway remembers what was made of its tables."""
 
 
-def load(path: str | Path, *, names: Mapping[str, object] = _NOTHING) -> Gateway:
+def load(path: str | Path, *, names: Mapping[str, object] = _NOTHING, after: Gateway | None = None) -> Gateway:
     """The gateway in a file; ``names`` are objects of the program that the file may refer to as ``{ref = "name"}``.
 
-    The ending of the file's name says how it is written. ConfigError, also for a file that cannot be read; it names the
-    file.
+    ``after`` is the gateway it is to follow, as for ``loads``. The ending of the file's name says how it is written.
+    ConfigError, also for a file that cannot be read; it names the file.
     """
     found = Path(path)
     format = _FORMATS.get(found.suffix.lower())  # noqa: A001 - what it is
@@ -49,14 +52,23 @@ def load(path: str | Path, *, names: Mapping[str, object] = _NOTHING) -> Gateway
     except OSError as error:
         raise ConfigError("load", "path", f"{str(found)!r} cannot be read: {error.strerror}", "Give a file") from None
     try:
-        return loads(text, format, names=names)
+        return loads(text, format, names=names, after=after)
     except ConfigError as error:
         owner, field = (str(found), "") if error.policy == "loads" else (f"{found}: {error.policy}", error.field)
         raise ConfigError(owner, field, error.problem, error.cure) from None
 
 
-def loads(text: str | bytes, format: Format = "toml", *, names: Mapping[str, object] = _NOTHING) -> Gateway:  # noqa: A002
+def loads(
+    text: str | bytes,
+    format: Format = "toml",  # noqa: A002 - what it is
+    *,
+    names: Mapping[str, object] = _NOTHING,
+    after: Gateway | None = None,
+) -> Gateway:
     """The gateway in a text. ``${NAME}`` stands for a variable of the environment, ``$$`` for a dollar.
+
+    ``after`` is the gateway it is to follow, read from a text as well: where tables say the same, the ``Env``, stores,
+    keys and transports of that one are used again, with all they know and hold.
 
     ConfigError: text that cannot be read, a variable that is not set, and everything a gateway refuses; it says where.
     What a variable holds is in none of them.
@@ -69,12 +81,14 @@ def loads(text: str | bytes, format: Format = "toml", *, names: Mapping[str, obj
     if not isinstance(document, dict):
         raise ConfigError("loads", "text", "is no table", "Write the fields of a Gateway")
     try:
-        gateway = Reader(names).value(document, Gateway, "gateway")
+        kept = Kept(names, None if after is None else after.__dict__.get(_KEPT))
+        gateway = Reader(names, kept).value(document, Gateway, "gateway")
     except ConfigError as error:
         parts = (error.policy, error.field, error.problem, error.cure)
         raise ConfigError(*(_without_values(part, variables) for part in parts)) from None
     if not isinstance(gateway, Gateway):
         raise ConfigError("loads", "text", f"is a {type(gateway).__name__}", "Write the fields of a Gateway")
+    gateway.__dict__[_KEPT] = kept
     return gateway
 
 

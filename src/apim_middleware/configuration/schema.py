@@ -17,7 +17,6 @@ from apim_middleware.configuration._catalogue import named, names
 from apim_middleware.configuration._reading import in_pairs, is_mapping, pair_of, parameters_of, tuple_of
 from apim_middleware.gateway.app import Gateway
 
-_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 _WORDS = {
     "ref": "The name of an object the program brings along.",

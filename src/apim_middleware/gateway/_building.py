@@ -118,8 +118,14 @@ class Building:
             scopes.insert(0, self._scope(where, definition.version_policies, inherit=version.inherit))
         backend = self.backends.app(definition.backend, definition.label)
         edition = Edition(definition, scopes, path, backend)
+        called: dict[str, Operation] = {}
         for operation in definition.operations or _EVERYTHING:
+            other = called.setdefault(operation.name, operation)
             self._add(edition, operation, f"{where}/operation/{operation.name}")
+            if other is not operation:  # they would count together
+                problem = f"{other.method} {other.template} and {operation.method} {operation.template} are both called"
+                cure = f'Give one of them another: Operation("{operation.method}", "{operation.template}", name="...")'
+                raise ConfigError(f"Api {definition.label}", "operations", f"{problem} {operation.name!r}", cure)
         return edition
 
     def _add(self, edition: Edition, operation: Operation, where: str) -> None:

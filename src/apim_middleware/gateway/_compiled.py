@@ -11,6 +11,7 @@ from apim_middleware.exchange import KEY, Exchange
 from apim_middleware.gateway._building import Building
 from apim_middleware.gateway._entries import Entry
 from apim_middleware.gateway._plans import Edition, Endpoint, Found, Guarded
+from apim_middleware.gateway._probing import Probe
 from apim_middleware.gateway._tries import Trie
 from apim_middleware.match import Match
 from apim_middleware.model import ANY, WEBSOCKET
@@ -180,6 +181,23 @@ class Compiled:
                 detail = "This operation has other methods."
                 return Refusal(405, "method-not-allowed", detail, headers={"allow": allow})
         return _nowhere()
+
+    def meant(self, probe: Probe) -> Endpoint | None:
+        """The operation that a request would come to; None when it would be refused."""
+        scope = {"type": "http", "query_string": probe.query, "headers": probe.headers}
+        exchange, segments = Exchange(scope), probe.path.split("/")
+        try:
+            found = self._sites.find(exchange, segments)
+            if found is None:
+                return None
+            entry, taken, revision = found
+            operations = entry.only
+            if operations is None or revision:
+                operations, taken = entry.choose(exchange, segments, taken, revision)
+            behind = segments[taken:]
+            return operations.find(probe.method, [] if behind == _SLASH else behind, probe.query)
+        except Refusal:
+            return None
 
     def rows(self, product: str | None = None) -> Iterator[Row]:
         """The plan as data, in the order it is written; of one product (``""`` for none), or of all there are."""

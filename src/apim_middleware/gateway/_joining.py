@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import anyio.to_thread
 
-from apim_middleware._jose.documents import BadDocument, asked
+from apim_middleware._jose.documents import BadDocument, Question, fetched
 from apim_middleware.documentation import Answer, Documentation
 from apim_middleware.errors import ConfigError, Refusal, TransportError
 from apim_middleware.exchange import Exchange
@@ -159,7 +159,7 @@ def _fresh(app: Any) -> Mapping[str, Any]:  # noqa: ANN401 - a FastAPI app
 async def _fetched(app: SubApp, transport: Transport) -> bytes:
     url = str(app.url)
     try:
-        return (await asked(transport, "GET", url, _HEADERS, None, app.timeout, LARGEST)).body
+        return (await fetched(transport, Question(url, _HEADERS, app.timeout, largest=LARGEST))).body
     except TimeoutError:
         raise app.mistaken(f"{url} did not answer within {app.timeout:g} seconds") from None
     except BadDocument as error:

@@ -33,7 +33,7 @@ class Gate:
         bound = env.bind(replace(auth, optional=strangers))
         self._ask: Callable[[Exchange], Any] = bound.on_request
         self.awaits = inspect.iscoroutinefunction(bound.on_request)
-        self._invalid: Callable[[], Refusal] = bound._invalid
+        self._invalid: Callable[[], Refusal] = bound.invalid
 
     def context(self, exchange: Exchange, api: Opening) -> str:
         """The product in whose context this call is made, or ``""``. Raises Refusal.

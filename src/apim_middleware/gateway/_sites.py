@@ -4,11 +4,13 @@ from collections.abc import Iterable, Sequence
 from typing import Generic, TypeVar
 
 from apim_middleware.exchange import Exchange
+from apim_middleware.model._values import MOST_REVISIONS
 
 T = TypeVar("T")
 
 _REMEMBERED = 1024
 _MARK = ";rev="
+_DIGITS = len(str(MOST_REVISIONS))
 
 
 class Paths(dict[str, "Paths[T]"]):
@@ -68,7 +70,7 @@ class Paths(dict[str, "Paths[T]"]):
 def revision_in(segment: str) -> tuple[str, int]:
     """A segment without the mark of a revision, and the number in that: 0 where there is none."""
     text, mark, number = segment.partition(_MARK)
-    if not mark or not number.isascii() or not number.isdecimal() or len(number) > 6 or number.startswith("0"):
+    if not mark or not number.isascii() or not number.isdecimal() or len(number) > _DIGITS or number.startswith("0"):
         return segment, 0
     return text, int(number)
 

@@ -6,8 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
+from apim_middleware._http.hygiene import Hygiene
+from apim_middleware.env import Env
+from apim_middleware.gateway._probing import Probe, probe_of
 from apim_middleware.gateway.app import Gateway
-from apim_middleware.model import Definition, Operation, Product, definitions
+from apim_middleware.model import Api, Definition, Operation, Product, definitions
 from apim_middleware.policy import Policy, policies_in
 from apim_middleware.types import Layer
 
@@ -29,7 +32,7 @@ class Change:
     after: str = ""
     loud: bool = False
     """Whether protection goes, or may have become less: an authenticator, a limit, an approval or the need of a
-    subscription is taken away or changed, or a route comes without any."""
+    subscription is taken away or changed, a route comes without any, or requests go to a route with less of it."""
 
     def __str__(self) -> str:
         """A line for people."""
@@ -42,6 +45,11 @@ class Change:
 class _Known(NamedTuple):
     """What is compared of one route, whoever calls it."""
 
+    where: str
+    stands: tuple[Definition, Operation, str]
+    """Its API as it is defined, its operation, and a host."""
+
+    api: str
     layers: tuple[Layer, ...]
     subscription_required: bool
     inherits: bool
@@ -54,13 +62,19 @@ def difference(old: Gateway, new: Gateway) -> tuple[Change, ...]:
 
     Routes are compared with every policy in front of them but those of products, which are compared themselves.
     """
-    return (*_own(old, new), *_of_products(old, new), *_of_routes(old, new))
+    return (*_own(old, new), *_of_products(old, new), *_of_versions(old, new), *_of_routes(old, new))
 
 
 def _own(old: Gateway, new: Gateway) -> Iterator[Change]:
     for name in ("unknown_method", "errors", "name"):
         yield from _field("Gateway", name, getattr(old, name), getattr(new, name))
-    yield from _field("Gateway", "keys", old.keys, new.keys)
+    before, after = old.authenticator, new.authenticator
+    read = before is not None and after is not None and dataclasses.replace(before, keys=after.keys) != after
+    yield from _field("Gateway", "keys", old.keys, new.keys, loud=read)
+    envs = [each.env or Env() for each in (old, new)]
+    hygienes = [each.given["hygiene"] or Hygiene() for each in envs]
+    yield from _field("Gateway", "env.hygiene", *hygienes, loud=True)
+    yield from _field("Gateway", "env.place", *[each.place for each in envs])
 
 
 def _of_products(old: Gateway, new: Gateway) -> Iterator[Change]:
@@ -92,20 +106,69 @@ def _of_product(where: str, old: Product, new: Product) -> Iterator[Change]:
         yield Change(kind="gains" if api in new.apis else "loses", where=where, what=f"Api {api}")
 
 
+def _of_versions(old: Gateway, new: Gateway) -> Iterator[Change]:
+    """Which version is meant by who names none, and how callers say which they mean."""
+    after = {api.name: api for api in new.apis}
+    for api in old.apis:
+        versions, others = api.versions, after[api.name].versions if api.name in after else None
+        if versions is None or others is None:
+            continue
+        where = f"Api {api.name}"
+        if versions.by == others.by:  # else the routes tell
+            yield from _field(where, "versions.parameter", versions.parameter, others.parameter)
+        less = versions.default != others.default and any(
+            _less(
+                _known(old, definition, operation, host), _meant(new, probe_of(definition, operation, host, plain=True))
+            )
+            for definition, operation, host in _of_api(api)
+            if definition.current and definition.version is not None and definition.version.name == versions.default
+        )
+        yield from _field(where, "versions.default", versions.default, others.default, loud=less)
+
+
 def _of_routes(old: Gateway, new: Gateway) -> Iterator[Change]:
     before, after = _routes(old), _routes(new)
     for where, route in before.items():
         if where not in after:
-            yield Change(kind="removed", where=where)
+            taker = _meant(new, probe_of(*route.stands))
+            less = _less(route, taker)
+            what = "" if taker is None else f"and left to {taker.where}{_without(less)}"
+            yield Change(kind="removed", where=where, what=what, loud=bool(less))
         else:
             yield from _of_route(where, route, after[where])
     for where, route in after.items():
         if where not in before:
+            giver = _meant(old, probe_of(*route.stands))
+            less = [] if giver is None else _less(giver, route)
+            what = "" if giver is None else f"and takes from {giver.where}{_without(less)}"
             guarded = route.subscription_required or any(policy.guards for policy in _policies(route.layers))
-            yield Change(kind="added", where=where, loud=not guarded)
+            yield Change(kind="added", where=where, what=what, loud=bool(less) or not guarded)
+
+
+def _meant(gateway: Gateway, probe: Probe) -> _Known | None:
+    """The route that a request goes to; None where it is refused."""
+    found = gateway.compiled.meant(probe)
+    if found is None:
+        return None
+    definition = found.approach.edition.definition
+    return _known(gateway, definition, found.operation, (definition.api.hosts or ("",))[0])
+
+
+def _less(old: _Known, new: _Known | None) -> list[str]:
+    """What protects a request that goes to the one route, and would not if it went to the other."""
+    if new is None:
+        return []
+    less = [_name(layer) for layer in old.layers if _protects(layer) and layer not in new.layers]
+    opened = old.subscription_required and not new.subscription_required
+    return [*less, "subscription_required"] if opened else less
+
+
+def _without(less: Sequence[str]) -> str:
+    return f", without {' and '.join(dict.fromkeys(less))}" if less else ""
 
 
 def _of_route(where: str, old: _Known, new: _Known) -> Iterator[Change]:
+    yield from _field(where, "api", old.api, new.api)
     yield from _of_layers(where, old.layers, new.layers)
     opened = old.subscription_required and not new.subscription_required
     yield from _field(where, "subscription_required", old.subscription_required, new.subscription_required, loud=opened)
@@ -116,14 +179,16 @@ def _of_route(where: str, old: _Known, new: _Known) -> Iterator[Change]:
 
 
 def _routes(gateway: Gateway) -> dict[str, _Known]:
-    products = {name for each in gateway.products if not each.subscription_required for name in each.apis}
-    return {
-        _where(definition, operation, host): _known(gateway, definition, operation, products)
-        for api in gateway.apis
-        for definition in definitions(api)
-        for operation in definition.operations or (Operation("*", "/*"),)
-        for host in api.hosts or ("",)
-    }
+    found = [_known(gateway, *each) for api in gateway.apis for each in _of_api(api)]
+    return {each.where: each for each in found}
+
+
+def _of_api(api: Api) -> Iterator[tuple[Definition, Operation, str]]:
+    """Every operation of an API at each of its hosts."""
+    for definition in definitions(api):
+        for operation in definition.operations or (Operation("*", "/*"),):
+            for host in api.hosts or ("",):
+                yield definition, operation, host
 
 
 def _where(definition: Definition, operation: Operation, host: str) -> str:
@@ -138,7 +203,7 @@ def _where(definition: Definition, operation: Operation, host: str) -> str:
     return f"{operation.method} {host}{path}{operation.template}{told}"
 
 
-def _known(gateway: Gateway, definition: Definition, operation: Operation, opened: set[str]) -> _Known:
+def _known(gateway: Gateway, definition: Definition, operation: Operation, host: str) -> _Known:
     api, version = definition.api, definition.version
     scopes = [(operation.policies, operation.inherit), (definition.api_policies, api.inherit)]
     if version is not None:
@@ -150,11 +215,15 @@ def _known(gateway: Gateway, definition: Definition, operation: Operation, opene
             break
     else:
         layers = (*gateway.policies, *layers)
-    required = api.subscription_required and api.name not in opened and "*" not in opened
+    free = [each.apis for each in gateway.products if not each.subscription_required]
+    required = api.subscription_required and not any(api.name in names or "*" in names for names in free)
     state = version is not None and version.retired, definition.online, api.key_header, api.key_query
     deprecations = operation.deprecation, version and version.deprecation, api.deprecation
     whole = all(inherits for _, inherits in scopes)
-    return _Known(layers, required, whole, definition.backend, (*state, *deprecations))
+    stands = definition, operation, host
+    return _Known(
+        _where(*stands), stands, api.name, layers, required, whole, definition.backend, (*state, *deprecations)
+    )
 
 
 def _of_layers(where: str, old: Sequence[Layer], new: Sequence[Layer]) -> Iterator[Change]:

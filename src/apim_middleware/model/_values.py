@@ -9,6 +9,9 @@ from apim_middleware._config import Configured
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,78}[A-Za-z0-9_])?")
 
+MOST_REVISIONS = 999_999
+"""The highest number of one, so that callers cannot have anything larger looked for."""
+
 
 class Value(Configured):
     """A frozen dataclass whose repr says only what somebody has said."""

@@ -4,7 +4,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 from apim_middleware._http.headers import is_token
-from apim_middleware.model._values import Value, check_name, check_revisions, check_unique
+from apim_middleware.model._values import MOST_REVISIONS, Value, check_name, check_revisions, check_unique
 from apim_middleware.model.operations import Deprecation, Operation
 from apim_middleware.types import Layer
 
@@ -33,9 +33,9 @@ class Revision(Value):
     """What has changed, for those who decide when it becomes the current one."""
 
     def __post_init__(self) -> None:
-        """Revisions are counted from 1."""
-        if self.number < 1:
-            raise self.mistake("number", "is no revision", "Count from 1")
+        """Revisions are counted from 1, and can be asked for."""
+        if not 1 <= self.number <= MOST_REVISIONS:
+            raise self.mistake("number", "is no revision", f"Count from 1, {MOST_REVISIONS} at most")
 
 
 @dataclass(frozen=True, repr=False)
