@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache, wraps
 from inspect import isawaitable
+from itertools import chain
 from typing import ParamSpec, TypeAlias, TypeVar
 
 from apim_middleware._config import awaits, is_factory, shown, uncalled
@@ -47,13 +48,19 @@ def made_once(make: Callable[P, F]) -> Callable[P, F]:
         except TypeError:  # something that cannot be looked up is a mistake, of which ``make`` knows more
             return make(*args, **given)
 
-    made.factory = made  # type: ignore[attr-defined]  # so that one that was not called is told from what it makes
+    vars(made)["factory"] = made  # so that one that was not called is told from what it makes
     return made
 
 
-def needs(key: Key) -> frozenset[str]:
-    """What a key relies on: ``client``, ``principal``, ``subscription``, or nothing known."""
-    found: frozenset[str] = getattr(key, "needs", frozenset())
+def telling(function: F, *, needs: Iterable[str] = (), reads: Iterable[str] = (), paths: Iterable[str] = ()) -> F:
+    """The function itself, made to tell what it relies on, which headers it asks for, and which paths it compares."""
+    vars(function).update(needs=frozenset(needs), reads=frozenset(reads), paths=frozenset(paths))
+    return function
+
+
+def needs(function: Callable[..., object]) -> frozenset[str]:
+    """What a key or condition relies on: ``client``, ``principal``, ``subscription``, or nothing known."""
+    found: frozenset[str] = getattr(function, "needs", frozenset())
     return found
 
 
@@ -140,10 +147,10 @@ def username(exchange: Exchange) -> str | None:
     return None if credentials is None else credentials[0]
 
 
-client.needs = frozenset({"client"})  # type: ignore[attr-defined]
-principal.needs = frozenset({"principal"})  # type: ignore[attr-defined]
-subscription.needs = frozenset({"subscription"})  # type: ignore[attr-defined]
-product.needs = frozenset({"subscription"})  # type: ignore[attr-defined]
+telling(client, needs={"client"})
+telling(principal, needs={"principal"})
+telling(subscription, needs={"subscription"})
+telling(product, needs={"subscription"})
 
 
 @made_once
@@ -163,8 +170,7 @@ def header(name: str) -> Key:
         return None if value is None else value.decode("latin-1")
 
     key.__name__ = f"header({name!r})"
-    key.reads = frozenset({name})  # type: ignore[attr-defined]
-    return key
+    return telling(key, reads={name})
 
 
 @made_once
@@ -194,8 +200,7 @@ def claim(name: str) -> Key:
         return None if value is None else str(value)
 
     key.__name__ = f"claim({name!r})"
-    key.needs = frozenset({"principal"})  # type: ignore[attr-defined]
-    return key
+    return telling(key, needs={"principal"})
 
 
 @made_once
@@ -288,6 +293,4 @@ def _check(name: str, given: Iterable[object], *, least: int) -> None:
 def _combined(key: Key, name: str, parts: Iterable[str], asked: Iterable[Callable[..., object]]) -> Key:
     key.__name__ = key.__qualname__ = f"{name}({', '.join(parts)})"
     asked = tuple(asked)
-    key.needs = frozenset[str]().union(*map(needs, asked))  # type: ignore[attr-defined, arg-type]
-    key.reads = frozenset[str]().union(*map(reads, asked))  # type: ignore[attr-defined]
-    return key
+    return telling(key, needs=chain(*map(needs, asked)), reads=chain(*map(reads, asked)))

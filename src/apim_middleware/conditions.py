@@ -6,6 +6,7 @@ A condition is any function of the exchange that gives true or false; these are 
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from inspect import isawaitable
+from itertools import chain
 from re import fullmatch
 from typing import TypeAlias, TypeVar
 
@@ -48,8 +49,7 @@ def path(*patterns: str) -> PlainCondition:
         routed = routed_path(exchange.scope)[1]
         return routed.startswith(below) or routed.rstrip("/") in exact
 
-    matches.paths = frozenset(patterns)  # type: ignore[attr-defined]
-    return _named(matches, "path", map(repr, patterns))
+    return _named(by.telling(matches, paths=patterns), "path", map(repr, patterns))
 
 
 @by.made_once
@@ -83,8 +83,7 @@ def header(name: str, value: str | None = None) -> PlainCondition:
     def matches(exchange: Exchange) -> bool:
         return exchange.header(key) is not None if wanted is None else wanted in exchange.headers(key)
 
-    matches.reads = frozenset({name})  # type: ignore[attr-defined]
-    return _named(matches, "header", map(repr, given))
+    return _named(by.telling(matches, reads={name}), "header", map(repr, given))
 
 
 def is_websocket(exchange: Exchange) -> bool:
@@ -192,9 +191,12 @@ def _mistake(name: str, given: object, problem: str, cure: str) -> ConfigError:
 def _joined(name: str, conditions: Sequence[PlainCondition], matches: PlainCondition) -> PlainCondition:
     if not conditions or not all(callable(each) and not awaits(each) for each in conditions):
         raise _mistake(name, conditions, "are no plain conditions", "Give functions that need no await")
-    matches.needs = frozenset[str]().union(*map(by.needs, conditions))  # type: ignore[attr-defined, arg-type]
-    matches.reads = frozenset[str]().union(*map(by.reads, conditions))  # type: ignore[attr-defined]
-    matches.paths = frozenset[str]().union(*map(paths_of, conditions))  # type: ignore[attr-defined]
+    by.telling(
+        matches,
+        needs=chain(*map(by.needs, conditions)),
+        reads=chain(*map(by.reads, conditions)),
+        paths=chain(*map(paths_of, conditions)),
+    )
     return _named(matches, name, [getattr(each, "__name__", repr(each)) for each in conditions])
 
 

@@ -346,7 +346,7 @@ async def test_a_line_that_cannot_be_written_fails_no_request(caplog: pytest.Log
         raise OSError("no space left")
 
     assert (await call(Stack(AccessLog(write=full))(hello))).body == b"hello"
-    assert "could not be written down" in caplog.text
+    assert "could not be recorded" in caplog.text
 
 
 async def test_nothing_of_it_stays_in_the_scope() -> None:

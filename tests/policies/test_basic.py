@@ -234,7 +234,7 @@ async def test_bad_credentials_get_one_answer(house: House, name: str) -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("swap", [False, True])
 async def test_two_authorization_headers_are_refused(house: House, swap: bool) -> None:
-    """H09: whatever their order; hygiene refuses them before any policy."""
+    """Whatever their order; hygiene refuses them before any policy."""
     values = [basic(*ADA), basic("eve", "x")]
     answer = await house.send(*(values[::-1] if swap else values))
     assert (answer.status, code(answer)) == (400, "duplicate-header")
@@ -254,7 +254,7 @@ async def test_a_suspended_user_and_one_who_is_gone_get_the_same_answer(house: H
 
 @pytest.mark.anyio
 async def test_somebody_who_is_not_there_costs_as_much_as_a_wrong_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    """J19, by the work that is done and not by a watch."""
+    """By the work that is done and not by a watch."""
     house = House()
     mill = Mill(monkeypatch)
     house.memory.suspend("bob")
@@ -456,6 +456,15 @@ async def test_nobody_comes_in_while_the_store_is_down(caplog: pytest.LogCapture
     assert all(record.getMessage().isprintable() for record in caplog.records)
     house.store.failing = False
     assert (await house.ask(*ADA)).status == 200
+
+
+@pytest.mark.anyio
+async def test_an_outage_is_told_of_once_and_the_next_one_again(caplog: pytest.LogCaptureFixture) -> None:
+    house = House(distant=True)
+    for failing in (True, True, True, False, False, True, True):
+        house.store.failing = failing
+        assert (await house.ask(*ADA)).status == (503 if failing else 200)
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING", "ERROR"]
 
 
 @pytest.mark.anyio

@@ -17,6 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apim_middleware._certificates import gate
 from apim_middleware._certificates.checks import BadCertificate, check_purpose, holder_of, load
 from apim_middleware._certificates.identities import CertificateIdentity
 from apim_middleware._certificates.revocation import RevocationLists
@@ -24,10 +25,11 @@ from apim_middleware._http.certificate_fields import from_header
 from apim_middleware._http.client_certificate import certificate as shown_certificate
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
+from apim_middleware.exchange import Exchange
 from apim_middleware.policies.client import TrustedProxies
 from apim_middleware.policies.client_certificate import ClientCertificate
 from apim_middleware.policy import Stack
-from apim_middleware.testing import Answer, FakeClock, call, connect
+from apim_middleware.testing import Answer, FakeClock, call, connect, http_scope
 from apim_middleware.types import Receive, Scope, Send
 
 pytestmark = pytest.mark.anyio
@@ -239,6 +241,22 @@ async def test_a_certificate_that_was_good_is_not_good_for_ever() -> None:
     assert (await house.ask(escaped(ORDERS))).status == 200
     house.clock.advance(timedelta(days=31).total_seconds())
     assert code(await house.ask(escaped(ORDERS))) == (403, "certificate-invalid")
+
+
+async def test_a_certificate_that_was_good_a_moment_ago_is_looked_at_again_for_its_time() -> None:
+    house, signer = House(), Signer("orders", ROOT, ca=False, end=timedelta(seconds=2))
+    assert (await house.ask(escaped(signer))).status == 200
+    house.clock.advance(3)
+    assert code(await house.ask(escaped(signer))) == (403, "certificate-invalid")
+
+
+async def test_of_certificates_that_were_good_a_bounded_number_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "_REMEMBERED", 2)
+    made = ClientCertificate(authorities=ROOT.pem).bind(Env(clock=FakeClock(NOW.timestamp())))
+    for _ in range(4):
+        tls = {"tls": {"client_cert_chain": [Signer("orders", ROOT, ca=False).pem]}}
+        made.on_request(Exchange(http_scope(extensions=tls)))
+    assert len(made._known) == 2
 
 
 async def test_where_the_server_has_checked_the_chain_it_is_believed() -> None:

@@ -152,6 +152,24 @@ async def test_what_one_that_refused_did_is_undone() -> None:
 
 
 @pytest.mark.anyio
+async def test_what_was_noted_before_stays_and_what_one_that_refused_noted_goes() -> None:
+    class Notes(Policy):
+        def on_request(self, exchange: Exchange) -> None:
+            exchange.attributes["noted"] = True
+
+    class Refuses(Policy):
+        guards: ClassVar[bool] = True
+
+        def on_request(self, exchange: Exchange) -> None:
+            exchange.attributes["mistaken"] = True
+            raise Refusal(401, "mistake-missing", headers={"www-authenticate": "Mistake"})
+
+    house = House(Notes(), AnyOf(Refuses(), basic_auth()))
+    assert (await house.ask(GOOD_PASSWORD)).status == 200
+    assert house.exchanges[0].attributes == {"noted": True}
+
+
+@pytest.mark.anyio
 async def test_two_stores_of_users_can_stand_side_by_side() -> None:
     house = House(AnyOf(basic_auth("eve"), basic_auth("ada"), when_bad="next"))
     assert (await house.ask(GOOD_PASSWORD)).status == 200

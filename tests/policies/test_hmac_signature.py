@@ -3,12 +3,14 @@
 import base64
 import hmac
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError, StoreError
+from apim_middleware.policies import hmac_signature
 from apim_middleware.policies.hmac_signature import HMACSignature
 from apim_middleware.policy import Stack
 from apim_middleware.stores.memory import MemoryCounters
@@ -283,3 +285,20 @@ async def test_what_was_accepted_is_remembered_up_to_the_last_moment_it_counts()
     assert (await house.post(header)).status == 200
     house.clock.advance(600)
     assert code(await house.post(header)) == (401, "signature-replayed")
+
+
+@pytest.mark.parametrize("wrong", [mac(b"other"), mac(BODY)[:-2] + "00", "00" + mac(BODY)[2:], "00"])
+async def test_a_bad_signature_is_compared_as_a_whole_with_that_of_every_secret(
+    wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much of it is right, so that the time it takes tells nothing."""
+    compared = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return hmac.compare_digest(one, other)
+
+    house = House(secrets=(SECRET, OTHER))
+    monkeypatch.setattr(hmac_signature, "hmac", SimpleNamespace(compare_digest=compare, digest=hmac.digest))
+    assert code(await house.post(("x-signature", wrong))) == (401, "signature-invalid")
+    assert compared == [(bytes.fromhex(wrong), bytes.fromhex(mac(BODY, secret))) for secret in (SECRET, OTHER)]

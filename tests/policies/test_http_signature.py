@@ -383,6 +383,20 @@ async def test_nobody_comes_in_while_the_keys_cannot_be_read() -> None:
     assert code(await House(keys=find).ask(said())) == (503, "key-store-unavailable")
 
 
+async def test_while_keys_cannot_be_read_it_is_told_once_and_the_next_time_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def find(name: str) -> SignatureKey | None:
+        if failing:
+            raise StoreError("down")
+        return ADA
+
+    house = House(keys=find)
+    for failing in (True, True, True, False, False, True, True):
+        assert (await house.ask(said())).status == (503 if failing else 200)
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING", "ERROR"]
+
+
 async def test_nobody_comes_in_while_nonces_cannot_be_kept() -> None:
     class Down(MemoryCounters):
         async def hit(self, hits: Any) -> Any:

@@ -167,7 +167,6 @@ BAD_METADATA: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", BAD_METADATA)
 async def test_metadata_that_nobody_should_believe_gives_no_keys(name: str) -> None:
-    """J13, J15."""
     house = discovering({**pages(), ISSUER + METADATA: BAD_METADATA[name]})
     answer = await house.ask(token(kid="one"))
     assert (answer.status, code(answer)) == (503, "keys-unavailable")
@@ -313,7 +312,7 @@ def test_clouds_have_their_own_issuers() -> None:
 
 
 async def test_keys_rotate_under_load_and_nobody_is_wronged() -> None:
-    """J14: a key is published before it signs, signs until the next does, and is withdrawn a while later."""
+    """A key is published before it signs, signs until the next does, and is withdrawn a while later."""
     house = House(remote=True, jwks_refresh=60)
     names = [f"r{number}" for number in range(4)]
     made = {name: jwk(rsa_key(name), name) for name in names}
@@ -344,7 +343,6 @@ async def test_keys_rotate_under_load_and_nobody_is_wronged() -> None:
 
 
 async def test_ten_thousand_made_up_keys_cost_a_discovered_issuer_one_fetch() -> None:
-    """J12."""
     house = discovering(pages())
     good = token(kid="one")
     await house.ask(good)
@@ -390,7 +388,7 @@ async def test_a_thousand_callers_wait_for_one_fetch_and_none_of_them_for_the_ne
 async def test_a_name_that_leads_here_is_not_asked_unless_that_is_said(
     host: str, more: dict[str, Any], why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """S01: the name is looked up, and every address it leads to is judged before it is dialled."""
+    """The name is looked up, and every address it leads to is judged before it is dialled."""
     heard: list[str] = []
 
     async def inside(scope: Scope, receive: Receive, send: Send) -> None:

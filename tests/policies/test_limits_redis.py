@@ -1,15 +1,13 @@
 """Limits on a real Redis: settled, away, and back."""
 
 import contextlib
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
-from tests.servers import RedisServer, redis_server
+from tests.servers import RedisServer
 
 from apim_middleware import conditions
 from apim_middleware._limits.standings import Standing, Standings
@@ -30,13 +28,6 @@ pytestmark = pytest.mark.anyio
 def anyio_backend() -> str:
     """The driver is asyncio's."""
     return "asyncio"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    folder: Path = tmp_path_factory.mktemp("redis")
-    with redis_server(folder) as running:
-        yield running
 
 
 @pytest.fixture

@@ -83,6 +83,13 @@ async def test_the_path_of_the_document_is_the_resources(resource: str, path: st
     assert json.loads((await call(app, path=path, query=query)).body)["resource"] == resource
 
 
+@pytest.mark.parametrize("query", [b"", b"t=2", b"t=1&t=2"])
+async def test_the_document_of_one_resource_is_not_that_of_another_query(query: bytes) -> None:
+    policy = ProtectedResource(resource="https://api.example.com/a?t=1")
+    app = Stack(policy, JWTAuth(issuer=ISSUER, audience=AUDIENCE, keys=KEY))(inside)
+    assert (await call(app, path=f"{WELL_KNOWN}/a", query=query)).status == 401
+
+
 POINTER = b', resource_metadata="https://api.example.com/.well-known/oauth-protected-resource/orders"'
 
 

@@ -1,6 +1,8 @@
 """A request without the header, or with another value, goes no further."""
 
+import hmac
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from starlette.routing import Mount, Route
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError, Refusal
 from apim_middleware.exchange import Exchange
+from apim_middleware.policies import require_header
 from apim_middleware.policies.cache import Cache
 from apim_middleware.policies.require_header import RequireHeader
 from apim_middleware.policy import Stack
@@ -106,6 +109,24 @@ async def test_another_value_is_refused_without_telling_which_would_do(name: str
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("sent", [SECRET, "origin-secret-4712", "x", SECRET.upper(), "another"])
+async def test_a_value_is_compared_as_a_whole_with_each_that_would_do(
+    sent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much of it is right, so that the time it takes tells nothing."""
+    compared = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return hmac.compare_digest(one, other)
+
+    policy = RequireHeader(name="x-origin", values=(SECRET, "another"))
+    monkeypatch.setattr(require_header, "hmac", SimpleNamespace(compare_digest=compare))
+    await ask(policy, sent.encode())
+    assert compared == [(sent.encode(), SECRET.encode()), (sent.encode(), b"another")]
+
+
+@pytest.mark.anyio
 async def test_status_and_message_can_be_others_and_the_codes_stay() -> None:
     policy = RequireHeader(name="x-origin", values="a", status=403, message="Come through the front.")
     for values, expected in (([], "header-missing"), ([b"b"], "header-refused")):
@@ -161,6 +182,19 @@ async def test_a_websocket_handshake_is_judged_like_a_request() -> None:
     assert (await connect(guarded)).status == 400
     closed = await connect(guarded, denial=False)
     assert closed.messages == [{"type": "websocket.close", "code": 1008, "reason": "header-missing"}]
+
+
+PAGES_OF_OTHERS = [b"https://evil.example", b"null", b"http://shop.example", b"https://shop.example.evil.example"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("page", [*PAGES_OF_OTHERS, b"https://SHOP.example", b"https://shop.example:8443", None])
+async def test_a_page_of_somebody_else_opens_no_websocket_with_the_cookies_of_its_reader(page: bytes | None) -> None:
+    ours = RequireHeader(name="Origin", values=("https://shop.example",), status=403)
+    headers = [(b"cookie", b"session=1"), *([] if page is None else [(b"origin", page)])]
+    answer = await connect(ours(app), headers=headers)
+    assert (answer.status, [each["type"] for each in answer.messages if "accept" in each["type"]]) == (403, [])
+    assert (await connect(ours(app), headers=[(b"origin", b"https://shop.example")])).status == 101
 
 
 @pytest.mark.anyio

@@ -117,6 +117,18 @@ async def test_behind_a_front_the_public_is_what_the_client_asked_the_front_for(
         Stack(RewriteLocation(upstream=UPSTREAM), front)
 
 
+@pytest.mark.parametrize("reference", ["/web/x", "http://backend:8080/web/x", "http://backend:8080/API/x", "/ap/x"])
+async def test_a_path_as_long_as_the_base_is_not_below_it(reference: str):
+    answer = await asked(RewriteLocation(upstream=UPSTREAM), ("location", reference))
+    assert answer.header(b"location") == reference.encode()
+
+
+@pytest.mark.parametrize("cookie", ["a=1; Path=", "a=1; Path=x", "a=1; Domain="])
+async def test_an_attribute_that_browsers_pass_over_stays(cookie: str):
+    policy = RewriteLocation(upstream="http://backend:8080", public="/shop", cookie_domain="site.test")
+    assert (await asked(policy, ("set-cookie", cookie))).header(b"set-cookie") == cookie.encode()
+
+
 async def test_without_a_host_a_redirect_keeps_to_its_path():
     guarded = RewriteLocation(upstream=UPSTREAM)(answering(("location", "http://backend:8080/api/x")))
 

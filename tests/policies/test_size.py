@@ -153,6 +153,27 @@ async def test_a_response_that_is_over_stays_what_it_was():
     assert (await post(LimitBody(max_bytes=5)(hasty), [b"0123456", b"7"])).body == b"fine"
 
 
+async def test_a_file_that_was_sent_is_over_as_well():
+    async def hasty(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 202, "headers": []})
+        await send({"type": "http.response.pathsend", "path": "/x"})
+        await receive()
+
+    answer = await post(LimitBody(max_bytes=5)(hasty), [b"0123456", b"7"])
+    assert [each["type"] for each in answer.messages] == ["http.response.start", "http.response.pathsend"]
+
+
+async def test_an_app_that_asks_on_hears_the_same_each_time_and_the_refusal_is_sent_once():
+    heard: list[str] = []
+
+    async def deaf(scope: Scope, receive: Receive, send: Send) -> None:
+        heard.extend([(await receive())["type"] for _ in range(3)])
+
+    answer = await post(LimitBody(max_bytes=5)(deaf), [b"0123456", b"7", b"8", b"9"])
+    assert [each["type"] for each in answer.messages] == ["http.response.start", "http.response.body"]
+    assert heard == ["http.disconnect"] * 3
+
+
 async def test_bodies_flow_chunk_by_chunk():
     seen: list[Message] = []
 

@@ -162,6 +162,16 @@ async def test_an_app_without_a_lifespan_goes_without():
         await live(Split(named("new", lived), share=0.1)(bare))
 
 
+async def test_an_app_that_does_not_start_is_told_of_and_the_other_goes_on(caplog):
+    async def broken(scope, receive, send):
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "Traceback\nno database"})
+
+    app = Split(broken, share=0.1)(named("old", []))
+    assert await live(app) == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert caplog.messages == ["an app beside the main one does not start: no database"]
+
+
 async def later(exchange):
     return "a"
 

@@ -1281,7 +1281,7 @@ async def test_a_processor_that_fails_fails_no_request(caplog: pytest.LogCapture
     telemetry.tracers.add_span_processor(Broken())
     answer = await call(telemetry.tracing()(hello))
     assert answer.body == b"hello"
-    assert "could not be traced" in caplog.text
+    assert "could not be recorded" in caplog.text
 
 
 @pytest.mark.anyio

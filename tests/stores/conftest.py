@@ -1,6 +1,7 @@
-"""A real Redis server for the tests of stores, started once and emptied for each."""
+"""Real Redis servers for the tests of stores: one that is started once and emptied for each, and one for each."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -20,3 +21,10 @@ def emptied_redis(shared_redis: RedisServer) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(shared_redis.url) as client:
         client.flushall()
         yield client
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server of the test's own, which it may ill-treat."""
+    with redis_server(tmp_path) as running:
+        yield running

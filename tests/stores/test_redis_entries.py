@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 import redis
@@ -193,13 +192,6 @@ async def test_what_was_never_stored_is_an_error(
 
 
 # Trouble
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    """A server of the test's own, which it may ill-treat."""
-    with redis_server(tmp_path) as running:
-        yield running
 
 
 async def every_call_fails(entries: RedisEntries) -> None:

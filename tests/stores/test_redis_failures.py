@@ -30,13 +30,6 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    """A server of the test's own, which it may ill-treat."""
-    with redis_server(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
 def admin(server: RedisServer) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(server.url) as client:
         yield client

@@ -49,40 +49,31 @@ class Address(NamedTuple):
         return cls(f"{parts.scheme}://{parts.netloc}", target, parts.netloc.encode())
 
 
-async def fetched(transport: Transport, url: str, accept: bytes, seconds: float) -> Document:
-    """The document at a URL. Raises BadDocument, TransportError or TimeoutError."""
-    return await asked(transport, "GET", url, [(b"accept", accept)], None, seconds)
+class Question(NamedTuple):
+    """What is asked of a URL, by GET or, with a body, by POST; and how much is waited for, in seconds and bytes."""
+
+    url: str
+    headers: RawHeaders
+    seconds: float
+    body: bytes | None = None
+    largest: int = LARGEST_DOCUMENT
 
 
-async def asked(
-    transport: Transport,
-    method: str,
-    url: str,
-    headers: RawHeaders,
-    body: bytes | None,
-    seconds: float,
-    largest: int = LARGEST_DOCUMENT,
-) -> Document:
-    """What a URL answers with 200, in so many seconds altogether. Raises what ``answered`` does."""
-    document = await answered(transport, method, url, headers, body, seconds, largest)
+async def fetched(transport: Transport, question: Question) -> Document:
+    """What is answered with 200. Raises BadDocument, TransportError or TimeoutError."""
+    document = await answered(transport, question)
     if document.status != 200:
         raise BadDocument(f"the answer was {document.status}", document.status)
     return document
 
 
-async def answered(
-    transport: Transport,
-    method: str,
-    url: str,
-    headers: RawHeaders,
-    body: bytes | None,
-    seconds: float,
-    largest: int = LARGEST_DOCUMENT,
-) -> Document:
-    """What a URL answers, whatever the status. Raises BadDocument, TransportError or TimeoutError."""
+async def answered(transport: Transport, question: Question) -> Document:
+    """What is answered, whatever the status. Raises BadDocument, TransportError or TimeoutError."""
+    url, headers, seconds, body, largest = question
     origin, target, host = Address.of(url)
     lines = [(b"host", host), *headers, (b"accept-encoding", b"identity")]
     with anyio.fail_after(seconds):
+        method = "GET" if body is None else "POST"
         request = UpstreamRequest(method, origin, target, lines, body, connect=seconds, read=seconds)
         response = await transport.send(request)
         try:

@@ -9,7 +9,7 @@ from urllib.parse import quote_plus, urlencode
 import anyio
 
 from apim_middleware._http.headers import get
-from apim_middleware._jose.documents import BadDocument, asked
+from apim_middleware._jose.documents import BadDocument, Question, fetched
 from apim_middleware._jose.rules import Claims
 from apim_middleware._jose.tokens import BadToken, claims_in
 from apim_middleware.errors import TransportError, UpstreamBroken
@@ -97,7 +97,8 @@ class Endpoint:
     async def _answer(self, token: bytes) -> Claims | None:
         headers, fields = self._authenticate()
         form = urlencode({"token": token.decode("latin-1"), "token_type_hint": "access_token", **fields}).encode()
-        document = await asked(self._transport, "POST", self.url, [_FORM, _JSON, *headers], form, self._seconds)
+        question = Question(self.url, [_FORM, _JSON, *headers], self._seconds, form)
+        document = await fetched(self._transport, question)
         kind = (get(document.headers, b"content-type") or b"").partition(b";")[0].strip().lower()
         if kind != b"application/json":
             raise BadDocument("the answer is not JSON")

@@ -6,12 +6,12 @@ import hmac
 import logging
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 
 from apim_middleware._config import Configured
 from apim_middleware._http.paths import BadTarget, canonical_path
-from apim_middleware._jose.rules import seconds
+from apim_middleware._jose.rules import Claims, seconds
 from apim_middleware._jose.tokens import BadToken, claims_in, decoded, media_type, parsed, parts
 from apim_middleware.errors import StoreError
 from apim_middleware.exchange import Exchange
@@ -136,7 +136,7 @@ class Proof(NamedTuple):
     """A proof whose signature is good: the thumbprint of its key, and what it claims."""
 
     jkt: str
-    claims: Any
+    claims: Claims
 
 
 class ProofCheck:
@@ -177,7 +177,7 @@ class ProofCheck:
         self._outage.ends()
         return added
 
-    def _judge(self, exchange: Exchange, claims: Any, token: bytes) -> None:  # noqa: ANN401 - any JSON
+    def _judge(self, exchange: Exchange, claims: Claims, token: bytes) -> None:
         made, jti = seconds(claims, "iat"), claims.get("jti")
         now = self._now()
         if not isinstance(jti, str) or not jti or claims.get("htm") != exchange.method:

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 import anyio
 
 from apim_middleware._jose.discovery import keys_url
-from apim_middleware._jose.documents import Address, BadDocument, Document, fetched, lifetime
+from apim_middleware._jose.documents import Address, BadDocument, Document, Question, fetched, lifetime
 from apim_middleware._jose.keys import KeySet, keys_from_jwks
 from apim_middleware._jose.urls import Allowance
 from apim_middleware.protocols import Clock, Transport
@@ -27,7 +27,7 @@ class Means(NamedTuple):
 
     async def document(self, url: str, accept: bytes) -> Document:
         """The document at a URL. Raises BadDocument, TransportError or TimeoutError."""
-        return await fetched(self.transport, url, accept, self.timeout)
+        return await fetched(self.transport, Question(url, [(b"accept", accept)], self.timeout))
 
     async def keys(self, url: str) -> tuple[KeySet, float]:
         """The keys at a URL, and for how many seconds they are fresh. Raises what ``document`` does, and BadKey."""

@@ -3,9 +3,9 @@
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from apim_middleware._config import check
+from apim_middleware._config import check_count
 from apim_middleware.env import SystemClock
-from apim_middleware.errors import ConfigError, StoreError
+from apim_middleware.errors import StoreError
 from apim_middleware.identity import Principal
 from apim_middleware.protocols import Clock
 
@@ -22,9 +22,7 @@ class RevokedTokens:
 
     def __init__(self, *, most: int = 100_000, clock: Clock | None = None) -> None:
         """Nothing is revoked yet."""
-        check("RevokedTokens", "most", most, int)
-        if most < 1:
-            raise ConfigError("RevokedTokens", "most", f"{most} leaves no room for any", "Give at least 1")
+        check_count("RevokedTokens", "most", most)
         self._most = most
         self._now = (clock or SystemClock()).now
         self._tokens: dict[tuple[str, str], float] = {}

@@ -92,7 +92,7 @@ class Meter:
         self.terms = Terms(policy, self.place)
         self.afterwards = policy.increment == "afterwards"
         self.graded = policy.tier is not None or policy.overrides is not None
-        self._tiers = {tier: Terms(policy, self.place, _known(rate)) for tier, rate in policy.tiers.items()}
+        self._tiers = {tier: Terms(policy, self.place, rates_of(rate)) for tier, rate in policy.tiers.items()}
         self._others: dict[tuple[Rate, ...], Terms] = {}
         self._warned = False
 
@@ -161,10 +161,3 @@ class Meter:
         if type(units) is not int or not 0 <= units <= GREATEST_INTEGER:  # no store could keep more
             raise ValueError(f"{type(self.policy).__name__}.{field} gave no number of units, 0 up to 15 digits")
         return units
-
-
-def _known(rate: int | str) -> tuple[Rate, ...]:
-    rates = rates_of(rate)
-    if isinstance(rates, str):
-        raise TypeError(rates)  # the policy was checked when it was made
-    return rates

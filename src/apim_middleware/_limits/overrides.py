@@ -39,9 +39,10 @@ class Overrides:
     def set(self, key: str, rate: int | str) -> None:
         """Give a key a rate of its own. Raises ConfigError for what is no key or no rate, and without room."""
         check("Overrides", "key", key, str, cure="Give the text that by gives")
-        rates = rates_of(rate)
-        if isinstance(rates, str):
-            raise ConfigError("Overrides", "rate", f"{shown(rate)} {rates}", 'Give 500 or "500/minute"')
+        try:
+            rates = rates_of(rate)
+        except BadRate as wrong:
+            raise ConfigError("Overrides", "rate", f"{shown(rate)} {wrong}", 'Give 500 or "500/minute"') from None
         if key not in self._rates and len(self) >= self._max_keys:
             problem = f"there is room for {self._max_keys} keys only"
             raise ConfigError("Overrides", "max_keys", problem, "Remove others, or make room with max_keys=...")
@@ -56,20 +57,26 @@ class Overrides:
         return self._rates.get(key)
 
 
-def rates_of(given: int | str) -> tuple[Rate, ...] | str:
-    """The rates that were meant, or what is wrong with them."""
+class BadRate(ValueError):
+    """This is no rate that can be kept; the message is a reason that follows it in a sentence."""
+
+
+def rates_of(given: int | str) -> tuple[Rate, ...]:
+    """The rates that were meant. Raises BadRate."""
     if isinstance(given, str):
         try:
             rates = parsed(given)
         except NoYear:
-            return 'holds a year, which has no fixed number of days (365 days are "365 days")'
+            raise BadRate('holds a year, which has no fixed number of days (365 days are "365 days")') from None
         except ValueError:
-            return "cannot be read as a rate"
+            raise BadRate("cannot be read as a rate") from None
     elif isinstance(given, int) and not isinstance(given, bool):
         rates = ((given, None),)
     else:
-        return "is neither a number nor text"
-    return wrong_with(rates) or rates
+        raise BadRate("is neither a number nor text")
+    if wrong := wrong_with(rates):
+        raise BadRate(wrong)
+    return rates
 
 
 def wrong_with(rates: tuple[Rate, ...]) -> str:

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from apim_middleware._config import Configured, awaits
 from apim_middleware._http.fields import item
 from apim_middleware._limits.headers import LimitHeaders
-from apim_middleware._limits.overrides import LONGEST, SHORTEST, Overrides, rates_of, wrong_with
+from apim_middleware._limits.overrides import LONGEST, SHORTEST, BadRate, Overrides, rates_of, wrong_with
 from apim_middleware._limits.rates import NotALimitsParser, NoYear, Rate, parsed
 from apim_middleware.by import Key, client
 from apim_middleware.by import needs as needs_of
@@ -110,7 +110,7 @@ class Limiting(Configured):
 
     def all_limits(self, place: str) -> list[tuple[Limit, ...]]:
         """The limits to keep at a place: of the policy's own rates, and of each tier."""
-        return [self.limits(place, rates) for rates in (None, *map(rates_of, self.tiers.values()))]  # type: ignore[arg-type]
+        return [self.limits(place, rates) for rates in (None, *map(rates_of, self.tiers.values()))]
 
     def rates(self) -> tuple[Rate, ...]:
         """The policy's own rates. Raises ConfigError when it is not clear what they are."""
@@ -173,8 +173,11 @@ class Limiting(Configured):
             field, other = ("tier", "tiers") if self.tiers else ("tiers", "tier")
             raise self.mistake(field, f"is missing beside {other}", "Give both, or neither")
         for rate in self.tiers.values():
-            if isinstance(wrong := rates_of(rate), str):
-                raise self.mistake("tiers", f"holds {rate!r}, which {wrong}", 'Write {"gold": 1000} or "1000/minute"')
+            try:
+                rates_of(rate)
+            except BadRate as wrong:
+                cure = 'Write {"gold": 1000} or "1000/minute"'
+                raise self.mistake("tiers", f"holds {rate!r}, which {wrong}", cure) from None
 
     def _check_cost(self) -> None:
         least = min(limit.burst or limit.quota for limits in self.all_limits("") for limit in limits)

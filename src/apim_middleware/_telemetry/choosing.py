@@ -15,6 +15,10 @@ class Choosing(Protocol):
         """Paths of requests that are left out."""
 
     @property
+    def redact(self) -> tuple[str, ...]:
+        """Names of query parameters whose values are masked."""
+
+    @property
     def request_headers(self) -> tuple[str, ...]:
         """Names of request headers that are written."""
 

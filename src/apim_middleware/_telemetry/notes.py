@@ -3,20 +3,19 @@
 import os
 import re
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
 from apim_middleware._http.headers import get_all
 from apim_middleware._http.paths import BadTarget, canonical_path
+from apim_middleware._telemetry.choosing import Choosing
 from apim_middleware._telemetry.masking import LONGEST, SECRET_PARAMETERS, Mask
 from apim_middleware.exchange import Exchange
-from apim_middleware.types import Message, RawHeaders, Scope
+from apim_middleware.types import RawHeaders, Scope
 
 _METHODS = "CONNECT,DELETE,GET,HEAD,OPTIONS,PATCH,POST,PUT,TRACE"
 PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
-_UNSAID = {"websocket.close": 1000, "websocket.disconnect": 1005}
-"""The codes of messages that end a WebSocket and say none."""
 _MOST_ROUTES = 1000
 _FRAMES = 50
 
@@ -26,23 +25,16 @@ _HOST = re.compile(rb"(\[[0-9A-Fa-f:.]{2,45}\]|[^\s:@/?#\\\[\]]{1,255})(?::(\d{1
 class Notes:
     """What is written down of a request, and what never is."""
 
-    def __init__(
-        self,
-        *,
-        redact: Iterable[str],
-        request_headers: Iterable[str],
-        response_headers: Iterable[str],
-        exclude: Sequence[str],
-    ) -> None:
-        """What to mask, which headers to write down, and which paths to leave out, as ``Tracing`` is told."""
+    def __init__(self, choice: Choosing) -> None:
+        """As the policy chooses: what to mask, which headers to write down, and which paths to leave out."""
         methods = os.environ.get("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS") or _METHODS
         self._methods = frozenset(methods.split(","))
-        self._masked = Mask((*SECRET_PARAMETERS, *redact))
-        self._request_headers = _captured("request", request_headers)
-        self._response_headers = _captured("response", response_headers)
-        self._exclude = bool(exclude)
-        self._excluded = frozenset(path for path in exclude if path[-1] != "*")
-        self._excluded_below = tuple(path[:-1] for path in exclude if path[-1] == "*")
+        self._masked = Mask((*SECRET_PARAMETERS, *choice.redact))
+        self._request_headers = _captured("request", choice.request_headers)
+        self._response_headers = _captured("response", choice.response_headers)
+        self._exclude = bool(choice.exclude)
+        self._excluded = frozenset(path for path in choice.exclude if path[-1] != "*")
+        self._excluded_below = tuple(path[:-1] for path in choice.exclude if path[-1] == "*")
         self._routes: set[str] = set()
 
     def leaves_out(self, scope: Scope) -> bool:
@@ -132,12 +124,6 @@ def told(exchange: Exchange) -> dict[str, Any]:
     if exchange.refusal is not None:
         said["apim.refusal.code"] = exchange.refusal.code
     return said
-
-
-def close_code(message: Message) -> int | None:
-    """The code a WebSocket ends with by this message, from whichever side; None unless it ends by it."""
-    code: int | None = message.get("code", _UNSAID.get(message["type"]))
-    return code
 
 
 def type_name(error: BaseException) -> str:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from apim_middleware._jose.documents import Address, BadDocument, answered
+from apim_middleware._jose.documents import Address, BadDocument, Question, answered
 from apim_middleware.credentials.renewing import Unavailable
 from apim_middleware.errors import TransportError
 from apim_middleware.protocols import Transport
@@ -52,11 +52,10 @@ class Service:
 
     async def ask(self, headers: RawHeaders, form: bytes | None = None) -> Said:
         """What it answers to a GET, or to the POST of a form. Raises Unavailable."""
-        method, lines = ("GET", [_JSON]) if form is None else ("POST", [_JSON, _FORM])
+        lines = [_JSON] if form is None else [_JSON, _FORM]
+        question = Question(self._url, [*lines, *headers], self._seconds, form, _LARGEST)
         try:
-            document = await answered(
-                self._transport, method, self._url, [*lines, *headers], form, self._seconds, _LARGEST
-            )
+            document = await answered(self._transport, question)
         except TimeoutError:
             raise Unavailable(f"{self.origin} did not answer in time") from None
         except (BadDocument, TransportError) as error:

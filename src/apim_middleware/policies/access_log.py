@@ -12,19 +12,14 @@ from apim_middleware._http.headers import get_all
 from apim_middleware._http.trace_context import traceparent
 from apim_middleware._ring import seats_of
 from apim_middleware._telemetry.choosing import check_choice
-from apim_middleware._telemetry.notes import Notes, close_code, origin, told, type_name
-from apim_middleware._telemetry.routes import route_of
+from apim_middleware._telemetry.notes import Notes, type_name
+from apim_middleware._telemetry.witness import Witness
 from apim_middleware.env import Env
 from apim_middleware.exchange import KEY, Exchange
 from apim_middleware.policy import Composable
-from apim_middleware.types import ASGIApp, Message, Receive, Scope, Send
+from apim_middleware.types import ASGIApp, Receive, Scope, Send
 
-log = logging.getLogger("apim_middleware")
 access = logging.getLogger("apim_middleware.access")
-
-_HEADS = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
-_BODIES = frozenset({"http.response.body", "http.response.zerocopysend", "websocket.http.response.body"})
-_GONE = frozenset({"http.disconnect", "websocket.disconnect"})
 
 _encoded = json.JSONEncoder(default=str).encode
 
@@ -74,12 +69,7 @@ class _Logged:
         self.seats = seats_of(app)
         self._write = rule.write
         self._second, self._prefix = -1.0, ""
-        self.notes = Notes(
-            redact=rule.redact,
-            request_headers=rule.request_headers,
-            response_headers=rule.response_headers,
-            exclude=rule.exclude,
-        )
+        self.notes = Notes(rule)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket") or self.notes.leaves_out(scope):
@@ -87,7 +77,7 @@ class _Logged:
             return
         opened = KEY not in scope
         exchange = scope[KEY] = scope.get(KEY) or Exchange(scope)
-        entry = _Entry(self, scope, receive, send, exchange)
+        entry = _Entry(self, exchange, scope, receive, send)
         try:
             await self.app(scope, entry.receive, entry.send)
         except BaseException as error:
@@ -115,106 +105,44 @@ class _Logged:
         return f"{self._prefix}.{int(part * 1000):03}Z"
 
 
-class _Entry:
-    """One call under way, and what will be said of it."""
+class _Entry(Witness):
+    """One call under way, and the line it will be."""
 
-    __slots__ = (
-        "_began", "_code", "_ended", "_exchange", "_house", "_lasted", "_left", "_receive", "_said", "_scope",
-        "_send", "_status", "_time", "_trailers", "error",
-    )  # fmt: skip
+    __slots__ = ("_house", "_said")
 
-    def __init__(self, house: _Logged, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
-        self._house, self._scope, self._receive, self._send = house, scope, receive, send
-        self._exchange = exchange
-        self._began, self._time = house.clock.monotonic(), house.clock.now()
+    def __init__(self, house: _Logged, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+        super().__init__(house.notes, house.clock, exchange, scope, receive, send)
+        self._house = house
         self._said = house.notes.of_request(scope, house.notes.method(scope))  # policies may change the request
-        self._status: int | None = None
-        self._code: int | None = None
-        self._lasted: float | None = None  # seconds to the last byte, once it is sent
-        self._trailers = self._left = self._ended = False
-        self.error: BaseException | None = None
 
-    async def receive(self) -> Message:
-        """The ``receive`` the app gets."""
-        message = await self._receive()
-        if message["type"] in _GONE and self._lasted is None:
-            self._left = True
-            self._code = close_code(message)
-        return message
-
-    async def send(self, message: Message) -> None:
-        """The ``send`` the app gets."""
-        kind = message["type"]
-        if kind in _HEADS:
-            self._status = message.get("status", 101)  # an accepted WebSocket has no other
-            self._said |= self._house.notes.of_response(message.get("headers") or ())
-            self._trailers = message.get("trailers", False)
-        elif kind == "websocket.close":
-            self._status = self._status or 403  # as servers answer a handshake that is closed instead of accepted
-            self._code = close_code(message)
-        try:
-            await self._send(message)
-        except OSError:
-            self._left = self._left or self._lasted is None
-            raise
-        if self._lasted is None and self._is_last(message):
-            self._lasted = self._house.clock.monotonic() - self._began
-            if (self._status or 500) < 500:
-                self.end()  # else what went wrong may still come: frameworks answer 500 first and raise afterwards
-
-    def _is_last(self, message: Message) -> bool:
-        kind = message["type"]
-        if kind in _BODIES:
-            return not (self._trailers or message.get("more_body", False))
-        if kind == "http.response.trailers":
-            return not message.get("more_trailers", False)
-        return kind in ("http.response.pathsend", "websocket.close")
-
-    def end(self) -> None:
-        """Write the line, once."""
-        if self._ended:
-            return
-        self._ended = True
-        try:
-            self._house.line(self._line())
-        except Exception:
-            log.exception("a call could not be written down")
-
-    def _line(self) -> dict[str, Any]:
-        exchange, house = self._exchange, self._house
-        lasted = house.clock.monotonic() - self._began if self._lasted is None else self._lasted
-        line = {"time": house.when(self._time), "seconds": round(max(lasted, 0.0), 6), "outcome": self._outcome()}
-        line |= self._said
-        if exchange.forwarded:  # then somebody further in knows better who the client is
-            line |= origin(self._scope, dict(reversed(self._scope["headers"])).get(b"host"))
-        if self._status is not None:
-            line["http.response.status_code"] = self._status
-        if self._code is not None:
-            line["apim.websocket.close_code"] = self._code
-        line |= told(exchange)
+    def conclude(self) -> None:
+        """Write the line."""
+        line = {"time": self._house.when(self.began), "seconds": round(self.seconds, 6), "outcome": self._how()}
+        for known in (self._said, self.learnt(), self.outcome()):
+            line |= known
         for name, value in self._found():
             if value:
                 line[name] = value
-        return line
+        self._house.line(line)
 
     def _found(self) -> Iterator[tuple[str, str | None]]:
-        """What others have found out: who it was, where it went, and what became of it."""
-        exchange, scope = self._exchange, self._scope
+        """Who it was, and what became of it."""
+        exchange = self.exchange
         if exchange.principal is not None:
             yield "apim.caller", exchange.principal.subject
             yield "apim.issuer", exchange.principal.issuer
         if exchange.subscription is not None:
             yield "apim.subscription", exchange.subscription.id
         yield "apim.product", exchange.product
-        yield "http.route", self._house.notes.route(exchange.attributes.get("http.route") or route_of(scope))
         if self.error is not None:
             yield "error.type", type_name(self.error)
-        if parent := traceparent(get_all(scope["headers"], b"traceparent")):
+        if parent := traceparent(get_all(self.scope["headers"], b"traceparent")):
             yield "trace_id", parent.split("-")[1]
 
-    def _outcome(self) -> str:
-        if self._left and self._scope["type"] == "http":
+    def _how(self) -> str:
+        left = self.left or self.unsent
+        if left and self.scope["type"] == "http":
             return "client-left"
         if self.error is not None:
             return "failed"
-        return "incomplete" if self._lasted is None and not self._left else "completed"
+        return "incomplete" if self.lasted is None and not left else "completed"

@@ -173,7 +173,7 @@ class ReturnResponse(Policy):
     @property
     def needs(self) -> frozenset[str]:
         """What the function relies on, if it says so."""
-        return by.needs(self.body) if callable(self.body) else frozenset()  # type: ignore[arg-type]
+        return by.needs(self.body) if callable(self.body) else frozenset()
 
     def __post_init__(self) -> None:
         """It must be a response that can be sent."""

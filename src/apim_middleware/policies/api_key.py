@@ -21,6 +21,7 @@ from apim_middleware.identity import Subscription
 from apim_middleware.policy import Policy, check_read
 from apim_middleware.stores.key_text import is_prefix, misfit
 from apim_middleware.stores.keys import KeyRecord, KeyStore, key_digest
+from apim_middleware.stores.telling import Outage
 
 log = logging.getLogger("apim_middleware.api_key")
 
@@ -158,6 +159,7 @@ class _Gate:
         self._tells = policy.tell_state
         self._challenge = {"www-authenticate": _challenge(policy)}
         self._good: dict[bytes, tuple[bytes, KeyRecord | None]] = {}
+        self._outage = Outage(log, "the key store cannot answer", "the key store answers again")
 
     def _key(self, exchange: Exchange) -> bytes | None:
         """The one key that came, if any did; it is taken out of the request."""
@@ -171,7 +173,7 @@ class _Gate:
                 return None
             raise self._missing()
         if len(found) > 1 and found.count(found[0]) < len(found):
-            raise self._invalid()
+            raise self.invalid()
         return found[0]
 
     def _in_query(self, exchange: Exchange, name: str) -> list[bytes]:
@@ -190,7 +192,7 @@ class _Gate:
     def _digest(self, key: bytes) -> bytes:
         """The digest of a key that is not remembered; Refusal for what cannot be one."""
         if len(key) > _LONGEST_KEY or self._misfit(key):
-            raise self._invalid()
+            raise self.invalid()
         return key_digest(key)
 
     def _checked(self, exchange: Exchange, key: bytes, digest: bytes, record: object) -> KeyRecord:
@@ -215,14 +217,19 @@ class _Gate:
             exchange.attributes["apim.subscription.state"] = state or "replaced"
             if self._tells and state is not None:
                 raise Refusal(403, f"subscription-{state}", f"The subscription of this key is {state}.")
-        raise self._invalid()
+        raise self.invalid()
 
     def _missing(self) -> Refusal:
         return Refusal(401, "subscription-key-missing", "A subscription key is required.", headers=self._challenge)
 
-    def _invalid(self) -> Refusal:
+    def invalid(self) -> Refusal:
+        """What one gets whose key opens nothing."""
         detail = "The subscription key is not that of an active subscription."
         return Refusal(401, "subscription-key-invalid", detail, headers=self._challenge)
+
+    def _unavailable(self, error: StoreError) -> Refusal:
+        self._outage.begins(error)
+        return Refusal(503, "key-store-unavailable", "Subscription keys cannot be checked at the moment.")
 
 
 class _SyncGate(_Gate):
@@ -234,7 +241,9 @@ class _SyncGate(_Gate):
         try:
             record = self._lookup(digest)
         except StoreError as error:
-            raise _unavailable(error) from error
+            raise self._unavailable(error) from error
+        if self._outage.lasting:
+            self._outage.ends()
         if good is None or record is not good:  # records never change: this one is as good as when it was checked
             record = self._checked(exchange, key, digest, record)
         _admit(exchange, record)
@@ -257,7 +266,8 @@ class _AsyncGate(_Gate):
         try:
             record: object = await self._lookup(digest)
         except StoreError as error:
-            raise _unavailable(error) from error
+            raise self._unavailable(error) from error
+        self._outage.ends()
         if record is None:
             self._unknown.add(digest)
         return record
@@ -306,8 +316,3 @@ def _challenge(policy: APIKeyAuth) -> str:
     places = {"header": policy.header, "query": policy.query, "cookie": policy.cookie}
     kind, name = next((kind, name) for kind, name in places.items() if name is not None)
     return f'AzureApiManagementKey realm="{policy.realm}",name="{name}",type="{kind}"'
-
-
-def _unavailable(error: StoreError) -> Refusal:
-    log.error("the key store cannot answer: %s", ascii(str(error))[:200])
-    return Refusal(503, "key-store-unavailable", "Subscription keys cannot be checked at the moment.")

@@ -100,7 +100,7 @@ class Authorize(Policy):
     @property
     def needs(self) -> frozenset[str]:
         """The principal, and what the functions rely on."""
-        asked = [by.needs(each) for each in (self.when, self.allow) if each is not None]  # type: ignore[arg-type]
+        asked = [by.needs(each) for each in (self.when, self.allow) if each is not None]
         return frozenset({"principal"}).union(*asked)
 
     def __post_init__(self) -> None:

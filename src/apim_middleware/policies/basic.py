@@ -21,6 +21,7 @@ from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, StoreError
 from apim_middleware.exchange import Exchange
 from apim_middleware.policy import Policy
+from apim_middleware.stores.telling import Outage
 from apim_middleware.stores.users import Scrypt, UserRecord, UserStore
 
 log = logging.getLogger("apim_middleware.basic")
@@ -106,6 +107,7 @@ class _Gate:
         self._nobody = Scrypt.nobodys(policy.users.cost)
         self._memory = _Memory(policy.remember, policy.remember_for, env)
         self._mill = _Mill(policy.at_once, policy.queue)
+        self._outage = Outage(log, "the user store cannot answer", "the user store answers again")
         self._challenge = {"www-authenticate": f'Basic realm="{policy.realm}", charset="UTF-8"'}
 
     async def on_request(self, exchange: Exchange) -> None:
@@ -142,9 +144,10 @@ class _Gate:
             if isawaitable(user):
                 user = await user
         except StoreError as error:
-            log.error("the user store cannot answer: %s", ascii(str(error))[:200])
+            self._outage.begins(error)
             detail = "Names and passwords cannot be checked at the moment."
             raise Refusal(503, "user-store-unavailable", detail) from error
+        self._outage.ends()
         if user is not None and not isinstance(user, UserRecord):
             raise TypeError("a user store gave back what is no UserRecord")
         return user

@@ -34,7 +34,7 @@ class _Branching(Policy):
     @property
     def needs(self) -> frozenset[str]:
         """What conditions rely on, and what a branch relies on and does not establish itself."""
-        conditions = [by.needs(condition) for condition, _ in self._branches()]  # type: ignore[arg-type]
+        conditions = [by.needs(condition) for condition, _ in self._branches()]
         return frozenset[str]().union(*conditions, *map(unmet, self._ways()))
 
     @property

@@ -30,6 +30,7 @@ from apim_middleware.exchange import KEY, Exchange
 from apim_middleware.policy import Policy, check_place, ring
 from apim_middleware.stores.lending import Lending
 from apim_middleware.stores.permits import MemoryPermits
+from apim_middleware.stores.telling import Outage
 from apim_middleware.types import ASGIApp, Receive, Scope, Send
 
 log = logging.getLogger("apim_middleware")
@@ -271,7 +272,11 @@ class _AtStore(_Door):
     def __init__(self, policy: LimitConcurrency, env: Env, lending: Lending) -> None:
         super().__init__(policy, env)
         self._lending, self._stand_in = lending, MemoryPermits()
-        self._failing = False
+        self._outcome = policy.when_store_fails
+        if policy.shadow and self._outcome == "refuse":
+            self._outcome = "allow"
+        away = f"{policy!r} cannot count: requests are {DOING[self._outcome]}"
+        self._outage = Outage(log, away, f"{policy!r} counts again")
 
     async def on_request(self, exchange: Exchange) -> None:
         try:
@@ -330,25 +335,18 @@ class _AtStore(_Door):
             return visit.entered
         if holder is not None:
             visit.entered, visit.source, visit.holder = True, self._lending, holder
-        if self._failing:
-            self._failing = False
-            log.warning("%r counts again", self.policy)
+        self._outage.ends()
         return visit.entered
 
     def _without_store(self, exchange: Exchange, visit: _Visit, error: StoreError) -> bool:
-        outcome = self.policy.when_store_fails
-        if self.policy.shadow and outcome == "refuse":
-            outcome = "allow"
+        self._outage.begins(error)
         exchange.attributes["apim.concurrency.store"] = "unavailable"
-        told = {"apim.limits.policy": self.policy.name, "apim.limits.outcome": outcome}
+        told = {"apim.limits.policy": self.policy.name, "apim.limits.outcome": self._outcome}
         self.env.count("apim.limits.uncounted", told)
-        if not self._failing:
-            self._failing = True
-            log.error("%r cannot count (%s): requests are %s", self.policy, error, DOING[outcome])
-        if outcome == "refuse":
+        if self._outcome == "refuse":
             raise Refusal(503, "limit-store-unavailable", "The request could not be counted. Try again later.")
-        visit.source = self._stand_in if outcome == "local" else None
-        return outcome == "allow" or self._stand_in.acquire_now(visit.key, self.at_once, visit.holder)[0]
+        visit.source = self._stand_in if self._outcome == "local" else None
+        return self._outcome == "allow" or self._stand_in.acquire_now(visit.key, self.at_once, visit.holder)[0]
 
 
 class _Hall:

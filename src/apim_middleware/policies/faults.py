@@ -60,7 +60,7 @@ class Faults(Policy):
     @property
     def needs(self) -> frozenset[str]:
         """What the condition relies on."""
-        return frozenset() if self.when is None else needs(self.when)  # type: ignore[arg-type]
+        return frozenset() if self.when is None else needs(self.when)
 
     def __post_init__(self) -> None:
         """The numbers must make sense."""

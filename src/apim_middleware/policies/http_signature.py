@@ -22,6 +22,7 @@ from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, StoreError
 from apim_middleware.exchange import Exchange
 from apim_middleware.policy import Policy, check_read, ring
+from apim_middleware.stores.telling import Outage
 from apim_middleware.types import ASGIApp
 
 log = logging.getLogger("apim_middleware.signature")
@@ -153,6 +154,9 @@ class _Gate:
         seconds = policy.max_age + 2 * policy.leeway
         self._once = Once(counters_for(policy, env), env.place, seconds) if policy.once else None
         self._asked_for = _wanted(policy)
+        self._outage = Outage(
+            log, "the store of signature keys cannot answer", "the store of signature keys answers again"
+        )
 
     async def on_request(self, exchange: Exchange) -> None:
         inputs = exchange.headers(b"signature-input")
@@ -232,8 +236,9 @@ class _Gate:
             if isawaitable(key):
                 key = await key
         except StoreError as error:
-            log.error("the store of signature keys cannot answer: %s", ascii(str(error))[:200])
+            self._outage.begins(error)
             raise Refusal(503, "key-store-unavailable", "Signatures cannot be checked at the moment.") from error
+        self._outage.ends()
         if key is not None and not isinstance(key, SignatureKey):
             raise TypeError("a store of signature keys gave back what is no SignatureKey")
         return key

@@ -26,6 +26,7 @@ from apim_middleware.exchange import KEY, Exchange
 from apim_middleware.policy import Policy, check_place, ring
 from apim_middleware.stores.entries import MemoryEntries
 from apim_middleware.stores.keys import ISSUER
+from apim_middleware.stores.telling import Outage
 from apim_middleware.types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
 
 log = logging.getLogger("apim_middleware")
@@ -165,7 +166,7 @@ class _Once:
         self._methods = frozenset(policy.methods)
         self.shared = not isinstance(self.entries, MemoryEntries)
         self._lease = policy.lease if self.shared else _FOREVER  # memory ends with the process that works
-        self._failing = False
+        self._outage = Outage(log, f"{policy!r} cannot use its store", f"{policy!r} uses its store again")
         self.under_way: dict[bytes, Record] = {}
         """What is carried out in this process, whatever the store has forgotten to make room."""
 
@@ -234,7 +235,7 @@ class _Once:
         try:
             for _ in range(3):  # what is there may be gone when one asks for it
                 if await self.entries.add(name, record.pack(), self._lease):
-                    self._failing = False
+                    self._outage.ends()
                     return None
                 found = await self.entries.get(name)
                 if found is not None:
@@ -276,9 +277,7 @@ class _Once:
     def failed(self, doing: str, error: Exception) -> None:
         """Tell of a store that does not work: each time in the count, and in the log when it begins."""
         self.env.count("apim.idempotency.unavailable", {"apim.idempotency.doing": doing})
-        if not self._failing:
-            self._failing = True
-            log.error("%r cannot use its store: %s", self.policy, error)
+        self._outage.begins(error)
 
 
 def _note(scope: Scope, outcome: str) -> None:

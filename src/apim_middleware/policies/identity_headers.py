@@ -25,6 +25,9 @@ _RESERVED = FORWARDING | frozenset(
 )
 """Fields that say something else to whoever reads them."""
 
+_TWIN = bytes(code if chr(code).isalnum() and code < 0x80 else ord("-") for code in range(256))
+"""Makes one name of all that are one to servers that hand headers on as variables: ``x_user.id`` is ``x-user-id``."""
+
 _PLAIN = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
 _SHORTEST_KEY = 32
 
@@ -161,11 +164,10 @@ class _Plain:
 
     def __init__(self, lines: _Lines, signature: bytes) -> None:
         self._lines = lines
-        self._strip = lines.names | {signature}
+        self._strip = frozenset(name.translate(_TWIN) for name in (*lines.names, signature))
 
     def on_request(self, exchange: Exchange) -> None:
-        # A name with an underscore is the same name to servers that hand headers on as variables.
-        kept = [line for line in exchange.scope["headers"] if line[0].replace(b"_", b"-") not in self._strip]
+        kept = [line for line in exchange.scope["headers"] if line[0].translate(_TWIN) not in self._strip]
         exchange.scope["headers"] = kept + self._told(exchange)
 
     def _told(self, exchange: Exchange) -> RawHeaders:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from apim_middleware._config import Configured
 from apim_middleware._ring import seats_of
 from apim_middleware._telemetry.choosing import check_choice, check_names
-from apim_middleware._telemetry.notes import PORTS, Notes, close_code, exception, origin, span_name, told, type_name
+from apim_middleware._telemetry.notes import PORTS, Notes, exception, span_name, told, type_name
 from apim_middleware._telemetry.propagation import Propagation
-from apim_middleware._telemetry.routes import route_of
+from apim_middleware._telemetry.witness import HEADS, Witness
 from apim_middleware.env import Env
 from apim_middleware.exchange import KEY, Exchange
 from apim_middleware.policy import Composable
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("apim_middleware")
 
 _SCOPES = frozenset({"http", "websocket"})
-_HEADS = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
-_BODIES = frozenset({"http.response.body", "http.response.zerocopysend", "websocket.http.response.body"})
-_GONE = frozenset({"http.disconnect", "websocket.disconnect"})
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 
@@ -116,12 +113,7 @@ class _Traced:
         self.app, self.seats = app, seats_of(app)
         self.rule = rule
         self.clock = env.clock
-        self.notes = Notes(
-            redact=rule.redact,
-            request_headers=rule.request_headers,
-            response_headers=rule.response_headers,
-            exclude=rule.exclude,
-        )
+        self.notes = Notes(rule)
         self._listening = _listens(rule.tracer_provider) or _listens(rule.meter_provider)
         self._ask: list[Callable[[], object]] = []
         self._ask_again = float("-inf")
@@ -197,7 +189,7 @@ class _Traced:
     def _opened(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> "_Watch":
         method = self.notes.method(scope)
         parent, links = self._propagation.inward(scope["headers"])
-        watch = _Watch(self, scope, receive, send, exchange, method)
+        watch = _Watch(self, method, exchange, scope, receive, send)
         watch.span = self._tracer.start_span(
             span_name(method),
             context=parent,
@@ -224,131 +216,59 @@ class _Events:
         self._counters[event].add(1, attributes)
 
 
-class _Watch:
-    """One request under way, and what is learnt of it until the last byte."""
+class _Watch(Witness):
+    """One request under way, and the span it is."""
 
     context: "Context"
     span: "Span"
 
-    __slots__ = (
-        "_begun", "_code", "_ended", "_exchange", "_house", "_lasted", "_left", "_method", "_receive", "_scope",
-        "_send", "_status", "_trailers", "context", "error", "span", "started",
-    )  # fmt: skip
+    __slots__ = ("_house", "_method", "context", "span", "started")
 
     def __init__(
-        self, house: _Traced, scope: Scope, receive: Receive, send: Send, exchange: Exchange, method: str
+        self, house: _Traced, method: str, exchange: Exchange, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        self._house, self._scope, self._receive, self._send = house, scope, receive, send
-        self._exchange, self._method = exchange, method
-        self._begun = house.clock.monotonic()
-        self.started = int(house.clock.now() * 1e9)
-        self._lasted: float | None = None  # seconds to the last byte, once it is sent
-        self._status: int | None = None
-        self._code: int | None = None
-        self._trailers = self._left = self._ended = False
-        self.error: BaseException | None = None
+        super().__init__(house.notes, house.clock, exchange, scope, receive, send)
+        self._house, self._method = house, method
+        self.started = int(self.began * 1e9)
 
-    async def receive(self) -> Message:
-        """The ``receive`` the app gets."""
-        message = await self._receive()
-        if message["type"] in _GONE and self._lasted is None:
-            self._left = True
-            self._code = close_code(message)
-        return message
-
-    def send(self, message: Message) -> Awaitable[None]:
-        """The ``send`` the app gets."""
-        kind = message["type"]
-        if kind in _BODIES:
-            if not (self._trailers or message.get("more_body", False)):
-                return self._last(message)
-        elif kind in _HEADS:
-            self._status = message.get("status", 101)  # an accepted WebSocket has no other
-            self._trailers = message.get("trailers", False)
-            if noted := self._house.notes.of_response(message.get("headers") or ()):
-                self.span.set_attributes(noted)
-        elif kind == "websocket.close":
-            self._status = self._status or 403  # as servers answer a handshake that is closed instead of accepted
-            self._code = close_code(message)
-            return self._last(message)
-        elif kind == "http.response.pathsend" or (
-            kind == "http.response.trailers" and not message.get("more_trailers", False)
-        ):
-            return self._last(message)
-        return self._send(message)
-
-    async def _last(self, message: Message) -> None:
-        await self._send(message)
-        if self._lasted is None:
-            self._lasted = self._house.clock.monotonic() - self._begun
-            if (self._status or 500) < 500:
-                self.end()  # else what went wrong may still come: frameworks answer 500 first and raise afterwards
-
-    def end(self) -> None:
-        """End the span and measure, once."""
-        if self._ended:
-            return
-        self._ended = True
-        try:
-            self._conclude()
-        except Exception:
-            log.exception("a request could not be traced")
-
-    def _conclude(self) -> None:
-        house, span = self._house, self.span
-        lasted = house.clock.monotonic() - self._begun if self._lasted is None else self._lasted
-        outcome = self._outcome()
-        if self._status != 101:  # how long a WebSocket stays open says nothing of how fast requests are answered
-            scheme = self._scope.get("scheme", "http")
+    def conclude(self) -> None:
+        """End the span and measure."""
+        house, span, seconds, outcome = self._house, self.span, self.seconds, self.outcome()
+        if failure := self._failure():
+            outcome["error.type"] = failure
+        if self.status != 101:  # how long a WebSocket stays open says nothing of how fast requests are answered
+            scheme = self.scope.get("scheme", "http")
             measured = {"http.request.method": self._method, "url.scheme": scheme if scheme in PORTS else "_OTHER"}
-            house.duration.record(max(lasted, 0.0), measured | outcome | self._decided())
+            house.duration.record(seconds, measured | outcome | self._decided())
         if not span.is_recording():
             return
         if route := outcome.get("http.route"):
             span.update_name(f"{span_name(self._method)} {route}")
-        span.set_attributes({**told(self._exchange), **outcome, **self._late()})
+        span.set_attributes(self.learnt() | outcome)
         if isinstance(self.error, Exception):
             span.add_event("exception", exception(self.error, with_message=house.rule.exception_messages))
-        if "error.type" in outcome:
+        if failure:
             span.set_status(house.error)
-        span.end(self.started + int(lasted * 1e9))
-
-    def _outcome(self) -> dict[str, Any]:
-        """What span and duration both tell, with few values each."""
-        outcome: dict[str, Any] = {}
-        if self._status is not None:
-            outcome["http.response.status_code"] = int(self._status)
-        if route := self._house.notes.route(self._exchange.attributes.get("http.route") or route_of(self._scope)):
-            outcome["http.route"] = route
-        if failure := self._failure():
-            outcome["error.type"] = failure
-        return outcome
+        span.end(self.started + int(seconds * 1e9))
 
     def _decided(self) -> dict[str, Any]:
         """What the duration tells of the other policies: with few values each, which stand on the span as well."""
         decided: dict[str, Any] = {}
-        if (refusal := self._exchange.refusal) is not None:
+        if (refusal := self.exchange.refusal) is not None:
             decided["apim.refusal.code"] = refusal.code
-        if isinstance(status := self._exchange.attributes.get("apim.cache.status"), str):
+        if isinstance(status := self.exchange.attributes.get("apim.cache.status"), str):
             decided["apim.cache.status"] = status
         return decided
 
-    def _late(self) -> dict[str, Any]:
-        """What only the span tells, and what others decided about the caller meanwhile."""
-        late: dict[str, Any] = {} if self._code is None else {"apim.websocket.close_code": self._code}
-        if self._exchange.forwarded:
-            late |= origin(self._scope, dict(reversed(self._scope["headers"])).get(b"host"))
-        return late
-
     def _failure(self) -> str | None:
         """What went wrong on our side or on the way, if anything did."""
-        if self.error is not None and not self._left:
+        if self.error is not None and not self.left:
             return type_name(self.error)
-        status, refusal = self._status or 0, self._exchange.refusal
+        status, refusal = self.status or 0, self.exchange.refusal
         if status >= 500:
             return refusal.code if refusal is not None else str(int(status))
-        if self._lasted is None and self._scope["type"] == "http":
-            return "client_disconnected" if self._left else "incomplete_response"
+        if self.lasted is None and self.scope["type"] == "http":
+            return "client_disconnected" if self.left else "incomplete_response"
         return None
 
 
@@ -364,7 +284,7 @@ class _Guest:
 
     def send(self, message: Message) -> Awaitable[None]:
         """The ``send`` the app gets; with the last message the span may end, so all is told with the first."""
-        if message["type"] in _HEADS or message["type"] == "websocket.close":
+        if message["type"] in HEADS or message["type"] == "websocket.close":
             self._span.set_attributes(told(self._exchange))
         return self._send(message)
 

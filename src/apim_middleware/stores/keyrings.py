@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, Protocol, Self, TypeAlias, get_args
 
 from apim_middleware.errors import SubscriptionRefused
@@ -115,8 +116,8 @@ class Keyring:
 
     def records(self) -> list[KeyRecord]:
         """What is found of each key."""
-        facts = {"subscription": self.subscription, "state": self.state, "expires": self.expires}
-        return [KeyRecord(digest=key.digest, ends=key.ends, **facts) for key in self.keys]  # type: ignore[arg-type]
+        found = partial(KeyRecord, subscription=self.subscription, state=self.state, expires=self.expires)
+        return [found(digest=key.digest, ends=key.ends) for key in self.keys]
 
     def with_key(self, slot: Slot, digest: bytes, *, old_ends: float | None = None) -> Self:
         """With another key in a slot; the one it replaces lives on until ``old_ends``, or not at all.

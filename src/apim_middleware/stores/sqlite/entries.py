@@ -8,8 +8,8 @@ from typing import NamedTuple, TypeAlias
 from apim_middleware._config import check_count
 from apim_middleware.errors import StoreError
 from apim_middleware.protocols import Clock
-from apim_middleware.stores.sqlite.file import Connection, SQLiteFile
-from apim_middleware.stores.sqlite.ledger import TABLES, Ledger, name_of
+from apim_middleware.stores.sqlite.file import SQLiteFile
+from apim_middleware.stores.sqlite.ledger import Ledger, make_tables, name_of
 from apim_middleware.stores.sqlite.thread import Clerk, Work
 from apim_middleware.stores.sqlite.times import Times
 from apim_middleware.stores.tags import checked
@@ -60,7 +60,7 @@ class SQLiteEntries:
         """
         check_count("SQLiteEntries", "max_bytes", max_bytes)
         check_count("SQLiteEntries", "max_waiting", max_waiting)
-        file = SQLiteFile.at(path, "SQLiteEntries", synchronous="normal", patience=patience)
+        file = SQLiteFile.at(path, "SQLiteEntries", synchronous="normal", patience=patience, prepare=make_tables)
         self._clerk: Clerk[_Job] = Clerk(partial(_Keeping, file, Times.of(clock), max_bytes), room=max_waiting)
         self._path = os.fspath(path)
 
@@ -116,7 +116,6 @@ class _Keeping(Work[_Job]):
     def __init__(self, file: Callable[[], SQLiteFile], times: Times, max_bytes: int) -> None:
         self._make, self._times, self._max = file, times, max_bytes
         self._file = file()
-        self._prepared: Connection | None = None
         self._used: set[int] = set()
 
     def do(self, jobs: Sequence[_Job]) -> list[object]:
@@ -132,15 +131,10 @@ class _Keeping(Work[_Job]):
 
     def _done(self, jobs: Sequence[_Job]) -> list[object]:
         with self._file.transaction() as connection:
-            if connection is not self._prepared:
-                for statement in TABLES:
-                    connection.execute(statement)
             ledger = Ledger(connection, self._times, self._max, self._used)
             answers = [job(ledger) for job in jobs]
             ledger.save(uses=len(self._used) >= _USES)
-        self._prepared = connection
         return answers
 
     def close(self) -> None:
-        self._prepared = None
         self._file.close()

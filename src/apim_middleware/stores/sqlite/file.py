@@ -53,9 +53,18 @@ class SQLiteFile:
 
     @classmethod
     def at(
-        cls, path: str | os.PathLike[str], owner: str, *, synchronous: Synchronous, patience: float
+        cls,
+        path: str | os.PathLike[str],
+        owner: str,
+        *,
+        synchronous: Synchronous,
+        patience: float,
+        prepare: Callable[[Connection], object] | None = None,
     ) -> "Callable[[], SQLiteFile]":
-        """What makes one for each process that uses it. ConfigError of the owner when it cannot be one."""
+        """What makes one for each process that uses it. ConfigError of the owner when it cannot be one.
+
+        ``prepare`` makes the owner's own tables, if it has some and they are not there, in a transaction.
+        """
         if synchronous not in get_args(Synchronous):
             raise ConfigError(
                 owner, "synchronous", f"{synchronous!r} is not one of its values", 'Give "full" or "normal"'
@@ -63,11 +72,14 @@ class SQLiteFile:
         check(owner, "patience", patience, float)
         if not 0 <= patience < _PATIENCE:
             raise ConfigError(owner, "patience", f"{patience!r} is no time to wait", "Give seconds, 0 or more")
-        return partial(cls, checked_path(owner, path), synchronous=synchronous, patience=patience)
+        return partial(cls, checked_path(owner, path), synchronous, patience, prepare)
 
-    def __init__(self, path: Path, *, synchronous: Synchronous, patience: float) -> None:
+    def __init__(
+        self, path: Path, synchronous: Synchronous, patience: float, prepare: Callable[[Connection], object] | None
+    ) -> None:
         """Remember where it is; nothing is opened yet."""
         self.path = path
+        self._prepare_more = prepare
         self._synchronous = synchronous
         self._patience = patience
         self._connection: Connection | None = None
@@ -125,9 +137,11 @@ class SQLiteFile:
         self._log_ahead(connection)
         connection.execute(f"PRAGMA synchronous={self._synchronous}")
         connection.execute(f"PRAGMA journal_size_limit={_WAL_KEPT}")
-        if _version(connection) != _VERSION:
+        if self._prepare_more is not None or _version(connection) != _VERSION:
             connection.execute("BEGIN IMMEDIATE")  # of processes that race, the first makes the tables
             _make_tables(connection)
+            if self._prepare_more is not None:
+                self._prepare_more(connection)
             connection.execute("COMMIT")
 
     def _log_ahead(self, connection: Connection) -> None:

@@ -3,7 +3,7 @@
 from array import array
 from collections.abc import Collection, Sequence
 from hashlib import blake2b
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeGuard
 from zlib import crc32
 
 from apim_middleware.stores.sqlite.file import Connection
@@ -21,7 +21,7 @@ _SWEPT = 2
 _SAMPLE, _PASSES = 16, 8
 """Entries looked at together when there is no room, and how often each time is given to those that were used."""
 
-TABLES = (
+_TABLES = (
     "CREATE TABLE IF NOT EXISTS entries (id INTEGER PRIMARY KEY AUTOINCREMENT, name BLOB NOT NULL UNIQUE,"
     " turn INTEGER NOT NULL, used INTEGER NOT NULL, due REAL NOT NULL, size INTEGER NOT NULL, tags BLOB NOT NULL)",
     "CREATE INDEX IF NOT EXISTS entries_by_turn ON entries (turn)",
@@ -34,6 +34,12 @@ TABLES = (
     "INSERT OR IGNORE INTO room VALUES (1, 0, 0, 0)",
 )
 """Beside those of counters and permits: a file may have all."""
+
+
+def make_tables(file: Connection) -> None:
+    """Make those that are not there yet."""
+    for statement in _TABLES:
+        file.execute(statement)
 
 
 def name_of(key: bytes) -> Name:
@@ -75,7 +81,7 @@ class Ledger:
             self._forget(_Found(id_, size, tags))
             return None
         self._used.add(id_)
-        return value  # type: ignore[no-any-return]  # bytes, for it is whole
+        return value
 
     def _current(self, tags: bytes) -> bool:
         ids = _ids(tags)
@@ -189,7 +195,7 @@ def _checksum(value: bytes, tags: bytes) -> int:
     return crc32(tags, crc32(value))
 
 
-def _whole(value: object, tags: object, checksum: int) -> bool:
+def _whole(value: object, tags: object, checksum: int) -> TypeGuard[bytes]:
     """Whether these are the bytes that were kept: SQLite sees damage to its pages, but not in what is on them."""
     return isinstance(value, bytes) and isinstance(tags, bytes) and _checksum(value, tags) == checksum
 

@@ -50,8 +50,9 @@ class SQLiteRecords:
         check_count("SQLiteRecords", "max_deleted", max_deleted)
         check_count("SQLiteRecords", "max_waiting", max_waiting)
         self._max_deleted = max_deleted
-        file = SQLiteFile.at(path, "SQLiteRecords", synchronous="full", patience=patience)
-        self._clerk: Clerk[_Job] = Clerk(partial(_Archive, file, Times.of(clock)), room=max_waiting)
+        prepare = partial(_make_tables, Times.of(clock))
+        file = SQLiteFile.at(path, "SQLiteRecords", synchronous="full", patience=patience, prepare=prepare)
+        self._clerk: Clerk[_Job] = Clerk(partial(_Archive, file), room=max_waiting)
         self._path = os.fspath(path)
 
     def __repr__(self) -> str:
@@ -132,22 +133,21 @@ def _record(kind: str, record_id: str, version: int, text: bytes | None) -> Reco
 
 
 class _Archive(Work[_Job]):
-    def __init__(self, file: Callable[[], SQLiteFile], times: Times) -> None:
-        self.file, self.times = file(), times
+    def __init__(self, file: Callable[[], SQLiteFile]) -> None:
+        self.file = file()
 
     def do(self, jobs: Sequence[_Job]) -> Sequence[object]:
         with self.file.transaction() as connection:
-            _make_tables(connection, self.times.read(connection))
             return [job(connection) for job in jobs]
 
     def close(self) -> None:
         self.file.close()
 
 
-def _make_tables(file: Connection, now: float) -> None:
+def _make_tables(times: Times, file: Connection) -> None:
     for statement in _TABLES:
         file.execute(statement)
-    version = first_version(now)
+    version = first_version(times.read(file))
     file.execute("INSERT OR IGNORE INTO feed VALUES (1, ?, ?)", (version, version))
 
 
