@@ -152,7 +152,7 @@ async def test_a_bad_token_is_never_asked_about() -> None:
 
 def test_revocations_are_bounded_and_none_is_dropped_early() -> None:
     clock = FakeClock(NOW)
-    revoked = RevokedTokens(most=2, clock=clock)
+    revoked = RevokedTokens(max_revocations=2, clock=clock)
     revoked.revoke_token("i", "1", until=NOW + 10)
     revoked.revoke_caller("i", "ada", until=NOW + 20)
     with pytest.raises(StoreError):
@@ -165,7 +165,7 @@ def test_revocations_are_bounded_and_none_is_dropped_early() -> None:
 
 
 def test_what_is_revoked_already_can_be_revoked_again_when_no_more_can() -> None:
-    revoked = RevokedTokens(most=2, clock=FakeClock(NOW))
+    revoked = RevokedTokens(max_revocations=2, clock=FakeClock(NOW))
     for _ in range(2):
         revoked.revoke_token("i", "1", until=NOW + 10)
         revoked.revoke_caller("i", "ada", until=NOW + 10)
@@ -174,7 +174,7 @@ def test_what_is_revoked_already_can_be_revoked_again_when_no_more_can() -> None
 
 def test_to_revoke_again_ends_no_revocation_earlier() -> None:
     clock = FakeClock(NOW)
-    revoked = RevokedTokens(most=2, clock=clock)
+    revoked = RevokedTokens(max_revocations=2, clock=clock)
     for until in (NOW + 20, NOW + 10):
         revoked.revoke_token("i", "1", until=until)
         revoked.revoke_caller("i", "ada", until=until)
@@ -186,8 +186,8 @@ def test_to_revoke_again_ends_no_revocation_earlier() -> None:
 @pytest.mark.parametrize("most", [0, -1, "5", 1.5, True])
 def test_room_for_no_revocation_is_a_mistake(most: Any) -> None:
     with pytest.raises(ConfigError) as caught:
-        RevokedTokens(most=most)
-    assert caught.value.field == "most"
+        RevokedTokens(max_revocations=most)
+    assert caught.value.field == "max_revocations"
 
 
 # Encrypted tokens

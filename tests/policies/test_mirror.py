@@ -159,7 +159,7 @@ async def test_a_condition_that_fails_shows_nothing():
 
 async def test_a_body_too_large_to_copy_is_not_shown():
     shadow = Shadow()
-    app, events = mirrored(shadow, max_body=6)
+    app, events = mirrored(shadow, max_body_bytes=6)
     assert (await call(app, "POST", headers=[LENGTH], body=[b"one ", b"two"])).body == b"7"
     await settled()
     assert (shadow.shown, events.lost) == ([], ["body"])
@@ -195,7 +195,7 @@ async def test_nobody_notices_when_the_copy_fails(error):
 
 async def test_nobody_waits_for_a_copy_and_only_so_many_are_under_way():
     shadow = Shadow(waits=True)
-    app, events = mirrored(shadow, at_once=2, seconds=0.05)
+    app, events = mirrored(shadow, at_once=2, timeout=0.05)
     for _ in range(5):
         assert (await call(app)).status == 200
     await settled()
@@ -272,9 +272,9 @@ async def later(exchange):
     ("fields", "field"),
     [
         ({"share": -1.0}, "share"),
-        ({"max_body": -1}, "max_body"),
+        ({"max_body_bytes": -1}, "max_body_bytes"),
         ({"at_once": 0}, "at_once"),
-        ({"seconds": 0}, "seconds"),
+        ({"timeout": 0}, "timeout"),
         ({"when": later}, "when"),
     ],
 )

@@ -178,25 +178,25 @@ async def test_a_body_goes_up_again_as_it_was(framing):
 
 
 async def test_a_body_too_large_to_keep_goes_up_once():
-    gateway = Gateway(A, B, told={"a": 503}, retry=Retry(backoff=0, max_body=7))
+    gateway = Gateway(A, B, told={"a": 503}, retry=Retry(backoff=0, max_body_bytes=7))
     answer = await gateway.ask("PUT", headers=LONG, body=[b"one ", b"two!"])
     assert (answer.status, gateway.transport.asked) == (503, ["a"])
 
 
 @pytest.mark.parametrize(("most", "asked"), [(8, ["a", "b"]), (7, ["a"]), (0, ["a"])])
 async def test_a_body_that_comes_at_once_is_kept_up_to_the_same_size(most, asked):
-    gateway = Gateway(A, B, told={"a": 503}, retry=Retry(backoff=0, max_body=most))
+    gateway = Gateway(A, B, told={"a": 503}, retry=Retry(backoff=0, max_body_bytes=most))
     await gateway.ask("PUT", headers=LONG, body=b"one two!")
     assert gateway.transport.asked == asked
 
 
 async def test_a_body_that_came_at_once_and_was_not_begun_goes_elsewhere_however_large():
-    gateway = Gateway(A, B, told={"a": ConnectFailed("x")}, retry=Retry(backoff=0, max_body=0))
+    gateway = Gateway(A, B, told={"a": ConnectFailed("x")}, retry=Retry(backoff=0, max_body_bytes=0))
     assert (await gateway.ask("POST", headers=LONG, body=b"one two!")).status == 200
 
 
 async def test_a_body_that_was_not_begun_goes_elsewhere_however_large():
-    gateway = Gateway(A, B, told={"a": ConnectFailed("x")}, retry=Retry(backoff=0, max_body=0))
+    gateway = Gateway(A, B, told={"a": ConnectFailed("x")}, retry=Retry(backoff=0, max_body_bytes=0))
     answer = await gateway.ask("POST", headers=LONG, body=[b"one ", b"two!"])
     assert answer.status == 200
     assert gateway.transport.bodies == {"b": [b"one two!"]}
@@ -658,7 +658,7 @@ def test_one_upstream_has_nobody_else_to_ask():
         (Retry, {"attempts": 51}, "attempts"),
         (Retry, {"backoff": 2.0}, "backoff"),
         (Retry, {"backoff": -1}, "backoff"),
-        (Retry, {"max_body": -1}, "max_body"),
+        (Retry, {"max_body_bytes": -1}, "max_body_bytes"),
         (Retry, {"budget": 0.0}, "budget"),
         (Retry, {"per_try": 0}, "per_try"),
         (Retry, {"deadline": 0}, "deadline"),

@@ -101,7 +101,7 @@ async def test_it_is_ready_when_every_check_is_passed(checks, ready):
 
 async def test_what_is_missing_is_in_the_log_once_and_never_in_the_answer(caplog):
     caplog.set_level(logging.INFO)
-    layer = guarded(checks={"store": gone}, remember=0)
+    layer = guarded(checks={"store": gone}, remember_for=0)
     for _ in range(3):
         assert b"store" not in (await call(layer, path="/readyz")).body
     assert caplog.messages == ["not ready: store"]
@@ -110,7 +110,7 @@ async def test_what_is_missing_is_in_the_log_once_and_never_in_the_answer(caplog
 async def test_it_is_told_when_all_is_there_again(caplog):
     caplog.set_level(logging.INFO)
     fine = [False, True]
-    layer = guarded(checks={"store": lambda: fine.pop(0)}, remember=0)
+    layer = guarded(checks={"store": lambda: fine.pop(0)}, remember_for=0)
     assert (await call(layer, path="/readyz")).status == 503
     assert (await call(layer, path="/readyz")).status == 200
     assert caplog.messages == ["not ready: store", "ready"]
@@ -170,7 +170,7 @@ async def test_the_end_of_the_lifespan_begins_the_drain():
         ({"ready": "/readyz?x"}, "is no path"),
         ({"ready": "/healthz"}, "is the path of live too"),
         ({"timeout": 0}, "leaves no time"),
-        ({"remember": -1}, "is no time"),
+        ({"remember_for": -1}, "is no time"),
         ({"checks": {"a": 1}}, "checks"),
     ],
 )

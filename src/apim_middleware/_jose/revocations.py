@@ -16,14 +16,14 @@ Revoked: TypeAlias = Callable[[Principal], bool | Awaitable[bool]]
 class RevokedTokens:
     """Tokens revoked by their ids, and callers all of whose tokens were, in the memory of this process.
 
-    Give it as ``revoked=``. What is revoked is kept until it would have expired anyway. It holds ``most`` revocations;
-    with more of them ``StoreError`` is raised, for to forget one would let somebody in.
+    Give it as ``revoked=``. What is revoked is kept until it would have expired anyway. With more than
+    ``max_revocations`` of them ``StoreError`` is raised, for to forget one would let somebody in.
     """
 
-    def __init__(self, *, most: int = 100_000, clock: Clock | None = None) -> None:
+    def __init__(self, *, max_revocations: int = 100_000, clock: Clock | None = None) -> None:
         """Nothing is revoked yet."""
-        check_count("RevokedTokens", "most", most)
-        self._most = most
+        check_count("RevokedTokens", "max_revocations", max_revocations)
+        self._most = max_revocations
         self._now = (clock or SystemClock()).now
         self._tokens: dict[tuple[str, str], float] = {}
         self._callers: dict[tuple[str, str], tuple[float, float]] = {}

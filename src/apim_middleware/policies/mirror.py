@@ -29,8 +29,8 @@ class Mirror(Policy):
 
     ``Mirror(Proxy("http://shadow"), share=0.1)``. The request itself does not wait for its copy, nor does it notice
     when that fails. A copy begins when the app has read the request to its end; one whose body is larger than
-    ``max_body``, or that would be one too many, is not made. WebSockets are not copied. What guards should stand before
-    it, so that only requests that may come in are shown. Azure API Management has no such policy; its
+    ``max_body_bytes``, or that would be one too many, is not made. WebSockets are not copied. What guards should stand
+    before it, so that only requests that may come in are shown. Azure API Management has no such policy; its
     ``send-one-way-request`` comes close.
     """
 
@@ -44,13 +44,13 @@ class Mirror(Policy):
     share: float = 1.0
     """Which part of the requests is copied, from 0 to 1; all by default."""
 
-    max_body: int = 65_536
+    max_body_bytes: int = 65_536
     """The largest body that is copied, in bytes."""
 
     at_once: int = 100
     """How many copies may be under way at once."""
 
-    seconds: float = 10.0
+    timeout: float = 10.0
     """How long a copy may take before it is given up."""
 
     when: Condition | None = None
@@ -68,12 +68,12 @@ class Mirror(Policy):
         """The numbers must make sense."""
         if not 0 <= self.share <= 1:
             raise self.mistake("share", "is no part", "Give a number from 0 to 1")
-        if self.max_body < 0:
-            raise self.mistake("max_body", "is no size", "Give bytes, 0 for requests without a body")
+        if self.max_body_bytes < 0:
+            raise self.mistake("max_body_bytes", "is no size", "Give bytes, 0 for requests without a body")
         if self.at_once < 1:
             raise self.mistake("at_once", "lets nothing pass", "Give a number of at least 1")
-        if not 0 < self.seconds <= 3600:
-            raise self.mistake("seconds", "is out of range", "Give seconds above 0, up to 3600")
+        if not 0 < self.timeout <= 3600:
+            raise self.mistake("timeout", "is out of range", "Give seconds above 0, up to 3600")
         if awaits(self.when):
             raise self.mistake("when", "is async", "Give a plain function, or put Mirror into When")
 
@@ -115,7 +115,7 @@ class _Mirrored:
     async def _receive(self, copied: "_Copy", receive: Receive) -> Message:
         message = await receive()
         if copied.open:
-            copied.take(message, self._rule.max_body)
+            copied.take(message, self._rule.max_body_bytes)
             if copied.too_large:
                 self._lost("body")
             elif copied.whole:
@@ -131,7 +131,7 @@ class _Mirrored:
 
     async def _show(self, copied: "_Copy") -> None:
         try:
-            with anyio.move_on_after(self._rule.seconds) as clock:
+            with anyio.move_on_after(self._rule.timeout) as clock:
                 await self._rule.to(copied.scope, copied.receive, _unheard)
             if clock.cancelled_caught:
                 self._lost("slow")

@@ -108,7 +108,7 @@ class Course:
         if retry is None:
             return await self._once(request, None)
         self._plan.repeating.pay_in()
-        request.body = kept(request.body, retry.max_body)
+        request.body = kept(request.body, retry.max_body_bytes)
         return await self._repeated(request, retry)
 
     async def opening(self, request: UpstreamRequest, rules: object) -> UpstreamResponse:
@@ -163,7 +163,7 @@ class Course:
     def _may_go_again(self, retry: Retry, request: UpstreamRequest, came: Came) -> bool:
         """Whether there is reason to send the request again, and nothing against it."""
         begun = not isinstance(came, ConnectFailed)
-        if not is_whole(request.body, retry.max_body, begun=begun):
+        if not is_whole(request.body, retry.max_body_bytes, begun=begun):
             return False
         if begun and request.method not in IDEMPOTENT:  # it may have been executed
             return False

@@ -16,7 +16,7 @@ class Retry(Configured):
 
     A request that may have been executed is repeated only if its method is idempotent (RFC 9110 §9.2.2: ``GET``,
     ``HEAD``, ``OPTIONS``, ``TRACE``, ``PUT``, ``DELETE``); one of which nothing was sent, because no connection was
-    made, always. Its body is kept for that up to ``max_body`` bytes; once more has gone up, nothing is repeated. Nor is
+    made, always. Its body is kept for that up to ``max_body_bytes``; once more has gone up, nothing is repeated. Nor is
     anything once a response has begun to go down. Follows Azure's ``retry`` around ``forward-request``.
     """
 
@@ -38,7 +38,7 @@ class Retry(Configured):
     for before the same one is asked again, if it is no longer than this; if it is, the response goes down as it is.
     Another member is not kept waiting by it."""
 
-    max_body: int = 65_536
+    max_body_bytes: int = 65_536
     """How many bytes of a request body are kept, whether it comes in parts or at once."""
 
     budget: float = 0.2
@@ -58,8 +58,8 @@ class Retry(Configured):
             raise self.mistake("attempts", "is out of range", "Give a number from 2 to 50; leave Retry out for 1")
         if not 0 <= self.backoff <= self.max_backoff <= 3600:
             raise self.mistake("backoff", "is no time up to max_backoff", "Give 0 <= backoff <= max_backoff <= 3600")
-        if self.max_body < 0:
-            raise self.mistake("max_body", "is no size", "Give bytes, 0 to keep nothing")
+        if self.max_body_bytes < 0:
+            raise self.mistake("max_body_bytes", "is no size", "Give bytes, 0 to keep nothing")
         if not 0 < self.budget <= 1:
             raise self.mistake("budget", "is no part", "Give a number above 0, up to 1")
         for name in ("per_try", "deadline"):

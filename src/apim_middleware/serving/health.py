@@ -70,7 +70,7 @@ class Health(Composable, Configured):
     timeout: float = 2.0
     """Seconds all checks together may take; what is not there by then is not there."""
 
-    remember: float = 1.0
+    remember_for: float = 1.0
     """Seconds an outcome is told again without checking, so that many who ask cost no more than one."""
 
     drain: Drain = field(default_factory=Drain, compare=False)
@@ -93,7 +93,7 @@ class Health(Composable, Configured):
             raise self.mistake("ready", "is the path of live too", "Give them two paths")
         if not self.timeout > 0:
             raise self.mistake("timeout", "leaves no time", "Give seconds above 0")
-        for name in ("remember", "grace"):
+        for name in ("remember_for", "grace"):
             if not 0 <= getattr(self, name) < inf:
                 raise self.mistake(name, "is no time", "Give seconds, or 0 for none")
 
@@ -146,7 +146,7 @@ class _Readiness:
 
     async def ask(self) -> bool:
         async with self._checking:
-            if self._clock.monotonic() - self._checked >= self.rule.remember:
+            if self._clock.monotonic() - self._checked >= self.rule.remember_for:
                 self._tell(frozenset(await self._missing()))
                 self._checked = self._clock.monotonic()
             return self._outcome
