@@ -18,9 +18,9 @@ OSError
 """
 
 from collections.abc import Iterable, Mapping
-from http import HTTPStatus
 
 from apim_middleware._http.headers import raw_headers
+from apim_middleware._http.statuses import phrase
 from apim_middleware.types import RawHeaders
 
 
@@ -66,7 +66,7 @@ class Refusal(ApimError):
     @property
     def title(self) -> str:
         """The phrase that belongs to the status."""
-        return HTTPStatus(self.status).phrase
+        return phrase(self.status)
 
 
 class ClientLeft(ApimError, OSError):

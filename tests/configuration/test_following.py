@@ -1,10 +1,14 @@
 """Files that are read again: what is equal to itself alone stays where tables say the same."""
 
+import gc
+import weakref
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.gateway.houses import Backend
+from tests.transports.conformance_tls import authority  # noqa: F401 - a fixture
 
 from apim_middleware import Gateway, IPFilter, MemoryKeys, Policy, RateLimit, Reloadable
 from apim_middleware.configuration import loads
@@ -88,6 +92,58 @@ def test_tables_that_say_the_same_are_told_apart_by_their_order() -> None:
     second = read(text(layers=other), first)
     assert second.policies[0] == first.policies[0]
     assert second.env is first.env is not first.policies[0].env  # type: ignore[attr-defined]
+
+
+def asking(*names: str) -> str:
+    """APIs that each have keys of their own, of which the tables say the same."""
+    auth = '{ use = "APIKeyAuth", keys = { use = "MemoryKeys" } }'
+    api = """
+    [[apis]]
+    name = "{0}"
+    path = "/{0}"
+    backend = {{ ref = "app" }}
+    subscription_required = false
+    policies = [{1}]
+    """
+    return "".join(api.format(name, auth) for name in names)
+
+
+def keys_of(gateway: Gateway, name: str) -> Any:
+    return next(api for api in gateway.apis if api.name == name).policies[0].keys  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("later", [("shop",), ("shop", "admin"), ("new", "admin", "shop")])
+def test_no_api_is_given_the_keys_of_another(later: tuple[str, ...]) -> None:
+    """Tables were told apart by their order alone: who had a key of the one was let in by the other."""
+    first = read(asking("admin", "shop"))
+    second = read(asking(*later), first)
+    assert keys_of(second, "shop") is keys_of(first, "shop")
+
+
+def test_a_table_that_stands_in_the_place_of_others_is_none_of_them() -> None:
+    one, two = (f'{{ use = "APIKeyAuth", header = "{each}", keys = {{ use = "MemoryKeys" }} }}' for each in "ab")
+    first = read(text(layers=f"{one}, {two}"))
+    second = read(text(layers=two), first)
+    assert second.policies[0].keys not in [each.keys for each in first.policies]  # type: ignore[attr-defined]
+
+
+def test_what_went_is_let_go_of() -> None:
+    """It was held for as long as the next gateway served, a whole cache perhaps."""
+    first = read(text())
+    gone = weakref.ref(entries(first))
+    second = read(text(env='{ use = "Env" }'), first)
+    del first
+    gc.collect()
+    assert (gone(), second.env is None) == (None, False)
+
+
+def test_a_transport_is_made_anew_when_its_authorities_are_others(authority: Path) -> None:  # noqa: F811
+    """Files it names are read when it is made: renewed certificates were not taken over."""
+    given = text(env=f'{{ use = "Env", transport = {{ use = "Http1Transport", ca = "{authority}" }} }}')
+    first = read(given)
+    same = read(given, first)
+    authority.write_text(f"{authority.read_text()}\n# renewed\n")
+    assert (same.env is first.env, read(given, first).env is first.env) == (True, False)
 
 
 def test_another_object_of_the_same_name_is_a_change() -> None:

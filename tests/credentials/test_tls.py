@@ -25,6 +25,19 @@ from apim_middleware.transports.httpx import HttpxTransport
 
 PEM = serialization.Encoding.PEM
 
+# Python 3.13 holds certificates to RFC 5280, 4.2.1: key identifiers for all, and a usage for an authority's.
+VOUCHING = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+
 
 class Authority:
     """Makes certificates and files of them."""
@@ -34,7 +47,8 @@ class Authority:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")])
         basic = x509.BasicConstraints(ca=True, path_length=None)
-        own = self._signed(self.name, self.key.public_key(), basic)
+        identifier = x509.SubjectKeyIdentifier.from_public_key(self.key.public_key())
+        own = self._signed(self.name, self.key.public_key(), basic, identifier, VOUCHING)
         self.file = folder / "authority.pem"
         self.file.write_bytes(own.public_bytes(PEM))
 
@@ -44,7 +58,7 @@ class Authority:
         builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - dt.timedelta(days=1))
         builder = builder.not_valid_after(now + dt.timedelta(days=1))
         for each in extensions:
-            builder = builder.add_extension(each, critical=isinstance(each, x509.BasicConstraints))
+            builder = builder.add_extension(each, critical=isinstance(each, x509.BasicConstraints | x509.KeyUsage))
         return builder.sign(self.key, hashes.SHA256())
 
     def make(self, name: str, *, password: str | None = None) -> tuple[Path, Path]:
@@ -52,7 +66,8 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
-        certificate = self._signed(subject, key.public_key(), names)
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
+        certificate = self._signed(subject, key.public_key(), names, issuer)
         secrecy = (
             serialization.NoEncryption()
             if password is None

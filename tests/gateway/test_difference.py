@@ -161,6 +161,16 @@ LOCKED, REST = Operation("GET", "/x", policies=(LOCK,)), Operation("*", "/*")
     ("old", "new", "told"),
     [
         ((LOCKED, REST), (REST,), ["!! GET /shop/x: removed and left to * /shop/*, without IPFilter"]),
+        (
+            (Operation("*", "/x", policies=(LOCK,)), LOCKED, REST),
+            (LOCKED, REST),
+            ["!! * /shop/x: removed and left to * /shop/*, without IPFilter"],
+        ),
+        (
+            (Operation("GET", "/x/*", policies=(LOCK,)), Operation("GET", "/x/{id}", policies=(LOCK,)), REST),
+            (Operation("GET", "/x/{id}", policies=(LOCK,)), REST),
+            ["!! GET /shop/x/*: removed and left to * /shop/*, without IPFilter"],
+        ),
         ((Operation("GET", "/x"), REST), (REST,), ["GET /shop/x: removed and left to * /shop/*"]),
         ((LOCKED,), (Operation("GET", "/y"),), ["GET /shop/x: removed", "GET /shop/y: added"]),
         (

@@ -10,6 +10,7 @@ import anyio.lowlevel
 import pytest
 from tests.gateway.houses import Backend, Subscribers, get, told
 
+from apim_middleware._http.hygiene import Hygiene
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
 from apim_middleware.exchange import Exchange
@@ -235,3 +236,13 @@ async def test_a_changed_field_of_the_same_gateway_is_a_reload_too() -> None:
     changes = await app.reload(replace(app.gateway, unknown_method=405))
     assert (await get(app, "/shop/x", method="PUT")).status == 405
     assert [str(change) for change in changes] == ["Gateway: changed unknown_method (404 -> 405)"]
+
+
+async def test_another_hygiene_is_told_of_as_it_is_where_the_gateway_stands() -> None:
+    """What has no environment of its own was taken for one with that of ``Env()``."""
+    without = shop()
+    served = Reloadable(replace(without, env=Env(hygiene=Hygiene(odd_names="keep"))))
+    stays = await served.reload(without)
+    await served.reload(replace(without, env=Env()))
+    comes_back = await served.reload(without)
+    assert [stays, [(each.what, each.loud) for each in comes_back]] == [(), [("env.hygiene", True)]]

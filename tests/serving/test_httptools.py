@@ -258,3 +258,50 @@ def test_who_is_answered_instead_of_asked_for_the_body_is_answered_last(telling:
 def test_who_is_asked_for_the_body_keeps_the_connection(server: Running) -> None:
     answer = server.talk(EXPECTING + HIDDEN + LAST)
     assert [found[:2] for found in told(answer)] == [["/x", HIDDEN.decode()], ["/last", ""]]
+
+
+class Patient(App):
+    """Asks for the body once it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on: asyncio.Event | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.go_on, self.loop = asyncio.Event(), asyncio.get_running_loop()
+        self.at_work.set()
+        await self.go_on.wait()
+        await super().__call__(scope, receive, send)
+
+
+SOCKET = (
+    b"GET /socket HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(EXPECTING + HIDDEN + b"no HTTP\r\n\r\n", id="expected"),
+        pytest.param(b"GET /one HTTP/1.1\r\nHost: a\r\n\r\n" + SOCKET, id="socket"),
+    ],
+)
+def test_what_is_refused_behind_a_request_ends_the_connection_with_the_response(sent: bytes) -> None:
+    """Who was asked for a body was kept, but heard no more; a WebSocket was opened in the midst of the response."""
+    app = Patient()
+    with serving(app, http=HttpToolsProtocol, lifespan="off") as running, running.connect() as client:
+        client.sendall(sent)
+        assert app.at_work.wait(PATIENCE)
+        assert app.loop is not None
+        assert app.go_on is not None
+        app.loop.call_soon_threadsafe(app.go_on.set)
+        answer = read_all(client)
+        assert (b" 101 " in answer, b"\r\nconnection: close\r\n" in answer) == (False, True)
+
+
+def test_what_is_no_http_is_in_the_log(server: Running, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", "uvicorn.error"):
+        server.talk(b"no HTTP\r\n\r\n")
+    assert "Invalid HTTP request received." in caplog.text

@@ -726,6 +726,33 @@ async def test_a_response_that_ends_with_a_connection_over_tls_is_not_whole_with
             await fetch(Http1Transport(ca=authority), origin)
 
 
+async def test_an_upstream_over_tls_may_hang_up_before_its_response_is_read(authority):
+    """On uvloop what had come and was not read yet was lost, and the response broken off."""
+    context, over = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), anyio.Event()
+    context.load_cert_chain(authority)
+    body = bytes(200_000)
+
+    async def serve(stream):
+        async with stream:
+            await stream.receive()
+            await stream.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        over.set()
+
+    plain = await anyio.create_tcp_listener(local_host=LOOPBACK)
+    origin = f"https://localhost:{plain.extra(anyio.abc.SocketAttribute.local_port)}"
+    listener = anyio.streams.tls.TLSListener(plain, context, standard_compatible=False)
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, serve)
+        transport = Http1Transport(ca=authority)
+        response = await transport.send(UpstreamRequest("GET", origin))
+        await over.wait()
+        for _ in range(50):  # of the event loop, which hears of it meanwhile
+            await anyio.lowlevel.checkpoint()
+        assert b"".join([chunk async for chunk in response]) == body
+        await transport.aclose()
+        tasks.cancel_scope.cancel()
+
+
 # Mistakes
 
 

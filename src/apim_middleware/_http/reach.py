@@ -6,6 +6,8 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052 §2.1
 _6TO4 = ipaddress.ip_network("2002::/16")  # RFC 3056 §2
 _UNICAST = ipaddress.ip_network("2000::/3")  # RFC 4291 §2.4; elsewhere nothing is assigned to everybody
 _NOBODYS = (
+    ipaddress.ip_network("192.0.0.0/24"),  # of protocols (RFC 6890 §2.1), about whose few exceptions Pythons differ
+    ipaddress.ip_network("2001::/23"),  # the same (RFC 2928)
     ipaddress.ip_network("192.88.99.0/24"),  # relays of 6to4 once (RFC 7526)
     ipaddress.ip_network("3fff::/20"),  # documentation (RFC 9637)
     ipaddress.ip_network("168.63.129.16/32"),  # the host a virtual machine on Azure runs on

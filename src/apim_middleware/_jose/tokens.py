@@ -98,7 +98,8 @@ def decoded(segment: bytes) -> bytes:
 def parsed(data: bytes) -> dict[str, Any]:
     """A JSON object that everybody would read the same way. Raises BadToken.
 
-    Members named twice, ``NaN``, ``Infinity``, numbers beyond a double, other encodings than UTF-8: none of it.
+    Members named twice, ``NaN``, ``Infinity``, numbers beyond a double, other encodings than UTF-8: none of it. Nor
+    nesting deeper than anybody needs, for how deep json itself reads depends on the Python.
     """
     try:
         found = json.loads(
@@ -106,9 +107,17 @@ def parsed(data: bytes) -> dict[str, Any]:
         )
     except (ValueError, RecursionError):
         raise BadToken("malformed") from None
-    if not isinstance(found, dict):
+    opened = data.count(b"[") + data.count(b"{")
+    if not isinstance(found, dict) or (opened > _DEEPEST and _is_deeper(found, _DEEPEST)):
         raise BadToken("malformed")
     return found
+
+
+def _is_deeper(value: Any, room: int) -> bool:  # noqa: ANN401 - any JSON
+    if not isinstance(value, dict | list):
+        return False
+    within = value.values() if isinstance(value, dict) else value
+    return not room or any(_is_deeper(each, room - 1) for each in within)
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -135,22 +144,20 @@ def claims_in(payload: bytes) -> Mapping[str, Any]:
     return claims
 
 
-def frozen(value: Any, room: int = _DEEPEST) -> Any:  # noqa: ANN401 - any JSON
+def frozen(value: Any) -> Any:  # noqa: ANN401 - any JSON
     """JSON nobody can change: objects as read-only mappings, arrays as tuples. Raises BadToken.
 
-    Refused: nesting deeper than anybody needs, and strings with half a surrogate pair, which nothing can write down.
+    Refused: strings with half a surrogate pair, which nothing can write down.
     """
     if isinstance(value, str):
         if not value.isascii():
             _check_text(value)
         return value
-    if isinstance(value, dict | list) and not room:
-        raise BadToken("malformed")
     if isinstance(value, dict):
         names = _SHARED_NAMES
-        return MappingProxyType({names.get(key) or frozen(key): frozen(each, room - 1) for key, each in value.items()})
+        return MappingProxyType({names.get(key) or frozen(key): frozen(each) for key, each in value.items()})
     if isinstance(value, list):
-        return tuple(frozen(each, room - 1) for each in value)
+        return tuple(frozen(each) for each in value)
     return value
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable
 from typing import Any
 
 from apim_middleware._telemetry.notes import Notes, origin, told
@@ -24,7 +25,7 @@ class Witness(ABC):
 
     __slots__ = (
         "_begun", "_clock", "_code", "_ended", "_noted", "_receive", "_send", "_trailers", "began", "error", "exchange",
-        "lasted", "left", "notes", "scope", "status", "unsent",
+        "lasted", "left", "notes", "scope", "status",
     )  # fmt: skip
 
     def __init__(
@@ -37,7 +38,6 @@ class Witness(ABC):
         self.status: int | None = None
         self.lasted: float | None = None  # seconds to the last byte, once it is sent
         self.left = False  # the client said so
-        self.unsent = False  # the client was not there to be sent all of it
         self.error: BaseException | None = None
         self._code: int | None = None
         self._noted: dict[str, Any] = {}
@@ -51,33 +51,35 @@ class Witness(ABC):
             self._code = message.get("code", _UNSAID.get(message["type"]))
         return message
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
         """The ``send`` the app gets."""
         kind = message["type"]
-        if kind in HEADS:
+        if kind in _BODIES:
+            last = not (self._trailers or message.get("more_body", False))
+        elif kind in HEADS:
+            last = False
             self.status = message.get("status", 101)  # an accepted WebSocket has no other
             self._trailers = message.get("trailers", False)
             self._noted = self.notes.of_response(message.get("headers") or ())
         elif kind == "websocket.close":
+            last = True
             self.status = self.status or 403  # as servers answer a handshake that is closed instead of accepted
             self._code = message.get("code", _UNSAID[kind])
-        try:
-            await self._send(message)
-        except OSError:
-            self.unsent |= self.lasted is None
-            raise
-        if self.lasted is None and self._is_last(message):
+        else:
+            trailers = kind == "http.response.trailers" and not message.get("more_trailers", False)
+            last = trailers or kind == "http.response.pathsend"
+        return self._finish(message) if last else self.pass_on(message)
+
+    def pass_on(self, message: Message) -> Awaitable[None]:
+        """Send a message on."""
+        return self._send(message)
+
+    async def _finish(self, message: Message) -> None:
+        await self.pass_on(message)
+        if self.lasted is None:
             self.lasted = self._clock.monotonic() - self._begun
             if (self.status or 500) < 500:
                 self.end()  # else what went wrong may still come: frameworks answer 500 first and raise afterwards
-
-    def _is_last(self, message: Message) -> bool:
-        kind = message["type"]
-        if kind in _BODIES:
-            return not (self._trailers or message.get("more_body", False))
-        if kind == "http.response.trailers":
-            return not message.get("more_trailers", False)
-        return kind in ("http.response.pathsend", "websocket.close")
 
     def end(self) -> None:
         """Conclude, once; what fails here fails no request."""

@@ -1,49 +1,86 @@
 """Objects that a file makes and that are equal to themselves alone, kept while the file is read again and again."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
+
+Table: TypeAlias = Mapping[str, Any]
+Place: TypeAlias = tuple[object, ...]
+"""The fields that lead to a table, with the names of the tables on the way: those that stand in a list may be moved."""
+
+_FILES = ("ca", "cert")
+"""Fields of transports that name files, which are read when the transport is made."""
 
 
 class Kept:
     """Stores, environments and the like, by the tables they were made of."""
 
-    def __init__(self, brought: Mapping[str, object], before: "Kept | None" = None) -> None:
-        """``brought`` are the objects that ``ref`` may name; ``before`` are those of the gateway this one follows."""
-        self._brought = brought
+    def __init__(self, document: Table, brought: Mapping[str, object], before: "Kept | None" = None) -> None:
+        """What ``document`` says, with the objects that ``ref`` may name, is to follow what was read ``before``."""
+        self._brought = dict(brought)  # for good, so that the ids of these objects stay theirs
         self._before = {} if before is None else before._made
         self._made: dict[str, list[object]] = {}
+        self._keys = {id(table): self._key(table, where) for table, where in _placed(document) if "use" in table}
+        self._standing = Counter(self._keys.values())
 
-    def of(self, table: Mapping[str, Any], make: Callable[[], object]) -> object:
-        """What this table was made into before, if it stood as often then; made now where it did not."""
-        key = self._key(table)
-        at = len(self._made.get(key, ()))
-        if at < len(self._before.get(key, ())):
-            found = self._before[key][at]
-            for within in _tables_in(table):
+    def of(self, table: Table, make: Callable[[], object]) -> object:
+        """What this table was made into before, if as many like it stood there; made now where they did not."""
+        key = self._keys.get(id(table), "")
+        found = self._again(key)
+        if found:
+            for within, _ in _placed(table):
                 self._still(within)
         else:
-            found = make()
-        self._made.setdefault(key, []).append(found)
-        return found
+            found = [make()]
+        self._made.setdefault(key, []).extend(found)
+        return found[0]
 
-    def _still(self, table: Mapping[str, Any]) -> None:
+    def end(self) -> None:
+        """Let go of what was not used again: all has been read."""
+        self._before, self._keys = {}, {}
+
+    def _again(self, key: str) -> list[object]:
+        before, at = self._before.get(key, []), len(self._made.get(key, ()))
+        return before[at : at + 1] if len(before) == self._standing[key] else []
+
+    def _still(self, within: Table) -> None:
         """What stands within a table that means what it meant does so too, should that table change later."""
-        key = self._key(table)
-        here, before = self._made.get(key, []), self._before.get(key, [])
-        if len(here) < len(before):
-            self._made[key] = [*here, before[len(here)]]
+        key = self._keys.get(id(within), "")
+        if found := self._again(key):
+            self._made.setdefault(key, []).extend(found)
 
-    def _key(self, table: Mapping[str, Any]) -> str:
-        """Equal for tables that say the same, of the same objects."""
-        named = [table, *_tables_in(table)]
-        refs = [id(self._brought.get(each["ref"])) for each in named if isinstance(each.get("ref"), str)]
-        return f"{table!r} {refs}"
+    def _key(self, table: Table, where: Place) -> str:
+        """Equal for tables that say the same at the same place, of the same objects and the same files."""
+        tables = [table, *(within for within, _ in _placed(table))]
+        refs = [id(self._brought.get(each["ref"])) for each in tables if isinstance(each.get("ref"), str)]
+        return f"{where!r} {table!r} {refs} {[stamp for each in tables for stamp in _stamps(each)]}"
 
 
-def _tables_in(given: object) -> Iterator[Mapping[str, Any]]:
-    """Every table within a table, those further in first, as they are read."""
-    inner = given.values() if isinstance(given, Mapping) else given if isinstance(given, list) else ()
-    for each in inner:
-        yield from _tables_in(each)
-        if isinstance(each, Mapping):
-            yield each
+def _placed(given: object, where: Place = ()) -> Iterator[tuple[Table, Place]]:
+    """Every table within a table, those further in first, with its place."""
+    if isinstance(given, list):
+        for each in given:
+            yield from _all(each, where)
+    elif isinstance(given, Mapping):
+        for field, each in given.items():
+            yield from _all(each, (*where, field))
+
+
+def _all(given: object, where: Place) -> Iterator[tuple[Table, Place]]:
+    if isinstance(given, Mapping):
+        where = (*where, given.get("name"))
+    yield from _placed(given, where)
+    if isinstance(given, Mapping):
+        yield given, where
+
+
+def _stamps(table: Table) -> Iterator[object]:
+    """What tells the files that a table names from what they were before."""
+    for given in map(table.get, _FILES):
+        for path in given if isinstance(given, list) else [given]:
+            try:
+                stat = Path(path).stat() if isinstance(path, str) else None
+            except (OSError, ValueError):  # which is told of when it is read
+                stat = None
+            yield stat and (stat.st_ino, stat.st_mtime_ns, stat.st_size)

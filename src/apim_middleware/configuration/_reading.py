@@ -34,10 +34,10 @@ class Placed(ConfigError):
 class Reader:
     """Reads values, with the objects a program brings along."""
 
-    def __init__(self, brought: Mapping[str, object], kept: Kept | None = None) -> None:
+    def __init__(self, brought: Mapping[str, object], kept: Kept) -> None:
         """``brought`` are the objects that ``ref`` may name; ``kept`` are those of the gateway this one follows."""
         self._brought = brought
-        self._kept = kept or Kept(brought)
+        self._kept = kept
         self._read: list[tuple[object, str]] = []
 
     def value(self, given: Any, wanted: Any, where: str) -> Any:  # noqa: ANN401 - whatever is wanted

@@ -11,6 +11,7 @@ from typing import Any
 
 from apim_middleware.configuration._catalogue import UnknownName, named
 from apim_middleware.configuration._functions import text_of
+from apim_middleware.configuration._keeping import Kept
 from apim_middleware.configuration._reading import (
     Reader,
     arm_of,
@@ -42,7 +43,7 @@ class Writer:
         """
         self._brought = {id(each): name for name, each in brought.items()}
         self._secrets, self._moments = secrets, moments
-        self._reader = Reader({})
+        self._reader = Reader({}, Kept({}, {}))
 
     def value(self, given: Any, wanted: Any, where: str) -> Any:  # noqa: ANN401 - any value, plain data
         """The plain data that means a value where something is wanted. Raises ConfigError."""

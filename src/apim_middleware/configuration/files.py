@@ -67,8 +67,8 @@ def loads(
 ) -> Gateway:
     """The gateway in a text. ``${NAME}`` stands for a variable of the environment, ``$$`` for a dollar.
 
-    ``after`` is the gateway it is to follow, read from a text as well: where tables say the same, the ``Env``, stores,
-    keys and transports of that one are used again, with all they know and hold.
+    ``after`` is the gateway it is to follow, read from a text as well: where tables say the same below the same names,
+    the ``Env``, stores, keys and transports of that one are used again, with all they know and hold.
 
     ConfigError: text that cannot be read, a variable that is not set, and everything a gateway refuses; it says where.
     What a variable holds is in none of them.
@@ -81,13 +81,14 @@ def loads(
     if not isinstance(document, dict):
         raise ConfigError("loads", "text", "is no table", "Write the fields of a Gateway")
     try:
-        kept = Kept(names, None if after is None else after.__dict__.get(_KEPT))
+        kept = Kept(document, names, None if after is None else after.__dict__.get(_KEPT))
         gateway = Reader(names, kept).value(document, Gateway, "gateway")
     except ConfigError as error:
         parts = (error.policy, error.field, error.problem, error.cure)
         raise ConfigError(*(_without_values(part, variables) for part in parts)) from None
     if not isinstance(gateway, Gateway):
         raise ConfigError("loads", "text", f"is a {type(gateway).__name__}", "Write the fields of a Gateway")
+    kept.end()
     gateway.__dict__[_KEPT] = kept
     return gateway
 

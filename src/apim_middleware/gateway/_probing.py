@@ -7,7 +7,10 @@ from apim_middleware.model import ANY, Definition, Operation
 from apim_middleware.types import RawHeaders
 
 _SOMETHING = "~"
-"""What stands for parameters: hardly the text of another operation."""
+"""What stands for parameters, and for any method: hardly the text of another operation."""
+
+_REST = f"/{_SOMETHING}" * 9
+"""What stands for any number of segments: more than other operations have, which take what has fewer."""
 
 
 class Probe(NamedTuple):
@@ -32,14 +35,14 @@ def probe_of(definition: Definition, operation: Operation, host: str, *, plain: 
         else:
             asked.append(f"{api.versions.parameter}={version.name}")
     path += "" if definition.current else f";rev={definition.revision}"
-    method = "GET" if operation.method == ANY else operation.method
+    method = _SOMETHING if operation.method == ANY else operation.method
     return Probe(method, path + _path(operation.url_template), "&".join(asked).encode(), headers)
 
 
 def _path(template: UrlTemplate) -> str:
     segments = [_SOMETHING.join(each.texts) if isinstance(each, Mixed) else each for each in template.segments]
     texts = [_SOMETHING if each is None else each for each in segments]
-    return "".join(f"/{each}" for each in (*texts, *((_SOMETHING,) if template.rest is not None else ()))) or "/"
+    return "".join(f"/{each}" for each in texts) + (_REST if template.rest is not None else "") or "/"
 
 
 def _asked(name: str, text: str | None, called: str) -> str:

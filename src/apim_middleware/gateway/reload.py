@@ -1,6 +1,7 @@
 """A gateway that is replaced while it serves: built, validated, swapped; what is under way ends on its old plan."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import anyio
 from anyio.abc import TaskGroup
@@ -16,10 +17,13 @@ from apim_middleware.types import Receive, Scope, Send
 
 
 class _Generation:
-    """A compiled gateway, and how many requests are on their way through it."""
+    """A gateway that serves, and how many requests are on their way through it."""
 
-    def __init__(self, gateway: Gateway, compiled: Compiled) -> None:
-        self.gateway, self.compiled = gateway, compiled
+    def __init__(self, gateway: Gateway, env: Env) -> None:
+        self.gateway = gateway
+        self.standing = gateway if gateway.env else replace(gateway, env=env)
+        """The same with the environment that it has here."""
+        self.compiled = self.standing.compiled
         self._inside = 0
         self._empty: anyio.Event | None = None
 
@@ -53,7 +57,7 @@ class Reloadable:
     def __init__(self, gateway: Gateway) -> None:
         """Begin with this gateway; its environment is that of all that follow, unless they bring one."""
         self._env = gateway.env or Env()
-        self._now = _Generation(gateway, gateway.compiled if gateway.env else Compiled(gateway, self._env))
+        self._now = _Generation(gateway, self._env)
         self._turn = anyio.Lock()
         self._lives: Lives | None = None
         self._group: TaskGroup | None = None
@@ -88,10 +92,10 @@ class Reloadable:
         serves goes on then. That it can be compiled at all was known when it was made.
         """
         async with self._turn:
-            compiled = gateway.compiled if gateway.env else Compiled(gateway, self._env)
-            changes = difference(self.gateway, gateway)
-            await self._start(compiled)
-            before, self._now = self._now, _Generation(gateway, compiled)
+            following = _Generation(gateway, self._env)
+            changes = difference(self._now.standing, following.standing)
+            await self._start(following.compiled)
+            before, self._now = self._now, following
             if self._group is not None:
                 self._group.start_soon(self._retire, before)
             return changes

@@ -1,9 +1,9 @@
 """What policies ask and answer, written into one operation of a document."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from http import HTTPStatus
 from typing import Any
 
+from apim_middleware._http.statuses import phrase
 from apim_middleware.documentation import Answer, Asked, Documentation, Scheme
 from apim_middleware.errors import ConfigError
 from apim_middleware.openapi._checking import resolve
@@ -169,10 +169,10 @@ def _by_status(answers: Iterable[Answer]) -> dict[str, list[Answer]]:
 
 def _described(status: int, codes: list[str]) -> str:
     try:
-        phrase = HTTPStatus(status).phrase
+        name = phrase(status)
     except ValueError:
-        phrase = f"Status {status}"
-    return f"{phrase}: {', '.join(f'`{code}`' for code in codes)}." if codes else f"{phrase}."
+        name = f"Status {status}"
+    return f"{name}: {', '.join(f'`{code}`' for code in codes)}." if codes else f"{name}."
 
 
 def _in_header(parameter: Mapping[str, Any]) -> bool:

@@ -17,7 +17,7 @@ from apim_middleware._telemetry.witness import Witness
 from apim_middleware.env import Env
 from apim_middleware.exchange import KEY, Exchange
 from apim_middleware.policy import Composable
-from apim_middleware.types import ASGIApp, Receive, Scope, Send
+from apim_middleware.types import ASGIApp, Message, Receive, Scope, Send
 
 access = logging.getLogger("apim_middleware.access")
 
@@ -108,12 +108,21 @@ class _Logged:
 class _Entry(Witness):
     """One call under way, and the line it will be."""
 
-    __slots__ = ("_house", "_said")
+    __slots__ = ("_house", "_said", "_unsent")
 
     def __init__(self, house: _Logged, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(house.notes, house.clock, exchange, scope, receive, send)
         self._house = house
+        self._unsent = False  # the client was not there to be sent all of it
         self._said = house.notes.of_request(scope, house.notes.method(scope))  # policies may change the request
+
+    async def pass_on(self, message: Message) -> None:
+        """Send a message on, and see whether there is anybody to send it to."""
+        try:
+            await super().pass_on(message)
+        except OSError:
+            self._unsent |= self.lasted is None
+            raise
 
     def conclude(self) -> None:
         """Write the line."""
@@ -140,7 +149,7 @@ class _Entry(Witness):
             yield "trace_id", parent.split("-")[1]
 
     def _how(self) -> str:
-        left = self.left or self.unsent
+        left = self.left or self._unsent
         if left and self.scope["type"] == "http":
             return "client-left"
         if self.error is not None:

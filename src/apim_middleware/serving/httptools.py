@@ -7,7 +7,6 @@ import re
 import socket
 from asyncio import TimerHandle, Transport
 from collections.abc import Awaitable
-from http import HTTPStatus
 from struct import unpack_from
 from typing import Any, ClassVar
 
@@ -16,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as _HttpTool
 
 from apim_middleware._http.problems import render
 from apim_middleware.errors import Refusal
-from apim_middleware.types import Message, Receive
+from apim_middleware.types import Message, Send
 
 _VERSIONS = frozenset(("1.0", "1.1"))
 _TCP = (socket.AF_INET, socket.AF_INET6)
@@ -45,8 +44,9 @@ class HttpToolsProtocol(_HttpToolsProtocol):
     and waits for anything forever: here there are bounds, which a subclass may set. What is wrong with a request is not
     told in the midst of the response to the one before it.
 
-    Refused are versions other than HTTP/1, tunnels (``CONNECT``), WebSockets with a body, targets with a fragment, a
-    user, another scheme, or the scheme https where the connection is not (RFC 9110 §4.2.4, §7.4).
+    Refused are versions other than HTTP/1, tunnels (``CONNECT``), WebSockets with a body or behind a request that is
+    not answered, targets with a fragment, a user, another scheme, or the scheme https where the connection is not
+    (RFC 9110 §4.2.4, §7.4).
 
     Refusals: 408 ``request-timeout``, 431 ``headers-too-large``; 400 in plain text for what is no HTTP. Where no
     response can be given any more, the connection ends.
@@ -204,7 +204,7 @@ class HttpToolsProtocol(_HttpToolsProtocol):
         if version == "1.0":
             self.cycle.waiting_for_100_continue = False  # it knows no interim responses (RFC 9110 §15.2)
         elif self.expect_100_continue:
-            self.cycle.receive = _asking(self.cycle)  # type: ignore[method-assign, assignment]
+            self.cycle.send = _ending_unless_asked(self.cycle)  # type: ignore[method-assign, assignment]
         self.headers = _NOWHERE  # those of the request are in its scope
 
     def on_body(self, body: bytes) -> None:
@@ -229,6 +229,8 @@ class HttpToolsProtocol(_HttpToolsProtocol):
             return False
         if self._announces_a_body():
             raise ValueError("a WebSocket is offered with a body")
+        if self.cycle is not None and not self.cycle.response_complete:
+            raise ValueError("a WebSocket is offered before the response to the request before it")
         return True
 
     def _should_upgrade(self) -> bool:
@@ -292,6 +294,7 @@ class HttpToolsProtocol(_HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Say that this is no HTTP, where it can be said."""
+        self.logger.warning(msg)
         if not self._ends_with_the_response():
             super().send_400_response(msg)
 
@@ -303,8 +306,7 @@ class HttpToolsProtocol(_HttpToolsProtocol):
             return
         headers, body = render(refusal)
         lines = [*self.server_state.default_headers, *headers, (b"connection", b"close")]
-        status = HTTPStatus(refusal.status)
-        head = [b"HTTP/1.1 %d %b" % (status, status.phrase.encode()), *[b"%b: %b" % line for line in lines]]
+        head = [b"HTTP/1.1 %d %b" % (refusal.status, refusal.title.encode()), *[b"%b: %b" % line for line in lines]]
         self.transport.write(b"\r\n".join([*head, b"", body]))
         self.transport.close()
 
@@ -374,18 +376,16 @@ class HttpToolsProtocol(_HttpToolsProtocol):
         return self.transport.get_write_buffer_size()
 
 
-def _asking(cycle: Any) -> Receive:  # noqa: ANN401 - uvicorn's
-    """How the body is asked for of a client that waits for that (RFC 9110 §10.1.1).
+def _ending_unless_asked(cycle: Any) -> Send:  # noqa: ANN401 - uvicorn's
+    """How a client is answered that waits to be asked for the body (RFC 9110 §10.1.1).
 
     One that is answered instead may or may not send it: what comes next could be read in two ways, so nothing is to.
     """
-    receive, keep_alive = cycle.receive, cycle.keep_alive
-    cycle.keep_alive = False
+    send: Send = cycle.send
 
-    def ask() -> Awaitable[Message]:
-        if not cycle.response_started:
-            cycle.keep_alive = keep_alive
-        message: Awaitable[Message] = receive()
-        return message
+    def answer(message: Message) -> Awaitable[None]:
+        if cycle.waiting_for_100_continue:
+            cycle.keep_alive = False
+        return send(message)
 
-    return ask
+    return answer

@@ -53,8 +53,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_ahead", "_answer", "_body", "_deadline", "_head", "_keep", "_keeper", "_loop", "_poll", "_reading", "_room",
-        "_timer", "_timer_at", "_transport", "closed", "ended", "gone", "idle_since", "kept", "origin", "silent",
-        "upgrades", "writable",
+        "_timer", "_timer_at", "_transport", "closed", "ended", "gone", "idle_since", "kept", "line", "origin",
+        "silent", "upgrades", "writable",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, keeper: Keeper, origin: str) -> None:
@@ -68,6 +68,8 @@ class Connection(asyncio.Protocol):
         """Done when the socket is closed."""
         self.kept = False
         """Whether it was kept after an exchange."""
+        self.line: asyncio.Transport | None = None
+        """What reads from the socket: below TLS, where there is any."""
         self.silent = True
         """Whether the upstream has said nothing at all in the last exchange."""
         self.upgrades = False
@@ -118,10 +120,22 @@ class Connection(asyncio.Protocol):
     def go_on(self) -> None:
         """Let the upstream send more."""
         self._ahead, self._deadline = 0, inf
-        if not self._reading and self._transport is not None:
+        if not self._reading:
             self._reading = True
-            if not self._transport.is_closing():
-                self._transport.resume_reading()
+            self.read_on()
+
+    def hold_back(self) -> None:
+        """Read no more from the socket for now.
+
+        TLS itself is not held back: if the socket closes then, uvloop drops what TLS has not handed on.
+        """
+        if self.line is not None and not self.line.is_closing():
+            self.line.pause_reading()
+
+    def read_on(self) -> None:
+        """Read from the socket again."""
+        if self.line is not None and not self.line.is_closing():
+            self.line.resume_reading()
 
     def hand_over(self, successor: asyncio.Protocol) -> asyncio.Transport | None:
         """Give the socket to another protocol after a 101; None when it is closed already.
@@ -133,7 +147,7 @@ class Connection(asyncio.Protocol):
             return None
         self._transport.set_protocol(successor)
         if not self._reading:
-            self._transport.resume_reading()
+            self.read_on()
         return self._transport
 
     def close(self) -> None:
@@ -160,11 +174,13 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected, and agreed on TLS where there is any."""
         self._transport = cast("asyncio.Transport", transport)
+        if self.closed:
+            self._transport.abort()
+            return
+        self.line = self.line or self._transport
         if hasattr(select, "poll"):
             self._poll = select.poll()
             self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-        if self.closed:
-            self._transport.abort()
 
     def eof_received(self) -> None:
         """The upstream says nothing more; over TLS anybody on the way could say so, if not in TLS itself."""
@@ -259,9 +275,9 @@ class Connection(asyncio.Protocol):
             return
         self._wake(answer)
         self._ahead += used
-        if self._ahead >= _AHEAD and self._reading and self._transport is not None:
+        if self._ahead >= _AHEAD and self._reading:
             self._reading = False
-            self._transport.pause_reading()
+            self.hold_back()
 
     def _wake(self, answer: Answer) -> None:
         self._deadline = inf

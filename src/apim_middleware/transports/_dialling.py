@@ -36,7 +36,10 @@ class Dialling(NamedTuple):
         try:
             async with asyncio.timeout(None if seconds == inf else seconds):
                 sock = await self._reach(origin)
-            await self._hand_over(sock, connection, self._options(origin, tls))
+            if origin.scheme == "https":
+                await self._hand_over_secured(sock, connection, self.server_name or origin.host, tls)
+            else:
+                await self._hand_over(sock, lambda: connection)
         except TimeoutError as error:
             raise ConnectFailed("no connection to the upstream: timed out") from error
         except (OSError, UnicodeError) as error:
@@ -56,26 +59,37 @@ class Dialling(NamedTuple):
             raise ConnectFailed("the upstream's name leads to no address that may be connected to")
         return found
 
-    def _options(self, origin: Origin, seconds: float | None) -> dict[str, Any]:
-        if origin.scheme != "https":
-            return {}
-        return {
-            "ssl": self.context(),
-            "server_hostname": self.server_name or origin.host,
-            "ssl_handshake_timeout": _DAY if seconds is None or seconds == inf else seconds,
-            "ssl_shutdown_timeout": _GOODBYE,
-        }
-
-    async def _hand_over(self, sock: socket.socket, connection: Connection, options: dict[str, Any]) -> None:
+    async def _hand_over(self, sock: socket.socket, make: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
         loop = asyncio.get_running_loop()
-        make = loop.create_connection if self.uds is None else loop.create_unix_connection
+        connect = loop.create_connection if self.uds is None else loop.create_unix_connection
         try:
-            transport, _ = await make(lambda: connection, sock=sock, **options)
+            transport, _ = await connect(make, sock=sock)
         except BaseException:
             sock.close()
             raise
-        tls = transport.get_extra_info("ssl_object")
-        if tls is not None and tls.selected_alpn_protocol() not in (None, "http/1.1"):
+        return transport
+
+    async def _hand_over_secured(
+        self, sock: socket.socket, connection: Connection, name: str, seconds: float | None
+    ) -> None:
+        """Speak TLS on a line that the connection can hold back by itself."""
+        connection.line = line = await self._hand_over(sock, asyncio.Protocol)
+        try:
+            transport = await asyncio.get_running_loop().start_tls(
+                line,
+                connection,
+                self.context(),
+                server_hostname=name,
+                ssl_handshake_timeout=_DAY if seconds is None or seconds == inf else seconds,
+                ssl_shutdown_timeout=_GOODBYE,
+            )
+        except BaseException:
+            line.abort()
+            raise
+        if transport is None:
+            raise ConnectFailed("no connection to the upstream: it hung up")
+        connection.connection_made(transport)
+        if transport.get_extra_info("ssl_object").selected_alpn_protocol() not in (None, "http/1.1"):
             raise ConnectFailed("the upstream wants another protocol than HTTP/1.1")
 
 

@@ -175,8 +175,7 @@ class UpstreamWebSocket(asyncio.Protocol):
         elif not self._reading and self._transport is not None:
             self._reading, self._asked = True, None
             self._heard = self._loop.time()
-            if not self._transport.is_closing():
-                self._transport.resume_reading()
+            self._connection.read_on()
 
     # What the event loop tells
 
@@ -216,7 +215,7 @@ class UpstreamWebSocket(asyncio.Protocol):
             self._go_on()
         if (self._came or self._held >= _AHEAD) and self._reading and self._transport is not None:
             self._reading = False
-            self._transport.pause_reading()
+            self._connection.hold_back()
 
     def eof_received(self) -> None:
         """The upstream says nothing more; the connection closes of itself."""

@@ -124,7 +124,7 @@ class OwnLink:
         else:
             _, wire = await loop.create_connection(Wire, target.host, target.port, ssl=target.tls)
         try:
-            for reply in [await each for each in [wire.say(*words) for words in target.greeting()]]:
+            for reply in await asyncio.gather(*[wire.say(*words) for words in target.greeting()]):
                 if isinstance(reply, hiredis.HiredisError):
                     raise self._rejected(wire, reply) from reply
         except BaseException:
