@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from apim_middleware import by, conditions
 from apim_middleware._limits import corrections, house, stand_in
 from apim_middleware.env import Env
-from apim_middleware.errors import ConfigError
+from apim_middleware.errors import ConfigError, StoreError
 from apim_middleware.policies.limits import RateLimit
 from apim_middleware.policies.tracing import Tracing
 from apim_middleware.policy import Stack
@@ -240,6 +240,36 @@ async def test_what_was_given_back_before_the_store_was_told_is_not_told(
     assert set(sums.values()) <= {0}
 
 
+class Halting(SlowCounters):
+    """Counts, and says nothing of its counts while it halts."""
+
+    halts = True
+
+    async def peek(self, hits: Sequence[Hit]) -> list[Tally]:
+        if self.halts:
+            raise StoreError("halts")
+        return await super().peek(hits)
+
+
+@pytest.mark.parametrize(("meanwhile", "counted"), [(0, 4), (60, 1)])
+async def test_a_store_that_is_told_late_is_told_what_still_counts_then(
+    clock: FakeClock, app: Counting, meanwhile: float, counted: int
+) -> None:
+    halting = Halting(clock)
+    guarded = Stack(limit(10), env=Env(place="here", clock=clock, counters=halting))(app)
+    halting.failure = AWAY
+    await statuses(guarded, 2)
+    halting.failure = None
+    clock.advance(1)
+    await call(guarded)
+    await quiet()
+    halting.halts = False
+    clock.advance(max(meanwhile, 1))
+    await call(guarded)
+    await quiet()
+    assert await used(halting) == counted
+
+
 class Noting(SlowCounters):
     """Notes how many hits it has counted."""
 
@@ -254,6 +284,7 @@ class Noting(SlowCounters):
 
 
 @example(["away", "come", "back", "a minute", "come", "come", "well"])
+@example(["away", "come", "back", "come", "away", "well", "come", "back", "a minute", "come"])
 @given(st.lists(st.sampled_from(["come", "come", "well", "badly", "away", "back", "a minute"]), max_size=40))
 def test_no_end_of_an_outage_makes_the_store_forget_what_it_counted(steps: list[str]) -> None:
     """In no window is more given back than was counted in it, whoever comes, ends well or badly, here or there."""

@@ -4,8 +4,8 @@ import logging
 import math
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
 
 from apim_middleware._limits.meters import Use
 from apim_middleware.protocols import Change, Tally
@@ -18,6 +18,29 @@ _MOST_WAITING = 100_000
 
 NOW = -math.inf
 """Stands for the moment of a change that is to be made as of when it is made."""
+
+
+class Finding(Protocol):
+    """A change that is found out when its turn comes, and anew when it could not be made then."""
+
+    def change(self) -> Change | None:
+        """What is to be changed, as things stand; None when nothing is."""
+        ...
+
+    def made(self, change: Change) -> None:
+        """It was made, as of a moment of the store's own clock."""
+        ...
+
+    def put_back(self) -> None:
+        """It was not made."""
+        ...
+
+
+class Pending(NamedTuple):
+    """A change whose turn has come, and what found it, if it had to be found out."""
+
+    change: Change
+    finding: Finding | None
 
 
 def dated(changes: Sequence[Change], tallies: Sequence[Tally]) -> list[Change]:
@@ -44,12 +67,11 @@ class Left:
     """Changes that are left to be made. When it is dropped with some in it, as at the end of a process, it says so."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Change] = deque()
-        self._following: Iterator[Change] = iter(())
+        self._waiting: deque[Change | Finding] = deque()
         self._lost = 0
         weakref.finalize(self, _report, self._waiting)
 
-    def add(self, changes: Iterable[Change]) -> None:
+    def add(self, changes: Iterable[Change | Finding]) -> None:
         """Leave some more."""
         for change in changes:
             if len(self._waiting) < _MOST_WAITING:
@@ -57,24 +79,28 @@ class Left:
             else:
                 self._lost += 1
 
-    def follow(self, changes: Iterator[Change]) -> None:
-        """Leave what can be found out when its turn comes."""
-        self._following = chain(self._following, changes)
-
-    def take(self, most: int) -> list[Change]:
+    def take(self, most: int) -> list[Pending]:
         """The oldest of them, no longer here."""
         if self._lost:  # told now and then, not for each
             log.error("%d corrections of counts are lost: too many wait for their store", self._lost)
             self._lost = 0
-        taken = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
-        taken += islice(self._following, most - len(taken))
+        taken: list[Pending] = []
+        while self._waiting and len(taken) < most:
+            left = self._waiting.popleft()
+            if isinstance(left, Change):
+                taken.append(Pending(left, None))
+            elif (change := left.change()) is not None:
+                taken.append(Pending(change, left))
         return taken
 
-    def put_back(self, changes: Sequence[Change]) -> None:
+    def put_back(self, batch: Sequence[Pending]) -> None:
         """Have them first again."""
-        self._waiting.extendleft(reversed(changes))
+        for change, finding in reversed(batch):
+            if finding is not None:
+                finding.put_back()
+            self._waiting.appendleft(finding or change)
 
 
-def _report(waiting: deque[Change]) -> None:
+def _report(waiting: deque[Change | Finding]) -> None:
     if waiting:
         log.error("%d corrections of counts were never made: their store was away to the end", len(waiting))

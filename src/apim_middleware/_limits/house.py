@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import anyio
 
-from apim_middleware._limits.corrections import NOW, Left, dated, peeks_of
+from apim_middleware._limits.corrections import NOW, Finding, Left, Pending, dated, peeks_of
 from apim_middleware._limits.meters import Use
 from apim_middleware._limits.stand_in import StandIn
 from apim_middleware.errors import NotDone, Spoiled, StoreError
@@ -47,10 +47,9 @@ class House:
 
     def settle(self, changes: Sequence[Change], stand_in: StandIn | None = None) -> None:
         """Correct hits soon; those that a stand-in counted, where they stand by now."""
-        if stand_in is not None:
-            changes = stand_in.settle(changes)
-        if changes:
-            self._left.add(changes)
+        left: Sequence[Change | Finding] = changes if stand_in is None else stand_in.settle(changes)
+        if left:
+            self._left.add(left)
             self._errand.wake()
 
     async def settled(self) -> None:
@@ -66,7 +65,7 @@ class House:
     def _back(self) -> None:
         stand_in, self._stand_in = self._stand_in, None
         if stand_in is not None:
-            self._left.follow(stand_in.counted())
+            self._left.add(stand_in.tellings())
         self._errand.wake()
 
     async def _settle(self, *, last: bool) -> None:
@@ -78,15 +77,18 @@ class House:
                     return
                 await self.circuit.better()
 
-    async def _settle_batch(self, batch: list[Change]) -> None:
+    async def _settle_batch(self, batch: list[Pending]) -> None:
         asked, over = False, anyio.Event()
         self._under_way = over
         try:
-            changes = batch
-            if self.circuit.opened or any(change.counted == NOW for change in batch):
-                changes = await self._dated(batch)  # may be asked twice, unlike what follows
+            making = batch
+            if self.circuit.opened or any(change.counted == NOW for change, _ in batch):
+                making = await self._dated(batch)  # may be asked twice, unlike what follows
             asked = True
-            await self.circuit.run(self.store.settle, changes)
+            await self.circuit.run(self.store.settle, [change for change, _ in making])
+            for change, finding in making:
+                if finding is not None:
+                    finding.made(change)
         except Spoiled as error:  # the others are made; those never will be
             log.error("corrections of counts are lost: %s", error)
         except StoreError as error:
@@ -103,10 +105,11 @@ class House:
             if self._under_way is over:
                 self._under_way = None
 
-    async def _dated(self, batch: Sequence[Change]) -> list[Change]:
+    async def _dated(self, batch: Sequence[Pending]) -> list[Pending]:
         """The changes as of now, without those the store can say nothing of."""
+        changes, findings = [change for change, _ in batch], [finding for _, finding in batch]
         try:
-            return dated(batch, await self.peek(peeks_of(batch)))
+            return list(map(Pending, dated(changes, await self.peek(peeks_of(changes))), findings))
         except Spoiled as error:
             if len(batch) == 1:
                 log.error("a correction of counts is lost: %s", error)
@@ -115,9 +118,9 @@ class House:
         return [*await self._dated(batch[:half]), *await self._dated(batch[half:])]
 
 
-def _only_stricter(batch: Sequence[Change]) -> list[Change]:
+def _only_stricter(batch: Sequence[Pending]) -> list[Pending]:
     """Of changes that may have been made those that may be made twice: they count more; no unit is given back twice."""
-    again = [change for change in batch if change.units > 0]
+    again = [pending for pending in batch if pending.change.units > 0]
     if len(again) < len(batch):
         log.error("it is not known whether %d corrections that give units back were made", len(batch) - len(again))
     return again
