@@ -127,6 +127,27 @@ def test_a_table_that_stands_in_the_place_of_others_is_none_of_them() -> None:
     assert second.policies[0].keys not in [each.keys for each in first.policies]  # type: ignore[attr-defined]
 
 
+def test_of_tables_that_change_places_none_is_the_other() -> None:
+    one, two = (f'{{ use = "APIKeyAuth", header = "{each}", keys = {{ use = "MemoryKeys" }} }}' for each in "ab")
+    first = read(text(layers=f"{one}, {two}"))
+    second = read(text(layers=f"{two}, {one}"), first)
+    kept = [each.keys for each in first.policies]  # type: ignore[attr-defined]
+    assert not any(each.keys in kept for each in second.policies)  # type: ignore[attr-defined]
+
+
+def test_of_a_table_that_stands_in_several_places_none_is_the_other() -> None:
+    """An anchor of YAML: one table, and an object for each place."""
+    yaml = """
+    policies: [&auth {use: APIKeyAuth, keys: {use: MemoryKeys}}]
+    apis:
+      - {name: shop, path: /, backend: {ref: app}, subscription_required: false, policies: [*auth]}
+    """
+    first = loads(yaml, "yaml", names=NAMES)
+    second = loads(yaml, "yaml", names=NAMES, after=first)
+    assert second == first
+    assert keys_of(second, "shop") is not first.policies[0].keys  # type: ignore[attr-defined]
+
+
 def test_what_went_is_let_go_of() -> None:
     """It was held for as long as the next gateway served, a whole cache perhaps."""
     first = read(text())

@@ -14,41 +14,40 @@ _FILES = ("ca", "cert")
 
 
 class Kept:
-    """Stores, environments and the like, by the tables they were made of."""
+    """Stores, environments and the like, by the tables they were made of.
+
+    Of tables that say the same at one place, none is kept: which of them is which, nobody could tell.
+    """
 
     def __init__(self, document: Table, brought: Mapping[str, object], before: "Kept | None" = None) -> None:
         """What ``document`` says, with the objects that ``ref`` may name, is to follow what was read ``before``."""
         self._brought = dict(brought)  # for good, so that the ids of these objects stay theirs
         self._before = {} if before is None else before._made
-        self._made: dict[str, list[object]] = {}
-        self._keys = {id(table): self._key(table, where) for table, where in _placed(document) if "use" in table}
-        self._standing = Counter(self._keys.values())
+        self._made: dict[str, object] = {}
+        found = [(id(table), self._key(table, where)) for table, where in _placed(document) if "use" in table]
+        often = Counter(key for _, key in found)
+        self._keys = {table: key for table, key in found if often[key] == 1}
 
     def of(self, table: Table, make: Callable[[], object]) -> object:
-        """What this table was made into before, if as many like it stood there; made now where they did not."""
-        key = self._keys.get(id(table), "")
-        found = self._again(key)
-        if found:
-            for within, _ in _placed(table):
-                self._still(within)
+        """What this table was made into before; made now where there was none."""
+        key = self._keys.get(id(table))
+        if key is None:
+            return make()
+        if key in self._before:
+            for within in (table, *(within for within, _ in _placed(table))):
+                self._still(within)  # also what stands within, should only this table change later
         else:
-            found = [make()]
-        self._made.setdefault(key, []).extend(found)
-        return found[0]
+            self._made[key] = make()
+        return self._made[key]
 
     def end(self) -> None:
         """Let go of what was not used again: all has been read."""
         self._before, self._keys = {}, {}
 
-    def _again(self, key: str) -> list[object]:
-        before, at = self._before.get(key, []), len(self._made.get(key, ()))
-        return before[at : at + 1] if len(before) == self._standing[key] else []
-
-    def _still(self, within: Table) -> None:
-        """What stands within a table that means what it meant does so too, should that table change later."""
-        key = self._keys.get(id(within), "")
-        if found := self._again(key):
-            self._made.setdefault(key, []).extend(found)
+    def _still(self, table: Table) -> None:
+        key = self._keys.get(id(table))
+        if key in self._before:
+            self._made[key] = self._before[key]
 
     def _key(self, table: Table, where: Place) -> str:
         """Equal for tables that say the same at the same place, of the same objects and the same files."""
