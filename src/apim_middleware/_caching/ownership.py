@@ -87,5 +87,5 @@ def _is_somebody(user: object) -> bool:
     """Whether a user in the way of Starlette is known; unsure means yes."""
     try:
         return bool(user.is_authenticated)  # type: ignore[attr-defined]
-    except (AttributeError, NotImplementedError):
+    except (AttributeError, NotImplementedError):  # as a user of Starlette raises that does not say
         return True

@@ -125,7 +125,7 @@ class Connection(asyncio.Protocol):
             self.read_on()
 
     def hold_back(self) -> None:
-        """Read no more from the socket for now.
+        """Read no more from the socket until ``read_on``.
 
         TLS itself is not held back: if the socket closes then, uvloop drops what TLS has not handed on.
         """
