@@ -51,7 +51,7 @@ HOMES = {
 SERVERS = ("uvicorn", "granian", "hypercorn", "fastapi")
 """What no module of the package imports but the command that serves."""
 
-READERS = ("serving.httptools",)
+READERS = ("serving.httptools", "serving._response")
 """Modules that a server itself loads."""
 
 UPWARD_TYPES = {("env", "policy")}

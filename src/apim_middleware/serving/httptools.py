@@ -6,7 +6,6 @@ uvicorn gateway:app --http apim_middleware.serving.httptools:HttpToolsProtocol
 import re
 import socket
 from asyncio import TimerHandle, Transport
-from collections.abc import Awaitable
 from struct import unpack_from
 from typing import Any, ClassVar
 
@@ -15,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as _HttpTool
 
 from apim_middleware._http.problems import render
 from apim_middleware.errors import Refusal
-from apim_middleware.types import Message, Send
+from apim_middleware.serving._response import Response
 
 _VERSIONS = frozenset(("1.0", "1.1"))
 _TCP = (socket.AF_INET, socket.AF_INET6)
@@ -42,7 +41,7 @@ class HttpToolsProtocol(_HttpToolsProtocol):
     of anything but a WebSocket is passed over, as if it were not there (RFC 9110 §7.8). It takes the path of a target
     that names a host and forgets the host: here that is the ``Host`` (RFC 9112 §3.2.2). It holds a head of any size,
     and waits for anything forever: here there are bounds, which a subclass may set. What is wrong with a request is not
-    told in the midst of the response to the one before it.
+    told in the midst of the response to the one before it. Responses are written by ``_response``.
 
     Refused are versions other than HTTP/1, tunnels (``CONNECT``), WebSockets with a body or behind a request that is
     not answered, targets with a fragment, a user, another scheme, or the scheme https where the connection is not
@@ -198,13 +197,12 @@ class HttpToolsProtocol(_HttpToolsProtocol):
         _HttpToolsProtocol.on_headers_complete(self)
         if self.cycle is before:  # a WebSocket, which reads the headers once more
             return
+        self.cycle.__class__ = Response  # nothing of it has run yet
         if self.pipeline:
             earlier = [each for each in self._row or (before,) if not each.response_complete]
             self._row = (*earlier, self.cycle)
         if version == "1.0":
             self.cycle.waiting_for_100_continue = False  # it knows no interim responses (RFC 9110 §15.2)
-        elif self.expect_100_continue:
-            self.cycle.send = _ending_unless_asked(self.cycle)  # type: ignore[method-assign, assignment]
         self.headers = _NOWHERE  # those of the request are in its scope
 
     def on_body(self, body: bytes) -> None:
@@ -374,18 +372,3 @@ class HttpToolsProtocol(_HttpToolsProtocol):
                 acknowledged: int = unpack_from("Q", info, 120)[0]  # tcpi_bytes_acked
                 return acknowledged
         return self.transport.get_write_buffer_size()
-
-
-def _ending_unless_asked(cycle: Any) -> Send:  # noqa: ANN401 - uvicorn's
-    """How a client is answered that waits to be asked for the body (RFC 9110 §10.1.1).
-
-    One that is answered instead may or may not send it: what comes next could be read in two ways, so nothing is to.
-    """
-    send: Send = cycle.send
-
-    def answer(message: Message) -> Awaitable[None]:
-        if cycle.waiting_for_100_continue:
-            cycle.keep_alive = False
-        return send(message)
-
-    return answer

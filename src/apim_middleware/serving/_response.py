@@ -1,0 +1,95 @@
+"""How uvicorn is to write a response: so that its client knows where it ends, whatever the app says of it."""
+
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
+
+from apim_middleware._http.headers import list_members, without
+from apim_middleware._http.lines import checked
+
+_BODILESS = frozenset((204, 304))
+_CLOSE = (b"connection", b"close")
+_CHUNKED = (b"transfer-encoding", b"chunked")
+
+
+class Response(RequestResponseCycle):
+    """One request and the response to it; uvicorn makes it, and it takes the place of uvicorn's.
+
+    Header lines are looked at together, and the app hears of wrong ones before anything was sent. Where a body ends is
+    said once (RFC 9112 §6.2), and to clients of HTTP/1.0, which know no chunks, by the end of the connection (§6.1). A
+    304 may tell a length (RFC 9110 §8.6). A client that waits to be asked for its body and is answered instead may send
+    it or not (RFC 9110 §10.1.1): what comes next could be read in two ways, so nothing is to.
+    """
+
+    _left: int | None = 0
+    """Bytes of the body that are still to come; None where its end is told in another way."""
+
+    async def send(self, message: Any) -> None:  # noqa: ANN401 - as uvicorn's own type of messages is not ours
+        """Write what the app says."""
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        kind = message["type"]
+        if self.response_complete:
+            raise RuntimeError(f"{kind} came after the end of the response")
+        if kind != ("http.response.body" if self.response_started else "http.response.start"):
+            raise RuntimeError(f"{kind} cannot come now")
+        if self.response_started:
+            self._write_body(message.get("body", b""), last=not message.get("more_body", False))
+        else:
+            self._write_head(message["status"], message.get("headers", ()))
+
+    def _write_head(self, status: int, headers: Any) -> None:  # noqa: ANN401 - any iterable of pairs
+        begin, lines = STATUS_LINE[status], checked([*self.default_headers, *headers])
+        index = dict(lines)
+        if b"transfer-encoding" in index:
+            lines = without(lines, b"transfer-encoding", b"content-length")
+            index = dict(lines)
+        length = index.get(b"content-length")
+        if self.scope["method"] == "HEAD" or status in _BODILESS:
+            self._left = 0
+        elif length is not None:
+            self._left = int(length)
+        else:
+            self._left, self.chunked_encoding = None, self.scope["http_version"] != "1.0"
+            if self.chunked_encoding:
+                lines.append(_CHUNKED)
+        if b"connection" in index and b"close" in list_members(lines, b"connection"):
+            self.keep_alive = False
+        elif self.waiting_for_100_continue or not self.keep_alive:
+            self.keep_alive = False
+            lines.append(_CLOSE)
+        self.response_started, self.waiting_for_100_continue = True, False
+        self.transport.write(begin + b"\r\n".join([*map(b": ".join, lines), b"", b""]))
+        if self.access_log:
+            self._log(status)
+
+    def _write_body(self, body: bytes, *, last: bool) -> None:
+        if self.chunked_encoding:
+            if body:
+                body = b"%x\r\n%b\r\n" % (len(body), body)
+            if last:
+                body += b"0\r\n\r\n"
+        elif self.scope["method"] == "HEAD":
+            body = b""
+        elif self._left is not None:
+            self._left -= len(body)
+            if self._left < 0 or (last and self._left):
+                raise RuntimeError(f"the body is {'longer' if self._left < 0 else 'shorter'} than its Content-Length")
+        if body:
+            self.transport.write(body)
+        if last:
+            self.response_complete = True
+            self.message_event.set()
+            if not self.keep_alive:
+                self.transport.close()
+            self.on_response()
+
+    def _log(self, status: int) -> None:
+        scope = self.scope
+        client, target = get_client_addr(scope), get_path_with_query_string(scope)
+        self.access_logger.info(
+            '%s - "%s %s HTTP/%s" %d', client, scope["method"], target, scope["http_version"], status
+        )

@@ -1,0 +1,157 @@
+"""How uvicorn writes responses for the reader of this package: their clients know where they end."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+from tests.servers import Running, serving
+
+from apim_middleware.serving.httptools import HttpToolsProtocol
+from apim_middleware.types import Message, Receive, Scope, Send
+
+LENGTH, CODING = (b"content-length", b"5"), (b"transfer-encoding", b"chunked")
+OVER: Message = {"type": "http.response.body"}
+
+
+def start(*headers: tuple[bytes, bytes], status: int = 200) -> Message:
+    return {"type": "http.response.start", "status": status, "headers": headers}
+
+
+def body(chunk: bytes, *, more: bool = False) -> Message:
+    return {"type": "http.response.body", "body": chunk, "more_body": more}
+
+
+class Script:
+    """Sends what it was told to, and keeps what it is told of it."""
+
+    messages: list[Message]
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            for message in self.messages:
+                await send(message)
+        except Exception as error:
+            self.heard.append(str(error))
+            raise
+
+
+@pytest.fixture
+def app() -> Script:
+    return Script()
+
+
+@pytest.fixture
+def server(app: Script) -> Iterator[Running]:
+    with serving(app, http=HttpToolsProtocol, lifespan="off") as running:
+        yield running
+
+
+def asking(method: bytes = b"GET", version: bytes = b"1.1", *, last: bool = True) -> bytes:
+    closing = b"Connection: close\r\n" if last else b""
+    return method + b" /x HTTP/" + version + b"\r\nHost: a\r\n" + closing + b"\r\n"
+
+
+OK, CLOSES = b"HTTP/1.1 200 OK\r\n", b"connection: close\r\n"
+SIZED, IN_CHUNKS = OK + b"content-length: 5\r\n", OK + b"transfer-encoding: chunked\r\n"
+OLD = asking(version=b"1.0")
+TWO = [body(b"hel", more=True), body(b"lo")]
+
+
+@pytest.mark.parametrize(
+    ("request_line", "messages", "written"),
+    [
+        pytest.param(
+            asking(),
+            [start(), *TWO],
+            IN_CHUNKS + CLOSES + b"\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n",
+            id="chunks",
+        ),
+        pytest.param(
+            asking(),
+            [start(), body(b"hello", more=True), body(b"", more=True), OVER],
+            IN_CHUNKS + CLOSES + b"\r\n5\r\nhello\r\n0\r\n\r\n",
+            id="an empty part is no last chunk",
+        ),
+        pytest.param(asking(), [start(LENGTH), *TWO], SIZED + CLOSES + b"\r\nhello", id="length"),
+        pytest.param(
+            asking(),
+            [start(LENGTH, CODING), *TWO],
+            IN_CHUNKS + CLOSES + b"\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n",
+            id="never both",
+        ),
+        pytest.param(OLD, [start(), *TWO], OK + CLOSES + b"\r\nhello", id="1.0"),
+        pytest.param(OLD, [start(CODING), *TWO], OK + CLOSES + b"\r\nhello", id="1.0, asked for chunks"),
+        pytest.param(OLD, [start(LENGTH), *TWO], SIZED + CLOSES + b"\r\nhello", id="1.0, length"),
+        pytest.param(asking(b"HEAD"), [start(LENGTH), *TWO], SIZED + CLOSES + b"\r\n", id="HEAD"),
+        pytest.param(asking(b"HEAD"), [start(), *TWO], OK + CLOSES + b"\r\n", id="HEAD without a length"),
+        pytest.param(asking(), [start(status=204), OVER], b"HTTP/1.1 204 No Content\r\n" + CLOSES + b"\r\n", id="204"),
+        pytest.param(
+            asking(last=False),
+            [start((b"Connection", b"Close"), LENGTH), *TWO],
+            OK + b"connection: Close\r\ncontent-length: 5\r\n\r\nhello",
+            id="the app closes",
+        ),
+    ],
+)
+def test_where_a_response_ends_is_said_once(
+    app: Script, server: Running, request_line: bytes, messages: list[Message], written: bytes
+) -> None:
+    """RFC 9112 §6.1, §6.2, §6.3."""
+    app.messages = messages
+    assert server.talk(request_line) == written
+
+
+def test_a_304_may_tell_a_length(app: Script, server: Running) -> None:
+    """RFC 9110 §8.6: it was taken for a promise, and the connection broken off."""
+    app.messages = [start(LENGTH, status=304), OVER]
+    one = b"HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n"
+    assert server.talk(asking(last=False) + asking()) == one + b"\r\n" + one + CLOSES + b"\r\n"
+
+
+@pytest.mark.parametrize("line", [(b"x", b"a\r\nb: c"), (b"x y", b"a"), (b"", b"a"), (b"x", b"\0")])
+def test_a_line_that_is_none_is_a_500(app: Script, server: Running, line: tuple[bytes, bytes]) -> None:
+    """The connection was broken off without a word."""
+    app.messages = [start(line)]
+    assert server.talk(asking()).startswith(b"HTTP/1.1 500 ")
+
+
+@pytest.mark.parametrize(
+    ("messages", "heard"),
+    [
+        ([start(LENGTH), body(b"hello!")], "the body is longer than its Content-Length"),
+        ([start(LENGTH), body(b"hell")], "the body is shorter than its Content-Length"),
+        ([start(status=204), body(b"hello")], "the body is longer than its Content-Length"),
+        ([OVER], "http.response.body cannot come now"),
+        ([start(), start()], "http.response.start cannot come now"),
+        ([start(LENGTH), *TWO, OVER], "http.response.body came after the end of the response"),
+    ],
+)
+def test_the_app_hears_what_cannot_be(app: Script, server: Running, messages: list[Message], heard: str) -> None:
+    app.messages = messages
+    server.talk(asking())
+    assert app.heard == [heard]
+
+
+@pytest.mark.parametrize("messages", [[start(LENGTH), body(b"hello!")], [start(LENGTH), body(b"hell")]])
+def test_a_body_of_another_length_ends_the_connection(app: Script, server: Running, messages: list[Message]) -> None:
+    """What a client has read must not be taken for whole, nor the next response for the rest of this one."""
+    app.messages = messages
+    answer = server.talk(asking(last=False) + asking(last=False))
+    assert answer == SIZED + b"\r\n"
+
+
+def test_responses_are_in_the_access_log(app: Script, caplog: pytest.LogCaptureFixture) -> None:
+    app.messages = [start(LENGTH), *TWO]
+    with (
+        caplog.at_level(logging.INFO, "uvicorn.access"),
+        serving(
+            app, http=HttpToolsProtocol, lifespan="off", access_log=True, log_config=None, log_level="info"
+        ) as running,
+    ):
+        running.talk(asking())
+    assert [
+        record.getMessage().partition(" - ")[2] for record in caplog.records if record.name == "uvicorn.access"
+    ] == ['"GET /x HTTP/1.1" 200']
