@@ -113,7 +113,7 @@ class Ahead:
         self._reading: Event | None = None
         self._failure: Exception | None = None
         self._stopped = False
-        self.left = False
+        self.left: bool = False
         """Whether the client was seen leaving."""
 
     async def watch(self, on_left: Callable[[], None]) -> None:
@@ -162,9 +162,9 @@ class Held:
         """Nothing was sent yet."""
         self._send = send
         self._lets_go = lets_go
-        self.opened = False
+        self.opened: bool = False
         """Whether anything was passed on, so that there is no way back."""
-        self.dropped = False
+        self.dropped: bool = False
         """Whether the response was held back for good."""
 
     async def __call__(self, message: Message) -> None:
@@ -193,9 +193,9 @@ class Gathered:
         self._size = 0
         self.head: Message | None = None
         """The message the response begins with, once known."""
-        self.flowing = False
+        self.flowing: bool = False
         """Whether the response is on its way out, unseen."""
-        self.whole = False
+        self.whole: bool = False
         """Whether head and body are here, to the last byte."""
 
     @property

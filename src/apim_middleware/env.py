@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
 
 from apim_middleware._config import check, check_named
-from apim_middleware._http.hygiene import Hygiene
+from apim_middleware._http.hygiene import Hygiene, Scrub
 from apim_middleware._lifespan import Ending
 from apim_middleware.errors import ConfigError
 from apim_middleware.protocols import Clock, Counters, Entries, Permits, Transport
@@ -26,8 +26,8 @@ _serial = itertools.count(1)
 class SystemClock:
     """The machine's clock."""
 
-    now = staticmethod(time.time)
-    monotonic = staticmethod(time.monotonic)
+    now: Callable[[], float] = staticmethod(time.time)
+    monotonic: Callable[[], float] = staticmethod(time.monotonic)
 
 
 class Listener(Protocol):
@@ -75,7 +75,7 @@ class Env:
         check("Env", "hygiene", hygiene, Hygiene | None)
         check("Env", "place", place, str, cure='Write Env(place="orders")')
         self.clock: Clock = SystemClock() if clock is None else clock
-        self.scrub = (hygiene or Hygiene()).compiled()
+        self.scrub: Scrub = (hygiene or Hygiene()).compiled()
         self.place = place
         self.given: Mapping[str, Any] = {
             "clock": clock, "counters": counters, "entries": entries, "permits": permits, "transport": transport,
@@ -256,5 +256,5 @@ class _Seat(NamedTuple):
     hooks: weakref.ref[Any]
 
 
-default_env = Env()
+default_env: Env = Env()
 """Where policies stand that are given to an app without a stack."""

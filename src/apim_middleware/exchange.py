@@ -24,7 +24,7 @@ class ResponseHead:
 
     def __init__(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Copy the header lines, for the app may use its list again; names become lower case."""
-        self.status = status
+        self.status: int = status
         self.headers: RawHeaders = list(headers)
         for line in self.headers:
             if type(line) is not tuple or line[0] not in _LOWER:
@@ -129,9 +129,11 @@ class Exchange:
 
     __slots__ = ("_index", "_indexed", "scope", "shared", "state")
 
+    shared: Shared
+
     def __init__(self, scope: Scope, outer: Self | None = None) -> None:
         """Begin; what rings further out know of the request is known here too."""
-        self.scope = scope
+        self.scope: Scope = scope
         self.state: dict[Any, Any] = {}
         self._indexed: RawHeaders | None = None
         self._index: dict[bytes, bytes] = _EMPTY  # replaced before it is ever changed

@@ -48,8 +48,8 @@ class Match:
     def __init__(self, route: Route, segments: Sequence[str] = (), prefix: str | None = None) -> None:
         """``prefix`` is the API's path as it was sent, where that has a version or a revision in it."""
         self._route = route
-        self.segments = segments
-        self.prefix = prefix
+        self.segments: Sequence[str] = segments
+        self.prefix: str | None = prefix
         self.refusal: Refusal | None = None
 
     @property

@@ -47,7 +47,7 @@ class Service:
 
     def __init__(self, url: str, transport: Transport, seconds: float) -> None:
         """``seconds`` are for one question altogether."""
-        self.origin = Address.of(url).origin
+        self.origin: str = Address.of(url).origin
         self._url, self._transport, self._seconds = url, transport, seconds
 
     async def ask(self, headers: RawHeaders, form: bytes | None = None) -> Said:

@@ -6,7 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 from urllib.parse import quote_plus, urlencode
 
 from apim_middleware._config import Configured
@@ -156,7 +156,7 @@ class TokenExchange(_Client):
     remember: int = 1024
     """Of how many callers tokens are kept; the one that was not needed for longest makes room."""
 
-    needs = frozenset({"principal"})
+    needs: ClassVar[frozenset[str]] = frozenset({"principal"})
     """Nobody's token is exchanged before an authenticator has looked at it."""
 
     def __post_init__(self) -> None:

@@ -3,11 +3,13 @@
 from collections.abc import Awaitable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from apim_middleware._lifespan import Ending
 from apim_middleware._ring import refused
 from apim_middleware.conditions import routed_path
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import KEY, Exchange
+from apim_middleware.gateway._backends import Backends
 from apim_middleware.gateway._building import Building
 from apim_middleware.gateway._entries import Entry
 from apim_middleware.gateway._plans import Edition, Endpoint, Found, Guarded
@@ -55,12 +57,13 @@ class Compiled:
     def __init__(self, gateway: "Gateway", env: Env) -> None:
         """Build and validate. Raises ConfigError."""
         built = Building(gateway, env)
-        self.entries, self.backends = built.entries, built.backends
+        self.entries: Sequence[Entry] = built.entries
+        self.backends: Backends = built.backends
         self._open = frozenset(each.name for each in gateway.products if not each.subscription_required)
         self._house, self._sites, self._plans = built.house, built.sites, built.house.plans.of
         self._nothing = Match(built.house.nothing)
         self._scrub = env.scrub
-        self.ending = env.ending
+        self.ending: Ending = env.ending
         """What is to be run when it serves no more."""
 
         self._tell_methods = gateway.unknown_method == 405

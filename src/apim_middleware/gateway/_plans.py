@@ -5,12 +5,12 @@ an edition that have no policies of their own share them.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from apim_middleware._ring import Seat
 from apim_middleware.env import Env
-from apim_middleware.errors import ConfigError
+from apim_middleware.errors import ConfigError, Refusal
 from apim_middleware.gateway._hooks import Admitted, Enter, Identified, Refuse, Varies, announcement
 from apim_middleware.gateway._problems import render_as_azure
 from apim_middleware.gateway._scopes import Scope, assemble
@@ -18,7 +18,7 @@ from apim_middleware.gateway._tries import Trie
 from apim_middleware.match import Match, Route
 from apim_middleware.model import Definition, Deprecation, Operation
 from apim_middleware.policy import Policy, check_guards, check_needs
-from apim_middleware.types import ASGIApp, Layer
+from apim_middleware.types import ASGIApp, Layer, RawHeaders
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -41,10 +41,10 @@ class Edition:
 
     def __init__(self, definition: Definition, scopes: Sequence[Scope], path: str, backend: ASGIApp) -> None:
         """``scopes``: the narrowest first. ``path``: where callers find it, with a version that stands in the path."""
-        self.definition = definition
-        self.scopes = tuple(scopes)
-        self.path = path
-        self.backend = backend
+        self.definition: Definition = definition
+        self.scopes: tuple[Scope, ...] = tuple(scopes)
+        self.path: str = path
+        self.backend: ASGIApp = backend
         self.operations: Trie[Endpoint] = Trie()
         self.endpoints: list[Endpoint] = []
         self.approaches: dict[tuple[Scope | None, Deprecation | None], Approach] = {}
@@ -110,10 +110,10 @@ class House:
         """``scope`` is the gateway's own."""
         self.scope = scope
         self.env = env
-        self.nothing = Route(render=render_as_azure) if azure else Route()
-        self.render = self.nothing.render
+        self.nothing: Route = Route(render=render_as_azure) if azure else Route()
+        self.render: Callable[[Refusal], tuple[RawHeaders, bytes]] = self.nothing.render
         self.products: dict[str, Scope] = {}
-        self.refusing = assemble([*scope.pieces, _own(Refuse())], _unreached, env.scrub)
+        self.refusing: ASGIApp = assemble([*scope.pieces, _own(Refuse())], _unreached, env.scrub)
         self.plans: _Kept[Approach, ASGIApp] = _Kept()
         self.plans_refusing: _Kept[Approach, ASGIApp] = _Kept()
         self.routes: _Kept[Endpoint, Route] = _Kept()
@@ -165,9 +165,9 @@ class Endpoint:
 
     def __init__(self, approach: "Approach", operation: Operation) -> None:
         """``approach`` is what all operations with the same policies share."""
-        self.approach = approach
-        self.operation = operation
-        self.is_wild = operation.url_template.rest is not None
+        self.approach: Approach = approach
+        self.operation: Operation = operation
+        self.is_wild: bool = operation.url_template.rest is not None
 
     def known_route(self, product: str) -> Route:
         """What policies and traces are told, as it was told to others before."""
@@ -219,9 +219,9 @@ class Approach:
         definition = edition.definition
         version = None if definition.version is None else definition.version.deprecation
         self._ending = deprecation or version or definition.api.deprecation  # what ends first of all
-        self.house = house
-        self.edition = edition
-        self.scope = scope
+        self.house: House = house
+        self.edition: Edition = edition
+        self.scope: Scope | None = scope
 
     def plan(self, product: str) -> ASGIApp:
         """Every policy in front of the backend, in the context of a product or of none (``""``)."""

@@ -45,8 +45,8 @@ class Scope:
         self.place = place
         self.inherit = inherit
         self.layers: tuple[Layer, ...] = tuple(_flat(layers))
-        self.policies = [policy for layer in self.layers for policy in policies_in(layer)]
-        self.signature = (
+        self.policies: list[Policy] = [policy for layer in self.layers for policy in policies_in(layer)]
+        self.signature: tuple[object, ...] = (
             inherit,
             tuple((each.needs, each.provides, each.guards, each.answers) for each in self.policies),
         )
@@ -57,7 +57,8 @@ class Scope:
         self.pieces: tuple[Piece, ...] = tuple(_pieces(self.layers, env.at(place), _shared_layers(env)))
         """What plans are assembled of, outermost first; they keep the bound policies, for environments do not."""
 
-        self.living = [(piece.layer, piece) for piece in self.pieces if not isinstance(piece, tuple) and piece.lives]
+        apart = [piece for piece in self.pieces if not isinstance(piece, tuple) and piece.lives]
+        self.living: list[tuple[Layer, Front]] = [(piece.layer, piece) for piece in apart]
         """The layers that may want to know when the server starts and stops, as pieces."""
 
         self.before(_nowhere)  # the rings find mistakes of their own

@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 
 from apim_middleware._config import Configured
 from apim_middleware._ring import Ring
+from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
 from apim_middleware.gateway.app import Gateway
 from apim_middleware.gateway.reload import Reloadable
@@ -69,7 +70,7 @@ class Coverage:
 
     def __init__(self, rows: Iterable[Covered]) -> None:
         """Keep the rows."""
-        self.rows = tuple(rows)
+        self.rows: tuple[Covered, ...] = tuple(rows)
 
     def __iter__(self) -> Iterator[Covered]:
         return iter(self.rows)
@@ -209,14 +210,25 @@ def _row(
 
 
 def _around(app: object) -> tuple[list[Layer], object]:
-    """The policies that were put around an app, and the app itself."""
-    found: list[Layer] = []
-    while isinstance(app, Ring) or isinstance(getattr(app, "rule", None), Composable):
-        found += [seat.policy for seat in app.seats] if isinstance(app, Ring) else [app.rule]  # type: ignore[attr-defined]
-        app = app.app  # type: ignore[attr-defined]
+    """The policies in front of an app, those that were put around it and its own middlewares, and the app itself."""
+    around, app = put_around(app)
+    found: list[Layer] = [layer for layer, _ in around]
     if isinstance(app, Starlette):
         found += [each.cls for each in app.user_middleware if isinstance(each.cls, Policy | Stack)]
     return found, app
+
+
+def put_around(app: Any) -> tuple[list[tuple[Composable, Env | None]], object]:  # noqa: ANN401 - whatever it is
+    """What of ours was put around an app, outermost first, each with its environment where it shows; and the app."""
+    found: list[tuple[Composable, Env | None]] = []
+    while True:
+        if isinstance(app, Ring):
+            found += [(seat.policy, seat.env) for seat in app.seats]
+        elif isinstance(rule := getattr(app, "rule", None), Composable):
+            found.append((rule, None))
+        else:
+            return found, app
+        app = app.app
 
 
 def lets_anybody_in(policy: Policy) -> bool:

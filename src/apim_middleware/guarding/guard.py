@@ -125,7 +125,8 @@ class Guarded:
     ) -> None:
         """As ``guard`` says."""
         self.app = app
-        self.env, self._name = env.at(name), name
+        self.env: Env = env.at(name)
+        self._name = name
         level = routes_of(app)
         self.routes: tuple[Known, ...] = (*level.every(), NOTHING)
         """The routes of the app in its order, and last what stands for everything else."""

@@ -7,7 +7,7 @@ import math
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from apim_middleware._http import cookies, queries
 from apim_middleware._http.challenges import is_quotable
@@ -51,7 +51,7 @@ class APIKeyAuth(Policy):
     ``tell_state`` has a 403 of its own); 503 ``key-store-unavailable`` when the store cannot answer.
     """
 
-    provides = frozenset({"subscription", "principal"})
+    provides: ClassVar[frozenset[str]] = frozenset({"subscription", "principal"})
     guards = True
 
     keys: KeyStore = field(repr=False)

@@ -8,7 +8,7 @@ import secrets
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from inspect import isawaitable
-from typing import Any
+from typing import Any, ClassVar
 
 from anyio import CapacityLimiter, Semaphore
 from anyio.lowlevel import RunVar
@@ -43,7 +43,7 @@ class BasicAuth(Policy):
     too many passwords wait to be hashed; 503 ``user-store-unavailable`` when the store cannot answer.
     """
 
-    provides = frozenset({"principal"})
+    provides: ClassVar[frozenset[str]] = frozenset({"principal"})
     guards = True
 
     users: UserStore = field(repr=False)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 from apim_middleware._http.addresses import AddressSet, Verdicts, parse_address
 from apim_middleware._http.forwarded import (
@@ -56,7 +56,7 @@ class TrustedProxies(Policy):
     forwarded host that is none. Of several in a row the outermost that trusts the peer decides.
     """
 
-    provides = frozenset({"client"})
+    provides: ClassVar[frozenset[str]] = frozenset({"client"})
     guards = True  # who and what is asked for must be settled before anybody answers from memory
 
     trusted: tuple[str, ...]

@@ -1,7 +1,7 @@
 """Client certificates: those of the connection, and those that a proxy in front tells of."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from apim_middleware._certificates.identities import CertificateIdentity, SubjectName
 from apim_middleware._certificates.revocation import RevocationLists
@@ -31,7 +31,7 @@ class ClientCertificate(Policy):
     ``certificate-not-allowed``; 503 ``revocation-unknown`` when the issuer's revocation list is out of date.
     """
 
-    provides = frozenset({"principal"})
+    provides: ClassVar[frozenset[str]] = frozenset({"principal"})
     guards = True
 
     authorities: str

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from apim_middleware._http.headers import is_token
 from apim_middleware._signing.bodies import CheckedBody
@@ -49,7 +49,7 @@ class HMACSignature(Policy):
     ``body-too-large``; 503 ``replay-store-unavailable``.
     """
 
-    provides = frozenset({"principal"})
+    provides: ClassVar[frozenset[str]] = frozenset({"principal"})
     guards = True
 
     secrets: tuple[bytes, ...] = field(repr=False)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from inspect import isawaitable
-from typing import Any
+from typing import Any, ClassVar
 
 from apim_middleware._http.challenges import is_quotable
 from apim_middleware._http.digests import WANTED, digest_matches, parse_digests
@@ -49,7 +49,7 @@ class HTTPSignature(Policy):
     ``key-store-unavailable`` and ``replay-store-unavailable``.
     """
 
-    provides = frozenset({"principal"})
+    provides: ClassVar[frozenset[str]] = frozenset({"principal"})
     guards = True
 
     keys: KeySource = field(repr=False)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from apim_middleware._config import is_text
 from apim_middleware._jose.asking import AskingGate, Habits, Wishes
@@ -48,7 +48,7 @@ class OAuth2Introspection(Policy):
     has. What was wrong with a token is told to the log and as the attribute ``apim.jwt.failure``.
     """
 
-    provides = frozenset({"principal"})
+    provides: ClassVar[frozenset[str]] = frozenset({"principal"})
     guards = True
 
     url: str

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Union
+from typing import TYPE_CHECKING, ClassVar, Literal, Union
 
 from apim_middleware._jose.claims import Path, steps
 from apim_middleware._jose.described import described
@@ -51,7 +51,7 @@ class JWTAuth(Policy):
     ``apim.jwt.failure``, never to the caller.
     """
 
-    provides = frozenset({"principal"})
+    provides: ClassVar[frozenset[str]] = frozenset({"principal"})
     guards = True
 
     issuer: str | Issuer | tuple[str | Issuer, ...]

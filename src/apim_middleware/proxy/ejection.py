@@ -56,9 +56,10 @@ class Outing:
 
     def __init__(self, rule: Ejection) -> None:
         """Begin in."""
-        self.until = 0.0
+        self.until: float = 0.0
         self._rule = rule
-        self.row = self._times = 0
+        self.row: int = 0
+        self._times = 0
         self._lasted = rule.seconds
 
     def full(self, *, failed: bool, before: int = 0) -> bool:

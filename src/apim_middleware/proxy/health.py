@@ -65,7 +65,7 @@ class Pulse:
 
     def __init__(self, rule: HealthCheck) -> None:
         """Begin well."""
-        self.well = True
+        self.well: bool = True
         self._rule = rule
         self._row = 0  # of checks that contradict ``well``
 

@@ -150,7 +150,7 @@ class Members:
         self._entries: dict[str, Entry] = {}
         self._drained: set[str] = set()
         self._checks: list[weakref.WeakMethod[Callable[[Entry], None]]] = []
-        self.version = 0
+        self.version: int = 0
         """Another number after each change."""
         for each in members:
             entry = _entry_of(each)

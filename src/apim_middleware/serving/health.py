@@ -33,7 +33,7 @@ class Drain:
 
     def __init__(self) -> None:
         """Nothing ends yet."""
-        self.begun = False
+        self.begun: bool = False
 
     def begin(self) -> bool:
         """From now on the process is not ready, and its connections end with the response they carry.
