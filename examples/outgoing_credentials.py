@@ -95,5 +95,4 @@ curl -i http://127.0.0.1:8000/orders -H 'Ocp-Apim-Subscription-Key: {acme_key}'
 curl -i http://127.0.0.1:8000/orders
 curl -i http://127.0.0.1:{UPSTREAM}/orders -H 'Ocp-Apim-Subscription-Key: {acme_key}'
 """)
-    app = gateway(f"http://127.0.0.1:{PROVIDER}", f"http://127.0.0.1:{UPSTREAM}")
-    uvicorn.run(app, **uvicorn_options())
+    uvicorn.run(gateway(f"http://127.0.0.1:{PROVIDER}", f"http://127.0.0.1:{UPSTREAM}"), **uvicorn_options())

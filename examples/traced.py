@@ -21,7 +21,7 @@ from apim_middleware import RateLimit, Stack, Tracing
 def line(span: ReadableSpan) -> str:
     """One line a span: its trace, its name, how long it took, what is known of it."""
     took = ((span.end_time or 0) - (span.start_time or 0)) / 1e6
-    known = " ".join(f"{name}={value}" for name, value in sorted((span.attributes or {}).items()))
+    known = " ".join(f"{name}={value!s}" for name, value in sorted((span.attributes or {}).items()))
     return f"{span.context.trace_id:032x} {span.name!r} {took:.1f} ms {known}\n"
 
 

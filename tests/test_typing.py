@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-from apim_middleware import LimitGuesses, Quota, RateLimit, SetHeader, When, by, conditions
+from apim_middleware import LimitGuesses, Policy, Quota, RateLimit, SetHeader, When, by, conditions
 from apim_middleware.exchange import Exchange
+from apim_middleware.policy import stated
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,3 +44,25 @@ def test_a_condition_of_ones_own_can_be_joined_with_ours() -> None:
 
     joined: conditions.PlainCondition = conditions.any_of(is_new, conditions.is_websocket)
     assert joined is conditions.any_of(is_new, conditions.is_websocket)
+
+
+def test_a_policy_of_ones_own_says_what_it_needs_once_and_for_all_or_by_its_fields() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Always(Policy):
+        guards = True
+        needs = frozenset({"client"})
+
+    @dataclass(frozen=True, kw_only=True)
+    class Sometimes(Policy):
+        guards = False
+        of: str = "principal"
+
+        @stated
+        def needs(self) -> frozenset[str]:
+            return frozenset({self.of})
+
+    policies: list[Policy] = [Always(), Sometimes(of="subscription")]
+    assert [(each.guards, each.needs) for each in policies] == [
+        (True, frozenset({"client"})),
+        (False, frozenset({"subscription"})),
+    ]

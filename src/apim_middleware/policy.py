@@ -2,10 +2,10 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from apim_middleware._config import Configured, check_named, shown
 from apim_middleware._http.unseen import unseen
@@ -17,15 +17,25 @@ from apim_middleware.env import Env, default_env
 from apim_middleware.errors import ConfigError
 from apim_middleware.types import ASGIApp, Layer
 
+T = TypeVar("T")
+
 log = logging.getLogger("apim_middleware")
 
 _HOOKS = ("on_request", "on_response", "on_sent", "on_end")
 
 
+def stated(method: Callable[[Any], T]) -> T:
+    """A property that a subclass may have as a property, or as a plain attribute of the class; checkers see its value.
+
+    ``guards = True`` in a class of yours, or ``@stated`` before a method where it depends on the fields.
+    """
+    return property(method)  # type: ignore[return-value]
+
+
 class Composable:
     """A layer that is told the environment it is built in."""
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """What it asks of callers and may answer, for OpenAPI documents; nothing unless a layer says so."""
         return Documentation()
@@ -57,12 +67,12 @@ class Policy(Composable, Configured):
     An error of a hook that is no Refusal is logged and refused with 500 ``policy-failed``: what fails, fails closed.
     """
 
-    @property
+    @stated
     def provides(self) -> frozenset[str]:
         """What this policy establishes for those further in: ``client``, ``principal``, ``subscription``."""
         return frozenset()
 
-    @property
+    @stated
     def guards(self) -> bool | None:
         """Whether it decides who may come in, so that nothing further out may answer from memory.
 
@@ -73,17 +83,17 @@ class Policy(Composable, Configured):
         idle = kind.bind is Policy.bind and kind.build is Policy.build and not hasattr(kind, "on_request")
         return False if idle else None
 
-    @property
+    @stated
     def answers(self) -> bool:
         """Whether it may answer from memory what the app answered somebody before."""
         return False
 
-    @property
+    @stated
     def needs(self) -> frozenset[str]:
         """What must be established further out for this policy to work."""
         return frozenset()
 
-    @property
+    @stated
     def counts(self) -> frozenset[str]:
         """What its counters are called at a place: two different policies of one stack must not share any."""
         return frozenset()
@@ -211,7 +221,7 @@ class Stack(Composable):
         """The call that would make it again."""
         return f"Stack({', '.join(map(repr, self.layers))})"
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """That of its layers together."""
         return together(map(documentation_of, self.layers))

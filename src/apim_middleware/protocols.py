@@ -154,6 +154,9 @@ class Entries(Protocol):
     begin with the place and the name of whose they are. An entry may carry up to 128 tags of 1 to 1024 bytes
     (ValueError for others); ``purge`` takes away at once what carries one, however much that is.
     Values may be large, but are handed over whole: what is larger than some 256 KiB is better cut into several.
+
+    Purges have an order, and ``look`` tells where in it a store is: who makes something of what others may purge
+    meanwhile looks first, and has it kept ``since`` then. A store that does not know any more keeps nothing.
     """
 
     async def get(self, key: bytes) -> bytes | None:
@@ -164,10 +167,18 @@ class Entries(Protocol):
         """What ``get`` gives for each of the keys, in one round trip where there is one. Raises StoreError."""
         ...
 
-    async def set(self, key: bytes, value: bytes, ttl: float, *, tags: Collection[bytes] = ()) -> None:
+    async def look(self, keys: Sequence[bytes]) -> tuple[list[bytes | None], bytes]:
+        """What ``get_many`` gives, and after which purge, for ``since``; as many round trips. Raises StoreError."""
+        ...
+
+    async def set(
+        self, key: bytes, value: bytes, ttl: float, *, tags: Collection[bytes] = (), since: bytes | None = None
+    ) -> bool:
         """Keep the bytes, and no others, for ``ttl`` seconds, or less when room is needed. Raises StoreError.
 
         With 0 seconds or fewer, or for a value larger than all the room there is, the key has nothing afterwards.
+        With ``since``, which a ``look`` at this key told, nothing is done when one of the tags has been purged since,
+        or when that is not known: looked up and done in one step. Whether it was not refused so.
         """
         ...
 
@@ -242,7 +253,7 @@ class UpstreamResponse(Protocol):
 class Transport(Protocol):
     """Sends one request to one upstream: no cookies, no redirects, no environment, no decoding."""
 
-    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
+    def send(self, request: UpstreamRequest) -> Awaitable[UpstreamResponse]:
         """Send the request and return once the response head is known. Raises TransportError."""
         ...
 

@@ -9,6 +9,7 @@ from apim_middleware._http.cache_queries import QueryRule
 from apim_middleware._http.credentials import Credential
 from apim_middleware._http.keeping import NEVER_KEPT, Terms
 from apim_middleware.by import Key
+from apim_middleware.policy import stated
 
 LONGEST = 2**31
 """Seconds of the longest time that can be given."""
@@ -139,7 +140,7 @@ class Caching(Configured):
         """What becomes of the query of a request."""
         return QueryRule(self.only_query, self.without_query, self.sort_query)
 
-    @property
+    @stated
     def needs(self) -> frozenset[str]:
         """What the keys rely on."""
         return frozenset[str]().union(*map(by.needs, self.keys))

@@ -13,6 +13,7 @@ from apim_middleware._limits.rates import NotALimitsParser, NoYear, Rate, parsed
 from apim_middleware.by import Key, client
 from apim_middleware.by import needs as needs_of
 from apim_middleware.exchange import Exchange
+from apim_middleware.policy import stated
 from apim_middleware.protocols import Limit
 
 _FUNCTIONS = ("by", "cost", "used", "count_when", "tier")
@@ -84,7 +85,7 @@ class Limiting(Configured):
     topic: ClassVar[str]
     """What the attributes of the exchange begin with."""
 
-    @property
+    @stated
     def needs(self) -> frozenset[str]:
         """What the key and the tier rely on."""
         return needs_of(self.by) if self.tier is None else needs_of(self.by) | needs_of(self.tier)

@@ -28,7 +28,7 @@ from apim_middleware.documentation import Answer, Documentation
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
-from apim_middleware.policy import Policy
+from apim_middleware.policy import Policy, stated
 from apim_middleware.types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
 
 _Headers = Mapping[str, str | tuple[str, ...]]
@@ -85,13 +85,13 @@ class Redirect(Policy):
     copy_query: bool = True
     """Whether the caller's query goes along, all but the parameters that ``to`` names."""
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """The redirect."""
         bad = (Answer(400, ("bad-target",)),) if "{" in (self.to or "") else ()
         return Documentation(answers=(Answer(self.status, (), ("location",)), *bad))
 
-    @property
+    @stated
     def needs(self) -> frozenset[str]:
         """Scheme and host must be those the client used, which ``TrustedProxies`` knows."""
         return frozenset({"client"}) if self.https or self.hosts else frozenset()
@@ -165,12 +165,12 @@ class ReturnResponse(Policy):
     """The body, or a plain function of the exchange that makes it. Text goes out as UTF-8, as ``text/plain`` where
     ``headers`` name no other type."""
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """The answer."""
         return Documentation(answers=(Answer(self.status, (), tuple(name.lower() for name in self.headers)),))
 
-    @property
+    @stated
     def needs(self) -> frozenset[str]:
         """What the function relies on, if it says so."""
         return by.needs(self.body) if callable(self.body) else frozenset()
@@ -217,7 +217,7 @@ class MockResponse(Policy):
     delay: float = 0.0
     """Seconds until the answer, as an app would take; 60 at most. Default none. It ends with a client that leaves."""
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """The answer."""
         return Documentation(answers=(Answer(self.status, (), tuple(name.lower() for name in self.headers)),))

@@ -7,7 +7,7 @@ import math
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from apim_middleware._http import cookies, queries
 from apim_middleware._http.challenges import is_quotable
@@ -18,7 +18,7 @@ from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, StoreError
 from apim_middleware.exchange import Exchange
 from apim_middleware.identity import Subscription
-from apim_middleware.policy import Policy, check_read
+from apim_middleware.policy import Policy, check_read, stated
 from apim_middleware.stores.key_text import is_prefix, misfit
 from apim_middleware.stores.keys import KeyRecord, KeyStore, key_digest
 from apim_middleware.stores.telling import Outage
@@ -51,7 +51,7 @@ class APIKeyAuth(Policy):
     ``tell_state`` has a 403 of its own); 503 ``key-store-unavailable`` when the store cannot answer.
     """
 
-    provides: ClassVar[frozenset[str]] = frozenset({"subscription", "principal"})
+    provides = frozenset({"subscription", "principal"})
     guards = True
 
     keys: KeyStore = field(repr=False)
@@ -94,7 +94,7 @@ class APIKeyAuth(Policy):
     realm: str = "api"
     """The ``realm`` of the challenge."""
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """The key, in any of its places."""
         places = (("header", self.header), ("query", self.query), ("cookie", self.cookie))

@@ -17,7 +17,7 @@ from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
 from apim_middleware.identity import Principal
-from apim_middleware.policy import Policy
+from apim_middleware.policy import Policy, stated
 
 Names: TypeAlias = str | tuple[str, ...]
 """One name, or several."""
@@ -85,7 +85,7 @@ class Authorize(Policy):
     challenge: Names = 'Bearer realm="api"'
     """What a caller who is not known is told to bring; a ``Bearer`` challenge also names the scopes."""
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """The scopes, and what is answered to those who may not."""
         scopes = (*_scopes(self.scopes), *_scopes(self.any_scope)[:1])
@@ -97,7 +97,7 @@ class Authorize(Policy):
         found = Documentation(scopes=scopes, answers=tuple(answers))
         return found if self.when is None else found.optional()
 
-    @property
+    @stated
     def needs(self) -> frozenset[str]:
         """The principal, and what the functions rely on."""
         asked = [by.needs(each) for each in (self.when, self.allow) if each is not None]

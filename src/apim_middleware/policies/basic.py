@@ -8,7 +8,7 @@ import secrets
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from inspect import isawaitable
-from typing import Any, ClassVar
+from typing import Any
 
 from anyio import CapacityLimiter, Semaphore
 from anyio.lowlevel import RunVar
@@ -20,7 +20,7 @@ from apim_middleware.documentation import Answer, Documentation, Scheme, challen
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, StoreError
 from apim_middleware.exchange import Exchange
-from apim_middleware.policy import Policy
+from apim_middleware.policy import Policy, stated
 from apim_middleware.stores.telling import Outage
 from apim_middleware.stores.users import Scrypt, UserRecord, UserStore
 
@@ -43,7 +43,7 @@ class BasicAuth(Policy):
     too many passwords wait to be hashed; 503 ``user-store-unavailable`` when the store cannot answer.
     """
 
-    provides: ClassVar[frozenset[str]] = frozenset({"principal"})
+    provides = frozenset({"principal"})
     guards = True
 
     users: UserStore = field(repr=False)
@@ -70,7 +70,7 @@ class BasicAuth(Policy):
     remember_for: float = 300
     """Seconds for which they are remembered. A changed password and a suspended user count at once all the same."""
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """Basic credentials."""
         basic = Scheme("BasicAuth", {"type": "http", "scheme": "basic"})

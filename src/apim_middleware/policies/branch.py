@@ -13,7 +13,7 @@ from apim_middleware.conditions import Condition, holds
 from apim_middleware.documentation import Documentation, documentation_of, either
 from apim_middleware.env import Env
 from apim_middleware.exchange import Exchange
-from apim_middleware.policy import Composable, Policy, guarding, policies_in, ring, unmet
+from apim_middleware.policy import Composable, Policy, guarding, policies_in, ring, stated, unmet
 from apim_middleware.types import ASGIApp, Layer
 
 Branch: TypeAlias = tuple[Condition, Layer]
@@ -31,28 +31,28 @@ class _Branching(Policy):
     def _ways(self) -> list[list[Policy]]:
         return [policies_in(layer) for layer in [*(layer for _, layer in self._branches()), self.otherwise]]
 
-    @property
+    @stated
     def needs(self) -> frozenset[str]:
         """What conditions rely on, and what a branch relies on and does not establish itself."""
         conditions = [by.needs(condition) for condition, _ in self._branches()]
         return frozenset[str]().union(*conditions, *map(unmet, self._ways()))
 
-    @property
+    @stated
     def provides(self) -> frozenset[str]:
         """What one of the branches establishes."""
         return frozenset[str]().union(*(each.provides for way in self._ways() for each in way))
 
-    @property
+    @stated
     def guards(self) -> bool | None:
         """Whether one of the branches decides who may come in."""
         return guarding(each for way in self._ways() for each in way)
 
-    @property
+    @stated
     def answers(self) -> bool:
         """Whether one of the branches may answer from memory."""
         return any(each.answers for way in self._ways() for each in way)
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """That of the branches, of which a request takes one or none."""
         ways = [*(layer for _, layer in self._branches()), self.otherwise]

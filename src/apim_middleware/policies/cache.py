@@ -9,7 +9,7 @@ from apim_middleware._caching.purging import caches_of
 from apim_middleware._caching.rules import Caching
 from apim_middleware.documentation import Answer, Documentation, Told
 from apim_middleware.env import Env
-from apim_middleware.policy import Policy, check_place, ring
+from apim_middleware.policy import Policy, check_place, ring, stated
 from apim_middleware.protocols import Entries
 from apim_middleware.stores.entries import MemoryEntries
 from apim_middleware.types import ASGIApp
@@ -32,7 +32,7 @@ class Cache(Caching, Policy):
     taps_body = True
     answers = True
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """What it says of itself, and what it answers with for the app."""
         down = (Answer(503, ("cache-unavailable",), ("cache-status",)),) if self.when_store_fails == "refuse" else ()

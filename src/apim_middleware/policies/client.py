@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Literal
 
 from apim_middleware._http.addresses import AddressSet, Verdicts, parse_address
 from apim_middleware._http.forwarded import (
@@ -29,7 +29,7 @@ from apim_middleware.documentation import Answer, Documentation
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
-from apim_middleware.policy import Policy
+from apim_middleware.policy import Policy, stated
 from apim_middleware.types import RawHeaders
 
 log = logging.getLogger("apim_middleware")
@@ -56,7 +56,7 @@ class TrustedProxies(Policy):
     forwarded host that is none. Of several in a row the outermost that trusts the peer decides.
     """
 
-    provides: ClassVar[frozenset[str]] = frozenset({"client"})
+    provides = frozenset({"client"})
     guards = True  # who and what is asked for must be settled before anybody answers from memory
 
     trusted: tuple[str, ...]
@@ -77,7 +77,7 @@ class TrustedProxies(Policy):
     and ``host`` in ``Forwarded``. A proxy that leaves one of these alone would let any client set it.
     """
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """What is answered where forwarding fields make no sense."""
         codes = ("conflicting-forwarding",) if self.header == "auto" else ()
@@ -194,12 +194,12 @@ class IPFilter(Policy):
     deny: tuple[str, ...] = ()
     """Who may not, in the same notation."""
 
-    @property
+    @stated
     def needs(self) -> frozenset[str]:
         """The client, from whoever establishes it."""
         return frozenset({"client"})
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """What is answered to addresses that may not come in."""
         denied = ("address-denied",) if self.deny else ()

@@ -1,7 +1,7 @@
 """Client certificates: those of the connection, and those that a proxy in front tells of."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from apim_middleware._certificates.identities import CertificateIdentity, SubjectName
 from apim_middleware._certificates.revocation import RevocationLists
@@ -11,7 +11,7 @@ from apim_middleware._http.hygiene import Hygiene
 from apim_middleware._networks import trust_in
 from apim_middleware.documentation import Answer, Documentation, Scheme
 from apim_middleware.env import Env
-from apim_middleware.policy import Policy
+from apim_middleware.policy import Policy, stated
 
 if TYPE_CHECKING:
     from apim_middleware._certificates.checks import Authorities
@@ -31,7 +31,7 @@ class ClientCertificate(Policy):
     ``certificate-not-allowed``; 503 ``revocation-unknown`` when the issuer's revocation list is out of date.
     """
 
-    provides: ClassVar[frozenset[str]] = frozenset({"principal"})
+    provides = frozenset({"principal"})
     guards = True
 
     authorities: str
@@ -58,7 +58,7 @@ class ClientCertificate(Policy):
     optional: bool = False
     """Whether a request without a certificate goes on, without a principal; one with a bad one never does."""
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """A client certificate."""
         tls = Scheme("ClientCertificate", {"type": "mutualTLS"})

@@ -13,7 +13,7 @@ from apim_middleware._http.headers import get, get_all, list_members, without
 from apim_middleware._ring import seats_of
 from apim_middleware.documentation import Documentation, Told
 from apim_middleware.env import Env
-from apim_middleware.policy import Policy, ring
+from apim_middleware.policy import Policy, ring, stated
 from apim_middleware.types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
 
 TYPES = (
@@ -71,7 +71,7 @@ class Compress(Policy):
     zstd_level: int = 3
     """1 is fast, 19 is small. Default 3."""
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """How bodies may be encoded."""
         return Documentation(headers=(Told("content-encoding"), Told("vary")))

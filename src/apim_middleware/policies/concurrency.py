@@ -27,7 +27,7 @@ from apim_middleware.documentation import Answer, Documentation
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, StoreError
 from apim_middleware.exchange import KEY, Exchange
-from apim_middleware.policy import Policy, check_place, ring
+from apim_middleware.policy import Policy, check_place, ring, stated
 from apim_middleware.stores.lending import Lending
 from apim_middleware.stores.permits import MemoryPermits
 from apim_middleware.stores.telling import Outage
@@ -83,7 +83,7 @@ class LimitConcurrency(Policy):
     """Whether the limit is only tried out: counted and reported, but nobody waits or is refused, whatever fails.
     Default: no."""
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """What is answered where too many are at work."""
         if self.shadow:
@@ -95,12 +95,12 @@ class LimitConcurrency(Policy):
             answers.append(Answer(503, ("limit-store-unavailable",)))
         return Documentation(answers=tuple(answers))
 
-    @property
+    @stated
     def needs(self) -> frozenset[str]:
         """What the key relies on."""
         return needs_of(self.by)
 
-    @property
+    @stated
     def counts(self) -> frozenset[str]:
         """What its permits are called in a store, wherever it stands."""
         return frozenset({f"{self.name}/{name_of(self.by)}"})

@@ -12,7 +12,7 @@ from apim_middleware.documentation import Answer, Documentation, challenged, doc
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import KEY, Exchange, Shared
-from apim_middleware.policy import Policy, Stack, policies_in, ring, unmet
+from apim_middleware.policy import Policy, Stack, policies_in, ring, stated, unmet
 from apim_middleware.types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
 
 _MISSING = "-missing"
@@ -48,22 +48,22 @@ class _Combined(Policy):
                     problem = f"holds {type(policy).__name__}, which lets in who brings nothing"
                     raise self.mistake("layers", problem, "Leave that out there, and write AnyOf(..., anonymous=True)")
 
-    @property
+    @stated
     def needs(self) -> frozenset[str]:
         """What one of them relies on and does not establish itself."""
         return frozenset[str]().union(*(unmet(policies_in(layer)) for layer in self.layers))
 
-    @property
+    @stated
     def provides(self) -> frozenset[str]:
         """What one of them establishes."""
         return frozenset[str]().union(*(each.provides for layer in self.layers for each in policies_in(layer)))
 
-    @property
+    @stated
     def guards(self) -> bool:
         """Always: it decides who may come in."""
         return True
 
-    @property
+    @stated
     def answers(self) -> bool:
         """Whether one of them may answer from memory."""
         return any(each.answers for layer in self.layers for each in policies_in(layer))
@@ -92,12 +92,12 @@ class AllOf(_Combined):
         self._check()
         Stack(*layers)  # which checks their order
 
-    @property
+    @stated
     def needs(self) -> frozenset[str]:
         """What they rely on and those before them do not establish."""
         return unmet(Stack(*self.layers).policies())
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """That of all of them."""
         return together(map(documentation_of, self.layers))
@@ -146,7 +146,7 @@ class AnyOf(_Combined):
             object.__setattr__(self, name, value)
         self._check()
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """That of any of them; who brings nothing is told of all."""
         found = either(map(documentation_of, self.layers))

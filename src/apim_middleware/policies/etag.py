@@ -14,7 +14,7 @@ from apim_middleware.documentation import Answer, Documentation, Told
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, ResponseOver
 from apim_middleware.exchange import KEY
-from apim_middleware.policy import Policy, ring
+from apim_middleware.policy import Policy, ring, stated
 from apim_middleware.types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
 
 log = logging.getLogger("apim_middleware")
@@ -42,7 +42,7 @@ class ETag(Policy):
     max_bytes: int = 1 << 20
     """Largest body that is held for its tag, in bytes; each response under way may hold as much. Default 1 MiB."""
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """The tag, and what is answered to those who have it."""
         answers = (Answer(304, (), ("etag",)), Answer(412, ("precondition-failed",)))

@@ -16,7 +16,7 @@ from apim_middleware.documentation import Answer, Documentation
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import KEY, Exchange
-from apim_middleware.policy import Policy, ring
+from apim_middleware.policy import Policy, ring, stated
 from apim_middleware.types import ASGIApp, Receive, Scope, Send
 
 _SLOW = "apim_middleware.faults.slow"
@@ -52,12 +52,12 @@ class Faults(Policy):
     random: Callable[[], float] | None = field(default=None, repr=False, compare=False)
     """Where numbers from 0 up to 1 come from that decide; ``random.random`` by default."""
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """What is answered to those who are refused."""
         return Documentation(answers=(Answer(self.status, ("fault-injected",)),) if self.fail else ())
 
-    @property
+    @stated
     def needs(self) -> frozenset[str]:
         """What the condition relies on."""
         return frozenset() if self.when is None else needs(self.when)

@@ -23,7 +23,7 @@ from apim_middleware.documentation import Answer, Documentation
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError, Refusal
 from apim_middleware.exchange import Exchange
-from apim_middleware.policy import Policy
+from apim_middleware.policy import Policy, stated
 from apim_middleware.protocols import Change, Limit
 from apim_middleware.types import ASGIApp
 
@@ -83,7 +83,7 @@ class LimitGuesses(Policy):
     when_store_fails: Literal["refuse", "allow", "local"] = "local"
     """What becomes of a request while the store is away: counted in this process (the default), let in, or refused."""
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """What is answered to those who failed too often."""
         answers = [Answer(429, ("too-many-failures", "too-many-attempts"), ("retry-after",))]
@@ -93,12 +93,12 @@ class LimitGuesses(Policy):
             answers.append(Answer(503, ("limit-store-unavailable",)))
         return Documentation(answers=tuple(answers))
 
-    @property
+    @stated
     def needs(self) -> frozenset[str]:
         """What the key relies on."""
         return needs_of(self.by)
 
-    @property
+    @stated
     def counts(self) -> frozenset[str]:
         """What its limit is called in a store, wherever it stands."""
         return frozenset(map(repr, self._limiting().limits(place_of(self._limiting(), ""))))

@@ -13,7 +13,7 @@ from apim_middleware.documentation import Answer, Documentation, Told
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
-from apim_middleware.policy import Policy
+from apim_middleware.policy import Policy, stated
 from apim_middleware.types import RawHeaders
 
 log = logging.getLogger("apim_middleware")
@@ -61,13 +61,13 @@ class SetHeader(Policy):
     exists: _Exists = "override"
     """What happens to lines of this name: they give way (also to a function's None), stay beside it, or win over it."""
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """The field, where it is one of responses."""
         refused = (Answer(400, ("bad-header-value",)),) if callable(self.value) else ()
         return Documentation(answers=refused, headers=(Told(self.name.lower()),) if self.on == "response" else ())
 
-    @property
+    @stated
     def needs(self) -> frozenset[str]:
         """What the function relies on, when it is one of ``by``."""
         return by.needs(self.value) if callable(self.value) else frozenset()

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from apim_middleware._http.headers import is_token
 from apim_middleware._signing.bodies import CheckedBody
@@ -19,7 +19,7 @@ from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
 from apim_middleware.identity import Principal
-from apim_middleware.policy import Policy, check_read, ring
+from apim_middleware.policy import Policy, check_read, ring, stated
 from apim_middleware.types import ASGIApp
 
 ISSUER = "urn:apim-middleware:hmac-signature"
@@ -49,7 +49,7 @@ class HMACSignature(Policy):
     ``body-too-large``; 503 ``replay-store-unavailable``.
     """
 
-    provides: ClassVar[frozenset[str]] = frozenset({"principal"})
+    provides = frozenset({"principal"})
     guards = True
 
     secrets: tuple[bytes, ...] = field(repr=False)
@@ -96,7 +96,7 @@ class HMACSignature(Policy):
     optional: bool = False
     """Whether a request without a signature goes on, without a principal; one with a bad one never does."""
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """A signature in its header."""
         scheme = api_key("HMACSignature", "header", self.header, "An HMAC of the request (RFC 2104).")

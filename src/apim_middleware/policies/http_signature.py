@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from inspect import isawaitable
-from typing import Any, ClassVar
+from typing import Any
 
 from apim_middleware._http.challenges import is_quotable
 from apim_middleware._http.digests import WANTED, digest_matches, parse_digests
@@ -21,7 +21,7 @@ from apim_middleware.documentation import Answer, Documentation, api_key
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, StoreError
 from apim_middleware.exchange import Exchange
-from apim_middleware.policy import Policy, check_read, ring
+from apim_middleware.policy import Policy, check_read, ring, stated
 from apim_middleware.stores.telling import Outage
 from apim_middleware.types import ASGIApp
 
@@ -49,7 +49,7 @@ class HTTPSignature(Policy):
     ``key-store-unavailable`` and ``replay-store-unavailable``.
     """
 
-    provides: ClassVar[frozenset[str]] = frozenset({"principal"})
+    provides = frozenset({"principal"})
     guards = True
 
     keys: KeySource = field(repr=False)
@@ -84,7 +84,7 @@ class HTTPSignature(Policy):
     optional: bool = False
     """Whether a request without a signature goes on, without a principal; one with bad ones never does."""
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """A signature, and the digest of the body."""
         scheme = api_key("HTTPSignature", "header", "Signature", "A signature of the request (RFC 9421).")

@@ -23,7 +23,7 @@ from apim_middleware.documentation import Answer, Asked, Documentation, Told
 from apim_middleware.env import Env
 from apim_middleware.errors import ClientLeft, Refusal, StoreError
 from apim_middleware.exchange import KEY, Exchange
-from apim_middleware.policy import Policy, check_place, ring
+from apim_middleware.policy import Policy, check_place, ring, stated
 from apim_middleware.stores.entries import MemoryEntries
 from apim_middleware.stores.keys import ISSUER
 from apim_middleware.stores.telling import Outage
@@ -96,7 +96,7 @@ class Idempotency(Policy):
     when_store_fails: Literal["refuse", "allow"] = "refuse"
     """With a store that cannot answer: refused with 503, or carried out without protection."""
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """The key, and what becomes of repetitions."""
         missing = ("idempotency-key-missing",) if self.required else ()
@@ -112,7 +112,7 @@ class Idempotency(Policy):
         found = Documentation(answers=tuple(answers), headers=(Told("idempotent-replayed"),), asks=asks)
         return found.only(*self.methods)
 
-    @property
+    @stated
     def needs(self) -> frozenset[str]:
         """What the key relies on."""
         return keys.needs(self.by)

@@ -12,7 +12,7 @@ from apim_middleware._http.hygiene import FORWARDING
 from apim_middleware._jose.claims import Path, members, names_a_claim, steps
 from apim_middleware.env import Env
 from apim_middleware.exchange import Exchange
-from apim_middleware.policy import Policy
+from apim_middleware.policy import Policy, stated
 from apim_middleware.types import RawHeaders
 
 _Words: TypeAlias = Callable[[Exchange], Iterable[str]]
@@ -74,7 +74,7 @@ class IdentityHeaders(Policy):
     signature: str = "X-Identity-Signature"
     """The header for the signature. It is taken from what a caller sends with or without a key."""
 
-    @property
+    @stated
     def needs(self) -> frozenset[str]:
         """The principal and the subscription, where there are headers for them."""
         caller = (self.user, self.issuer, self.scopes, *self.claims)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from apim_middleware._config import is_text
 from apim_middleware._jose.asking import AskingGate, Habits, Wishes
@@ -26,7 +26,7 @@ from apim_middleware._jose.rules import ClaimMatch, Wanted, demand
 from apim_middleware._jose.urls import Allowance, is_here
 from apim_middleware.documentation import Documentation
 from apim_middleware.env import Env
-from apim_middleware.policy import Policy, check_read
+from apim_middleware.policy import Policy, check_read, stated
 
 _LEAST = {"max_token_bytes": 1, "remember": 0, "keep": 0, "keep_refused": 0, "at_once": 1}
 
@@ -48,7 +48,7 @@ class OAuth2Introspection(Policy):
     has. What was wrong with a token is told to the log and as the attribute ``apim.jwt.failure``.
     """
 
-    provides: ClassVar[frozenset[str]] = frozenset({"principal"})
+    provides = frozenset({"principal"})
     guards = True
 
     url: str
@@ -138,7 +138,7 @@ class OAuth2Introspection(Policy):
     allow_private: bool = False
     """Whether ``url`` may lead to private, loopback and link-local addresses that are not written as such."""
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """A bearer token."""
         return described(self, "introspection-unavailable", optional=self.optional)

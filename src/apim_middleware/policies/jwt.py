@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal, Union
+from typing import TYPE_CHECKING, Literal, Union
 
 from apim_middleware._jose.claims import Path, steps
 from apim_middleware._jose.described import described
@@ -17,7 +17,7 @@ from apim_middleware._jose.tokens import media_type
 from apim_middleware._jose.urls import Allowance, mistake_of
 from apim_middleware.documentation import Documentation
 from apim_middleware.env import Env
-from apim_middleware.policy import Policy, check_read
+from apim_middleware.policy import Policy, check_read, stated
 
 if TYPE_CHECKING:
     from apim_middleware._jose.gates import Checks, RemoteGate, StaticGate
@@ -51,7 +51,7 @@ class JWTAuth(Policy):
     ``apim.jwt.failure``, never to the caller.
     """
 
-    provides: ClassVar[frozenset[str]] = frozenset({"principal"})
+    provides = frozenset({"principal"})
     guards = True
 
     issuer: str | Issuer | tuple[str | Issuer, ...]
@@ -161,7 +161,7 @@ class JWTAuth(Policy):
     jwks_timeout: float = 5
     """Seconds a fetch may take as a whole."""
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """A bearer token."""
         written = all(each.keys is not None for each in self._issuers())

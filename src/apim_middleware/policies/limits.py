@@ -20,7 +20,7 @@ from apim_middleware._limits.rules import Limiting
 from apim_middleware.by import Key, everyone, subscription
 from apim_middleware.documentation import Answer, Documentation, Told, together
 from apim_middleware.env import Env
-from apim_middleware.policy import Policy, look_at_functions
+from apim_middleware.policy import Policy, look_at_functions, stated
 from apim_middleware.protocols import Limit
 from apim_middleware.stores.calendars import period_of
 from apim_middleware.types import ASGIApp
@@ -34,14 +34,14 @@ class _Counted(Limiting, Policy):
 
     guards = False
 
-    @property
+    @stated
     def counts(self) -> frozenset[str]:
         """What its limits are called in a store, wherever they stand; with overrides, any others of their kind too."""
         place = place_of(self, "")
         names = {repr(limit) for limits in self.all_limits(place) for limit in limits}
         return frozenset(names if self.overrides is None else {place, *names})
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """What is answered beyond the limit, and where callers stand."""
         if self.shadow:
@@ -228,17 +228,17 @@ class Limits(Policy):
         """Copying and pickling go through the same checks as building."""
         return self.policies, {}
 
-    @property
+    @stated
     def needs(self) -> frozenset[str]:
         """What their keys rely on."""
         return frozenset[str]().union(*(policy.needs for policy in self.policies))
 
-    @property
+    @stated
     def counts(self) -> frozenset[str]:
         """What their limits are called in a store, wherever they stand."""
         return frozenset[str]().union(*(policy.counts for policy in self.policies))
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """That of all of them; a refusal tells where the caller stands in each."""
         found = together(each.documentation for each in self.policies)

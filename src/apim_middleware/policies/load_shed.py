@@ -11,7 +11,7 @@ from apim_middleware.documentation import Answer, Documentation
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
-from apim_middleware.policy import Policy
+from apim_middleware.policy import Policy, stated
 from apim_middleware.types import RawHeaders
 
 Priority: TypeAlias = Literal["critical", "default", "sheddable"]
@@ -68,12 +68,12 @@ class LoadShed(Policy):
     """The longest ``Retry-After`` in seconds; those refused one after the other are told all from 1 to this, so that
     they do not come back together. Default: 5."""
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """What is answered where too many are at work."""
         return Documentation(answers=(Answer(503, ("overloaded",), ("retry-after",)),))
 
-    @property
+    @stated
     def needs(self) -> frozenset[str]:
         """What the priority relies on."""
         return frozenset() if self.priority is None else needs(self.priority)

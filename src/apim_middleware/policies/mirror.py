@@ -16,7 +16,7 @@ from apim_middleware.by import needs
 from apim_middleware.conditions import Condition, holds
 from apim_middleware.env import Env
 from apim_middleware.exchange import KEY, Exchange
-from apim_middleware.policy import Policy, ring
+from apim_middleware.policy import Policy, ring, stated
 from apim_middleware.proxy._lifespan import Together
 from apim_middleware.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -59,7 +59,7 @@ class Mirror(Policy):
     random: Callable[[], float] | None = field(default=None, repr=False, compare=False)
     """Where numbers from 0 up to 1 come from that decide; ``random.random`` by default."""
 
-    @property
+    @stated
     def needs(self) -> frozenset[str]:
         """What the condition relies on."""
         return frozenset() if self.when is None else needs(self.when)

@@ -11,7 +11,7 @@ from apim_middleware.documentation import Answer, Asked, Documentation
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
-from apim_middleware.policy import Policy, look_at_read
+from apim_middleware.policy import Policy, look_at_read, stated
 
 _NEEDS_MORE = frozenset((405, 407, 426))
 """Statuses that must come with fields this policy knows nothing of (RFC 9110 §15.5.6, §15.5.8, §15.5.22)."""
@@ -48,7 +48,7 @@ class RequireHeader(Policy):
     challenge: str | None = None
     """The ``WWW-Authenticate`` of a 401, as in ``'Bearer realm="api"'``."""
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """The header, without its values: these may be secrets."""
         codes = ("header-missing", "header-refused") if self._accepted() else ("header-missing",)

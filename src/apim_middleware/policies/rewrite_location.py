@@ -17,7 +17,7 @@ from apim_middleware._http.templates import UNESCAPED
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
 from apim_middleware.exchange import Exchange
-from apim_middleware.policy import Policy
+from apim_middleware.policy import Policy, stated
 from apim_middleware.types import Scope
 
 _POINTING = frozenset((b"location", b"content-location", b"refresh", b"set-cookie"))
@@ -50,7 +50,7 @@ class RewriteLocation(Policy):
     cookie_domain: str | None = None
     """The ``Domain`` cookies get in the place of the upstream's; None, the default, for none."""
 
-    @property
+    @stated
     def needs(self) -> frozenset[str]:
         """Scheme and host must be those the client used, which ``TrustedProxies`` knows."""
         return frozenset() if self.public is not None and "://" in self.public else frozenset({"client"})

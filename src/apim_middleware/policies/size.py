@@ -8,7 +8,7 @@ from apim_middleware.documentation import Answer, Documentation
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, ResponseOver
 from apim_middleware.exchange import Exchange
-from apim_middleware.policy import Policy, ring
+from apim_middleware.policy import Policy, ring, stated
 from apim_middleware.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger("apim_middleware")
@@ -32,7 +32,7 @@ class LimitBody(Policy):
     max_bytes: int
     """Most bytes of a request body; 0 lets none pass that has any."""
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """What is answered to bodies that are too large."""
         return Documentation(answers=(Answer(413, ("body-too-large",)),))

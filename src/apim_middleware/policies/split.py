@@ -8,7 +8,7 @@ from apim_middleware._config import awaits
 from apim_middleware.by import Key, needs
 from apim_middleware.env import Env
 from apim_middleware.exchange import Exchange
-from apim_middleware.policy import Policy
+from apim_middleware.policy import Policy, stated
 from apim_middleware.proxy._balancing import digest
 from apim_middleware.proxy._lifespan import Together
 from apim_middleware.types import ASGIApp
@@ -46,12 +46,12 @@ class Split(Policy):
     random: Callable[[], float] | None = field(default=None, repr=False, compare=False)
     """Where numbers from 0 up to 1 come from that decide; ``random.random`` by default."""
 
-    @property
+    @stated
     def needs(self) -> frozenset[str]:
         """What the key relies on."""
         return frozenset() if self.by is None else needs(self.by)
 
-    @property
+    @stated
     def answers(self) -> bool:
         """It answers without asking those behind it."""
         return True

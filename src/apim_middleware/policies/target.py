@@ -17,7 +17,7 @@ from apim_middleware.documentation import Answer, Documentation
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
-from apim_middleware.policy import Policy
+from apim_middleware.policy import Policy, stated
 
 ORIGINAL_PATH = "apim_middleware.original_path"
 """The scope key of the path as it was before the first rewriting."""
@@ -49,7 +49,7 @@ class RewritePath(Policy):
     copy_query: bool = True
     """Whether the caller's query goes along, all but the parameters that ``to`` names."""
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """What is answered where no target comes out."""
         return Documentation(answers=(Answer(400, ("bad-target",)),) if "{" in self.to else ())
@@ -94,7 +94,7 @@ class SetQuery(Policy):
     exists: Literal["override", "append", "skip"] = "override"
     """What happens to those of this name: they give way (also to a function's None), stay before it, or win over it."""
 
-    @property
+    @stated
     def needs(self) -> frozenset[str]:
         """What the function relies on, when it is one of ``by``."""
         return by.needs(self.value) if callable(self.value) else frozenset()

@@ -12,7 +12,7 @@ from apim_middleware.documentation import Answer, Documentation
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, ResponseOver
 from apim_middleware.exchange import Exchange
-from apim_middleware.policy import Policy
+from apim_middleware.policy import Policy, stated
 from apim_middleware.types import ASGIApp, Message, Receive, Scope, Send
 
 _DAY = 86_400.0
@@ -39,7 +39,7 @@ class Timeout(Policy):
     until: Literal["head", "end"] = "end"
     """Whether the clock stops at the response head or at the end of the response."""
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """What is answered when it takes too long."""
         return Documentation(answers=(Answer(504, ("timeout",)),))

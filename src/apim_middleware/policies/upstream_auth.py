@@ -11,7 +11,7 @@ from apim_middleware.documentation import Answer, Documentation
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
-from apim_middleware.policy import Policy
+from apim_middleware.policy import Policy, stated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +43,13 @@ class UpstreamAuth(Policy):
             except ValueError:
                 raise self.mistake("remove", f"holds {name!r}, which is no header name", 'Write ("Cookie",)') from None
 
-    @property
+    @stated
     def documentation(self) -> Documentation:
         """What is answered where there is nothing to show."""
         exchanged = (Answer(403, ("token-not-exchanged",)),) if "principal" in self.needs else ()
         return Documentation(answers=(*exchanged, Answer(503, ("credential-unavailable",), ("retry-after",))))
 
-    @property
+    @stated
     def needs(self) -> frozenset[str]:
         """What the credential relies on."""
         needs: frozenset[str] = getattr(self.credential, "needs", frozenset())

@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from functools import cached_property
 from typing import Any
 
@@ -26,7 +26,7 @@ class DefaultTransport:
         self._verify = verify
         self._admits = admits
 
-    def send(self, request: UpstreamRequest) -> Coroutine[Any, Any, UpstreamResponse]:
+    def send(self, request: UpstreamRequest) -> Awaitable[UpstreamResponse]:
         """Send the request and return once the response head is known. Raises TransportError."""
         return self.here.send(request)
 
