@@ -111,10 +111,17 @@ def test_a_304_may_tell_a_length(app: Script, server: Running) -> None:
     assert server.talk(asking(last=False) + asking()) == one + b"\r\n" + one + CLOSES + b"\r\n"
 
 
-@pytest.mark.parametrize("line", [(b"x", b"a\r\nb: c"), (b"x y", b"a"), (b"", b"a"), (b"x", b"\0")])
-def test_a_line_that_is_none_is_a_500(app: Script, server: Running, line: tuple[bytes, bytes]) -> None:
+@pytest.mark.parametrize(
+    "lines",
+    [
+        *([(b"x", b"a\r\nb: c")], [(b"x y", b"a")], [(b"", b"a")], [(b"x", b"\0")]),
+        *([(b"content-length", length)] for length in (b"-5", b"+5", b"5_0", b" 5", b"0x5", b"", b"5, 5")),
+        *([LENGTH, LENGTH], [LENGTH, (b"content-length", b"6")]),
+    ],
+)
+def test_a_head_that_cannot_be_written_is_a_500(app: Script, server: Running, lines: list[tuple[bytes, bytes]]) -> None:
     """The connection was broken off without a word."""
-    app.messages = [start(line)]
+    app.messages = [start(*lines)]
     assert server.talk(asking()).startswith(b"HTTP/1.1 500 ")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 
-from apim_middleware._http.headers import list_members, without
+from apim_middleware._http.headers import get_all, list_members, without
 from apim_middleware._http.lines import checked
 
 _BODILESS = frozenset((204, 304))
@@ -48,6 +48,8 @@ class Response(RequestResponseCycle):
             lines = without(lines, b"transfer-encoding", b"content-length")
             index = dict(lines)
         length = index.get(b"content-length")
+        if length is not None and not (length.isdigit() and get_all(lines, b"content-length") == [length]):
+            raise ValueError("the response does not say its length clearly")
         if self.scope["method"] == "HEAD" or status in _BODILESS:
             self._left = 0
         elif length is not None:
