@@ -320,12 +320,11 @@ class _Passage:
 
     def _start(self, message: Message) -> Awaitable[None]:
         exchange, way = self._exchange, self._way
-        message = {**message}  # the one given is the app's own, which may send it again
+        status, headers = message.get("status"), message.get("headers") or ()
+        head = AcceptedHead(101, headers) if status is None else ResponseHead(status, headers)
+        exchange.shared.response = head
         if "trailers" in message:
             self._trailers = message["trailers"]
-        kind = ResponseHead if "status" in message else AcceptedHead
-        head = kind(message.get("status", 101), message.get("headers") or ())
-        exchange.shared.response = head
         if way.awaited:
             return self._start_slowly(message, head)
         for place, hook in way.heads:
@@ -435,10 +434,10 @@ class _Passage:
 
 
 def _with_head(message: Message, head: ResponseHead) -> Message:
-    message["headers"] = head.headers
-    if "status" in message:
-        message["status"] = head.status
-    return message
+    """The message with this head; the one given is the app's own, which may send it again."""
+    if type(head) is AcceptedHead:
+        return {**message, "headers": head.headers}
+    return {**message, "status": head.status, "headers": head.headers}
 
 
 def _broken_off(chunk: bytes, last: bool) -> bytes:
