@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from apim_middleware import by
+from apim_middleware._limits.answers import told_in
 from apim_middleware._limits.headers import LimitHeaders
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
@@ -129,6 +130,14 @@ async def test_each_of_several_limits_keeps_its_own_names(env: Env, app: Countin
     answer = await call(Stack(Limits(*policies), env=env)(app))
     assert (answer.header(b"left-a"), answer.header(b"left-b")) == (b"4", b"2")
     assert answer.header(b"ratelimit") == b'"b";r=2;t=60'
+
+
+def test_what_callers_are_told_in_is_known_beforehand() -> None:
+    headers = LimitHeaders(ietf=False, x_ratelimit="epoch", remaining="X-Left")
+    told = told_in(RateLimit(calls=1, per=60, headers=headers))
+    assert told == ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "x-left")
+    assert told_in(RateLimit(calls=1, per=60)) == ("ratelimit", "ratelimit-policy")
+    assert told_in(RateLimit(calls=1, per=60, headers=False)) == ()
 
 
 async def test_a_handshake_is_told_too(env: Env, app: Counting) -> None:

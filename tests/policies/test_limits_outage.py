@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from apim_middleware import by, conditions
 from apim_middleware._limits import corrections, house, stand_in
 from apim_middleware.env import Env
-from apim_middleware.errors import ConfigError, StoreError
+from apim_middleware.errors import ConfigError, NotDone, StoreError
 from apim_middleware.policies.limits import RateLimit
 from apim_middleware.policies.tracing import Tracing
 from apim_middleware.policy import Stack
-from apim_middleware.protocols import Hit, Tally
+from apim_middleware.protocols import Change, Hit, Tally
 from apim_middleware.testing import FakeClock, call, connect
 
 from .counting import AWAY, Counting, SlowCounters, Watch, from_address, left, quiet, statuses
@@ -268,6 +268,39 @@ async def test_a_store_that_is_told_late_is_told_what_still_counts_then(
     await call(guarded)
     await quiet()
     assert await used(halting) == counted
+
+
+class Stalling(SlowCounters):
+    """Takes its time over the first corrections, and does not make them."""
+
+    stalls = True
+
+    async def settle(self, changes: Sequence[Change]) -> None:
+        if self.stalls:
+            await quiet(100)
+            self.stalls = False
+            raise NotDone("away again")
+        await super().settle(changes)
+
+
+async def test_who_ends_while_the_store_is_told_in_vain_is_given_back_once(clock: FakeClock) -> None:
+    app, stalling = Slow(), Stalling(clock)
+    env = Env(place="here", clock=clock, counters=stalling)
+    guarded = Stack(limit(10, count_when=conditions.failed), env=env)(app)
+    stalling.failure = AWAY
+    async with anyio.create_task_group() as group:
+        group.start_soon(call, guarded, "GET", "/late")
+        await quiet()
+        await statuses(guarded, 3)
+        stalling.failure = None
+        clock.advance(1)
+        await call(guarded)
+        await quiet()
+        app.tell("/late", 200)
+    await quiet(200)
+    clock.advance(1)
+    await call(guarded)
+    assert await used(stalling) == 3 + 2
 
 
 class Noting(SlowCounters):

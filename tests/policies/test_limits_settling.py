@@ -17,6 +17,7 @@ from starlette.routing import Mount, Route
 
 from apim_middleware import by, conditions
 from apim_middleware._limits.house import House
+from apim_middleware._limits.standings import Standings
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, Spoiled, StoreError
 from apim_middleware.exchange import Exchange
@@ -93,6 +94,14 @@ async def test_bytes_of_both_ways_can_be_one_limit(env: Env, app: Counting) -> N
     guarded = Stack(bytes_per_minute(100, units="bytes"), env=env)(app)
     await ended(guarded, "POST", body=b"y" * 30)
     assert left(await ended(guarded)) == [49]
+
+
+async def test_of_several_limits_each_counts_in_units_of_its_own(env: Env, app: Counting) -> None:
+    app.reads, app.chunks = True, [b"x" * 30]
+    units = "request-bytes", "response-bytes", "bytes", "requests"
+    guarded = Stack(Limits(*(bytes_per_minute(100, units=each, name=each) for each in units)), env=env)(app)
+    await ended(guarded, "POST", body=b"y" * 20)
+    assert left(await ended(guarded)) == [79, 69, 49, 98]
 
 
 async def test_what_was_sent_before_the_client_left_counts(env: Env, app: Counting) -> None:
@@ -195,6 +204,16 @@ async def test_what_a_request_held_and_did_not_use_is_given_back(env: Env, app: 
     app.headers = [(b"x-tokens", b"1")]
     guarded = Stack(RateLimit(calls=100, per=60, window="fixed", cost=60, used=tokens), env=env)(app)
     assert [(await ended(guarded)).status for _ in range(3)] == [200] * 3
+
+
+@pytest.mark.parametrize(("units", "counted"), [(10**15 - 1, 9), (10**15, 2), (-1, 2), (0, 0)])
+async def test_what_a_request_used_has_fifteen_digits_at_most(
+    env: Env, app: Counting, units: int, counted: int
+) -> None:
+    policy = RateLimit(calls=9, per=60, window="fixed", cost=2, used=lambda exchange: units)
+    guarded = Stack(policy, env=env)(app)
+    await ended(guarded)
+    assert [standing.used for standing in await Standings(env).read(policy, "203.0.113.7")] == [counted]
 
 
 async def test_what_was_used_beyond_the_limit_counts(env: Env, app: Counting) -> None:
@@ -328,6 +347,24 @@ async def test_counting_afterwards_lets_those_under_way_together_go_beyond(env: 
     await quiet()
     assert seen == [500] * 20
     assert (await ended(guarded)).status == 429
+
+
+async def test_counting_afterwards_counts_in_the_window_in_which_a_request_ends(env: Env, clock: FakeClock) -> None:
+    ended = anyio.Event()
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/slow":
+            await ended.wait()
+        await Counting()(scope, receive, send)
+
+    guarded = Stack(RateLimit(calls=9, per=60, window="fixed", increment="afterwards"), env=env)(slow)
+    async with anyio.create_task_group() as group:
+        group.start_soon(call, guarded, "GET", "/slow")
+        await quiet()
+        clock.advance(60)
+        ended.set()
+    await quiet()
+    assert left(await call(guarded)) == [8]
 
 
 async def test_one_after_the_other_counting_afterwards_is_exact(env: Env, app: Counting) -> None:

@@ -14,6 +14,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from apim_middleware import by, conditions
+from apim_middleware._limits import meters
+from apim_middleware._limits.build import meters_of
 from apim_middleware._limits.overrides import Overrides
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
@@ -89,6 +91,13 @@ async def test_who_keeps_out_for_longest_says_so(
     assert watch.seen[-1] == names
     wait = 10 if code == "rate-limit-exceeded" else 3_600
     assert answers[-1].header(b"retry-after") == b"%d" % (wait - clock.now() % wait)
+
+
+async def test_all_that_refuse_are_noted(env: Env, app: Counting) -> None:
+    watch = Watch()
+    both = Limits(*(RateLimit(calls=1, per=seconds, name=f"of-{seconds}") for seconds in (60, 600)))
+    await statuses(Stack(watch, both, env=env)(app), 2)
+    assert watch.seen == [{}, {"apim.rate_limit.policy": "of-60, of-600"}]
 
 
 async def test_of_many_at_once_exactly_the_smallest_limit_passes(env: Env, app: Counting) -> None:
@@ -334,6 +343,27 @@ async def test_rates_that_come_and_go_are_not_kept_for_ever(env: Env, app: Count
         assert left(await call(guarded, **sent(x_user="ada"))) == [calls - 1]
 
 
+async def test_terms_of_rates_that_come_and_go_are_not_kept_for_ever(
+    env: Env, app: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meters, "_MOST_TERMS", 5)
+    overrides = Overrides()
+    guarded = Stack(RateLimit(calls=1, per=60, by=user, overrides=overrides), env=env)(app)
+    kept = []
+    for calls in range(1, 20):
+        overrides.set("ada", calls)
+        await call(guarded, **sent(x_user="ada"))
+        [meter] = meters_of(env)
+        kept.append(len(meter._others))
+    assert max(kept) == 5
+
+
+@pytest.mark.parametrize("rate", ["0/minute; 5/hour", "5/minute; 0/hour", "5/minute; 9999999999999999/hour"])
+def test_each_of_several_rates_of_a_key_must_be_one(rate: str) -> None:
+    with pytest.raises(ConfigError, match=r"Overrides\.rate.*no number of calls"):
+        Overrides().set("ada", rate)
+
+
 # Tried out
 
 
@@ -390,6 +420,14 @@ async def test_a_shadow_of_bytes_counts_them_unseen(env: Env, app: Counting) -> 
         await quiet()
         assert (answer.status, answer.all(b"ratelimit")) == (200, [])
     assert watch.seen == [{}, {}, {"apim.rate_limit.shadow": "default"}]
+
+
+async def test_a_shadow_that_would_have_refused_has_nothing_to_settle(
+    env: Env, app: Counting, caplog: pytest.LogCaptureFixture
+) -> None:
+    guarded = Stack(RateLimit(calls=1, per=60, shadow=True, used=lambda exchange: 1), env=env)(app)
+    assert await statuses(guarded, 3) == [200] * 3
+    assert [record.levelname for record in caplog.records] == ["WARNING"]  # that it would refuse
 
 
 async def test_a_shadow_without_its_store_refuses_nobody(slow: SlowCounters, clock: FakeClock, app: Counting) -> None:

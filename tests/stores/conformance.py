@@ -368,6 +368,31 @@ class CountersConformance:
     # Buckets
 
     @pytest.mark.anyio
+    async def test_of_a_sliding_window_nobody_waits_longer_than_what_was_used_before_still_counts(
+        self, clock: FakeClock, counters: Counters
+    ) -> None:
+        for step in (30, 35):
+            await hit(counters, "a", SLIDING, 5)
+            clock.advance(step)
+        await hit(counters, "a", SLIDING, 2)
+        [tally] = await counters.peek([Hit("a", SLIDING, 8)])
+        assert (tally.allowed, tally.retry_after) == (False, pytest.approx(25, abs=1e-3))
+
+    @pytest.mark.anyio
+    async def test_of_many_moments_of_a_log_each_comes_back_in_its_turn(
+        self, clock: FakeClock, counters: Counters
+    ) -> None:
+        limit = LOG._replace(quota=300)
+        for _ in range(200):
+            await hit(counters, "a", limit)
+            clock.advance(0.125)
+        [tally] = await counters.peek([Hit("a", limit, 250)])
+        assert tally.retry_after == pytest.approx(60 - 50 * 0.125 - 0.125, abs=1e-4)
+        for back in (150, 151):
+            clock.advance(tally.retry_after if back == 150 else 0.125)
+            assert await remaining(counters, "a", limit) == 100 + back
+
+    @pytest.mark.anyio
     async def test_a_bucket_gives_its_burst_at_once_and_then_evenly(self, clock: FakeClock, counters: Counters) -> None:
         limit = BUCKET._replace(quota=60, burst=5)
         assert [(await hit(counters, "a", limit)).remaining for _ in range(5)] == [4, 3, 2, 1, 0]
@@ -461,6 +486,32 @@ class CountersConformance:
         await hit(counters, "a", limit, 4)
         await counters.settle([Change("a", limit, units, tally.counted), Change("b", limit, units, tally.counted)])
         assert [await remaining(counters, key, limit) for key in "ab"] == [6, 10]
+
+    @pytest.mark.parametrize("units", [-3, 3])
+    @ALL
+    @pytest.mark.anyio
+    async def test_what_was_used_exactly_a_window_ago_is_over(
+        self, clock: FakeClock, counters: Counters, limit: Limit, units: int
+    ) -> None:
+        tally = await hit(counters, "a", limit, 5)
+        clock.advance(limit.window)
+        await hit(counters, "a", limit, 4)
+        await counters.settle([Change("a", limit, units, tally.counted)])
+        assert await remaining(counters, "a", limit) == 6
+
+    @ALL
+    @pytest.mark.anyio
+    async def test_a_correction_of_nothing_is_none(self, clock: FakeClock, counters: Counters, limit: Limit) -> None:
+        both = [Hit("a", limit, 4), Hit("b", limit, 4)]
+        for step in (20, 20):
+            await counters.hit(both)
+            clock.advance(step)
+        [looked] = await counters.peek([Hit("a", limit)])
+        for step in (25, 0):
+            await counters.settle([Change("a", limit, 0, looked.counted)])
+            clock.advance(step)
+        one, other = await counters.peek(both)
+        assert one == other
 
     @each_of(SLIDING, LOG)
     @pytest.mark.anyio

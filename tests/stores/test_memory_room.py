@@ -83,6 +83,19 @@ def test_blocked_keys_stay_blocked_while_there_is_anything_else_to_forget() -> N
     assert not any(tally.allowed for tally in counters.peek_now(blocked))
 
 
+@pytest.mark.parametrize("name", ["fixed", "sliding", "log", "bucket", "calendar"])
+def test_who_used_all_of_a_small_quota_goes_after_who_used_some_of_a_large_one(name: str) -> None:
+    counters = MemoryCounters(FakeClock(), max_keys=100)
+    strict, wide = (ALGORITHMS[name]._replace(quota=quota, place=str(quota)) for quota in (1, 100))
+    blocked = [Hit(f"blocked-{number}", strict) for number in range(80)]
+    for hit in blocked:
+        counters.hit_now([hit])
+    for number in range(500):
+        counters.hit_now([Hit(f"invented-{number}", wide, 2)])
+    assert counters.evicted > 400
+    assert not any(tally.allowed for tally in counters.peek_now(blocked))
+
+
 def test_invented_keys_of_one_limit_do_not_reset_what_another_counted() -> None:
     counters = MemoryCounters(FakeClock(), max_keys=5_000)
     by_subscription, by_header = Limit(10, 3_600.0, "fixed", "a"), Limit(100, 3_600.0, "fixed", "b")
@@ -169,6 +182,17 @@ def test_of_too_many_limits_those_go_first_that_are_over(limit: Limit, caplog: p
     assert (counters.evicted, caplog.text) == (0, "")
 
 
+@ALL
+def test_of_too_many_limits_those_go_first_under_which_nothing_was_counted(limit: Limit) -> None:
+    counters = MemoryCounters(FakeClock(), max_keys=20)
+    counted = of_many(limit, 10)
+    for hit in counted:
+        counters.hit_now([hit])
+    counters.peek_now([Hit("a", limit._replace(place=f"looked-at-{number}")) for number in range(20)])
+    assert {tally.remaining for tally in counters.peek_now(counted)} == {4}
+    assert counters.evicted == 0
+
+
 def test_of_too_many_limits_those_go_last_that_are_used_up(caplog: pytest.LogCaptureFixture) -> None:
     counters = MemoryCounters(FakeClock(), max_keys=1_000)
     strict = of_many(Limit(1, 3_600.0, "fixed", "strict"), 40)
@@ -179,6 +203,17 @@ def test_of_too_many_limits_those_go_last_that_are_used_up(caplog: pytest.LogCap
     assert not any(tally.allowed for tally in counters.peek_now(strict))
     assert counters.evicted > 1_000
     assert caplog.text.count("counts are forgotten") == 1
+
+
+def test_of_many_limits_with_a_few_keys_each_those_keys_go_that_used_least() -> None:
+    counters = MemoryCounters(FakeClock(), max_keys=2_000)
+    busy, idle = of_many(Limit(10, 3_600.0, "fixed"), 300), of_many(Limit(20, 3_600.0, "fixed"), 300)
+    for hit in [*busy, *idle]:
+        counters.hit_now([hit._replace(key=f"{hit.key}-{each}", cost=5) for each in range(4)])
+    assert (counters._room.shards, counters.evicted > 300) == (3, True)
+    left = [tally.remaining for hit in busy for tally in counters.peek_now([hit._replace(key=f"{hit.key}-0")])]
+    assert set(left) == {5}
+    assert_books_are_right(counters)
 
 
 KEYS = st.integers(0, 40).map(str)
@@ -324,6 +359,17 @@ def test_what_is_over_is_freed_little_by_little(limit: Limit) -> None:
     if limit.algorithm == "log":  # of which each is an object of its own
         assert all(before[1] - after[1] <= 32 for before, after in pairwise(left))
     assert left[-1] == (0, 0)
+
+
+@EACH
+def test_what_is_over_is_not_freed_by_the_hit_that_drops_it(limit: Limit) -> None:
+    clock = FakeClock()
+    counters = MemoryCounters(clock)
+    for number in range(4_000):
+        counters.hit_now([Hit(f"old-{number}", limit)])
+    clock.advance(2 * limit.window + 3)
+    counters.hit_now([Hit("new", limit)])
+    assert 3_900 < waste(counters)[1] <= 4_000
 
 
 def waste(counters: MemoryCounters) -> tuple[int, int]:

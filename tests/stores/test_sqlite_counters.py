@@ -219,6 +219,21 @@ async def test_invented_keys_do_not_free_blocked_ones(path: Path, clock: FakeClo
         assert sum(await remaining(counters, *blocked)) == 0
 
 
+@EVERY
+@pytest.mark.anyio
+async def test_who_used_the_smallest_part_of_a_quota_makes_room_first(
+    path: Path, clock: FakeClock, limit: Limit
+) -> None:
+    wide = limit._replace(quota=100)
+    async with opened(path, clock=clock, max_keys=40) as counters:
+        busy = [Hit(f"busy-{number}", limit, 5) for number in range(10)]
+        await counters.hit(busy)
+        for number in range(60):
+            await counters.hit([Hit(f"invented-{number}", wide, 10)])
+        assert (await counters.usage()).evicted > 20
+        assert await remaining(counters, *busy) == [5] * 10
+
+
 @each_of(FIXED, SLIDING, LOG, BUCKET, CALENDAR)
 @pytest.mark.anyio
 async def test_what_counts_no_more_is_deleted_by_later_hits(path: Path, clock: FakeClock, limit: Limit) -> None:
