@@ -20,9 +20,9 @@ from tests.certificates import write_certificate
 from tests.servers import PATIENCE, free_port, program, redis_server
 from typer.testing import CliRunner
 
-from apim_middleware.cli import _keys, _serving
-from apim_middleware.cli._serving import Watched
+from apim_middleware.cli import _key_stores, _serving
 from apim_middleware.cli._targets import found
+from apim_middleware.cli._watching import Watched
 from apim_middleware.cli.app import app
 from apim_middleware.configuration import load
 from apim_middleware.gateway import Gateway
@@ -286,7 +286,7 @@ def test_a_subscription_expires_now_when_no_time_is_said(tmp_path: Path) -> None
 @pytest.mark.anyio
 async def test_a_moment_too_far_away_is_listed_by_its_seconds(tmp_path: Path) -> None:
     store = str(tmp_path / "keys.db")
-    async with _keys.opened(store, new=True) as held:
+    async with _key_stores.opened(store, new=True) as held:
         await held.add(Subscription(id="one"), expires=1e20)
     result = await to_thread.run_sync(CliRunner().invoke, app, ["keys", "list", "--store", store, "--json"])
     assert json.loads(result.output)[0]["expires"] == "1e+20"

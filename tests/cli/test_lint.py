@@ -22,7 +22,7 @@ from apim_middleware import (
     by,
     conditions,
 )
-from apim_middleware.cli._lint import advice
+from apim_middleware.cli._lint import advice_on
 from apim_middleware.guarding import coverage
 from apim_middleware.types import Layer
 
@@ -31,7 +31,7 @@ TOKENS = JWTAuth(issuer="https://issuer.example", audience="orders")
 
 
 def told(app: Any, word: str) -> list[str]:
-    return [each for each in advice(coverage(app), app) if word in each]
+    return [each for each in advice_on(coverage(app), app) if word in each]
 
 
 def gateway(*layers: Layer, own: tuple[Layer, ...] = (), path: str = "/orders", **more: Any) -> Gateway:

@@ -44,7 +44,8 @@ from apim_middleware import (
     guard,
     guarded_by,
 )
-from apim_middleware.cli._workers import has_access_log, kept_apart
+from apim_middleware.cli._apart import kept_apart
+from apim_middleware.cli._standing import has_access_log
 from apim_middleware.cli.app import app as command
 from apim_middleware.gateway import Reloadable
 from apim_middleware.serving.forward_auth import ForwardAuth

@@ -21,7 +21,7 @@ from apim_middleware.types import Layer
 _LIMITS = (RateLimit, Quota, Limits)
 
 
-def advice(table: Coverage, app: object) -> list[str]:
+def advice_on(table: Coverage, app: object) -> list[str]:
     """A sentence for each thing that could be better, once however many routes it is about."""
     found: dict[str, None] = {}
     for row in table:

@@ -11,6 +11,7 @@ from typing import Any
 from apim_middleware.configuration import load
 from apim_middleware.errors import ApimError, ConfigError
 from apim_middleware.gateway import Gateway
+from apim_middleware.types import ASGIApp
 
 FILES = (".toml", ".yaml", ".yml", ".json")
 
@@ -25,9 +26,19 @@ def found(target: str, names: str = "", after: Gateway | None = None) -> Any:  #
 
     ``after`` is the gateway that one of a file is to follow.
     """
-    if is_file(target):
-        return load(target, names=_mapping(names), after=after)
-    return _attribute(target)
+    try:
+        return load(target, names=_mapping(names), after=after) if is_file(target) else _attribute(target)
+    except SystemExit as error:  # else a check of it would end as that says, and be taken for passed
+        problem = f"{target!r} ends the program when it is loaded: {in_one_line(error)}"
+        raise ConfigError("apim", "target", problem, 'Write if __name__ == "__main__" before that') from error
+
+
+def runnable(target: str, names: str = "") -> ASGIApp:
+    """The app a target means, if it can be called. Raises ConfigError."""
+    app: ASGIApp = found(target, names)
+    if not callable(app):
+        raise ConfigError("apim", "target", f"{target} is a {type(app).__name__}, and no ASGI app", "Name an app")
+    return app
 
 
 def gateway(target: str, names: str = "", after: Gateway | None = None) -> Gateway:
@@ -67,13 +78,17 @@ def _attribute(target: str) -> Any:  # noqa: ANN401 - whatever it is
     return value
 
 
-def in_one_line(error: Exception) -> str:
+def in_one_line(error: BaseException) -> str:
     """What was raised, with the place it was raised at."""
-    text = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    said = str(error).splitlines()
+    text = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
     if isinstance(error, SyntaxError):  # which says it itself
         return text
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{text} ({last.filename}, line {last.lineno})"
+    if not (places := traceback.extract_tb(error.__traceback__)):  # made, and never raised
+        return text
+    return f"{text} ({places[-1].filename}, line {places[-1].lineno})"
 
 
 def _script(path: Path) -> ModuleType:

@@ -40,9 +40,22 @@ def _records(store: str, *, new: bool) -> Any:  # noqa: ANN401 - some Records
     from apim_middleware.stores.sqlite.records import SQLiteRecords
 
     path = rest if scheme == "sqlite" and colon else store
+    if rest.startswith("//") and scheme != "sqlite":
+        raise ConfigError("apim", "store", f"{scheme}:// is no store of keys", "Write keys.db or redis://localhost/0")
     if not path:
         raise ConfigError("apim", "store", f"{store!r} names no store", "Write keys.db or redis://localhost/0")
-    if not new and not Path(path).exists():
+    if not new and _is_missing(Path(path)):
         cure = "Name the one that has the keys; apim keys new makes one"
         raise ConfigError("apim", "store", f"{path!r} is not there", cure)
     return SQLiteRecords(path)
+
+
+def _is_missing(path: Path) -> bool:
+    """Whether there is no such file; of one that cannot be looked for, it is told on opening it."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False

@@ -1,0 +1,86 @@
+"""A gateway of a file, taken over anew when the file has changed."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import anyio
+
+from apim_middleware.errors import ConfigError
+from apim_middleware.gateway import Gateway, Reloadable
+from apim_middleware.types import Receive, Scope, Send
+
+log = logging.getLogger("apim_middleware.cli")
+
+_EVERY = 1.0
+
+Stamp: TypeAlias = tuple[int, int, int]
+"""What tells a file from what it was before."""
+
+
+class Watched:
+    """A gateway of a file, taken over anew when the file has changed; a broken one changes nothing."""
+
+    def __init__(
+        self,
+        path: Path,
+        gateway: Gateway,
+        read: Callable[[Gateway], Any],
+        *,
+        every: float = _EVERY,
+        stamp: Stamp | None = None,
+    ) -> None:
+        """Look at the file ``every`` so many seconds while the server runs.
+
+        ``read`` gives what the file says now, after the gateway that serves. ``stamp`` is that of the file before it
+        was read; without one it is taken now.
+        """
+        self._path, self._read, self._every = path, read, every
+        self._served = Reloadable(gateway)
+        self._stamp = stamp or stamp_of(path)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope; the file is watched within the lifespan."""
+        if scope["type"] != "lifespan":
+            await self._served(scope, receive, send)
+            return
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._watch)
+            await self._served(scope, receive, send)
+            group.cancel_scope.cancel()
+
+    async def _watch(self) -> None:
+        while True:
+            await anyio.sleep(self._every)
+            await self.look()
+
+    async def look(self) -> None:
+        """Take the file over if it has changed."""
+        stamp = stamp_of(self._path)
+        if stamp is None or stamp == self._stamp:
+            return
+        self._stamp = stamp
+        await self._take_over()
+
+    async def _take_over(self) -> None:
+        try:
+            changes = await self._served.reload(self._read(self._served.gateway))
+        except ConfigError as error:
+            log.error("%s is not taken over: %s", self._path, error)
+            return
+        except Exception:  # of what a file names: whatever it is, the old one goes on
+            log.exception("%s is not taken over", self._path)
+            return
+        for change in changes:
+            log.log(logging.WARNING if change.loud else logging.INFO, "%s", change)
+        log.info("%s is taken over", self._path)
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """The stamp of a file; None where there is none."""
+    try:
+        stat = path.stat()
+    except (OSError, ValueError):
+        return None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
