@@ -21,7 +21,7 @@ FLOORS = {
     ),
     2: (
         *("model", "stores", "transports", "_jose", "_limits", "_caching", "_certificates", "_signing", "_telemetry"),
-        *("credentials", "dependencies"),
+        *("credentials", "dependencies", "problems"),
     ),
     3: ("policies", "proxy", "serving"),
     4: ("gateway", "guarding", "configuration", "openapi", "testing", ""),  # "" is the front door
