@@ -12,7 +12,7 @@ from starlette.responses import FileResponse, PlainTextResponse, StreamingRespon
 from starlette.routing import Route
 
 from apim_middleware import Cache, SetHeader, Stack
-from apim_middleware.errors import ConfigError
+from apim_middleware.errors import ConfigError, UpstreamBroken
 from apim_middleware.policies.etag import ETag
 from apim_middleware.policy import Policy
 from apim_middleware.testing import Answer, call, connect
@@ -309,6 +309,31 @@ async def test_an_app_that_fails_while_its_response_is_held_sends_nothing_of_it(
     with pytest.raises(LookupError):
         await call(ETag()(app), answer=answer)
     assert answer.messages == []
+
+
+async def test_an_upstream_that_breaks_off_what_is_held_is_a_502():
+    """It was a 500 of the server."""
+
+    async def proxied(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"8")]})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        raise UpstreamBroken("gone")
+
+    answer = await call(Stack(SetHeader(name="x-seen", value="yes", on="response"), ETag())(proxied))
+    assert (answer.status, answer.header(b"x-seen")) == (502, b"yes")
+    assert b'"code": "upstream-broken"' in answer.body
+
+
+async def test_an_upstream_that_breaks_off_what_flows_breaks_it_off():
+    async def proxied(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * 10, "more_body": True})
+        raise UpstreamBroken("gone")
+
+    answer = Answer()
+    with pytest.raises(UpstreamBroken):
+        await call(ETag(max_bytes=9)(proxied), answer=answer)
+    assert (answer.status, answer.body) == (200, b"x" * 10)
 
 
 async def test_an_app_that_never_ends_its_response_sends_nothing_of_it():

@@ -259,6 +259,70 @@ async def test_an_upload_that_is_broken_off_by_an_answer_goes_elsewhere_whole(tr
     assert two.heard[0].endswith(b"\r\n\r\none two!")
 
 
+ON_ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
+
+
+class Inbox:
+    """A client's body on a server that loses what it has in hand when its ``receive`` is broken off."""
+
+    def __init__(self, *parts):
+        self.parts, self.go_on = list(parts), anyio.Event()
+        self.readers = 0
+
+    async def receive(self):
+        assert not self.readers, "two read at once"
+        message = {"type": "http.request", "body": self.parts.pop(0), "more_body": bool(self.parts)}
+        self.readers += 1
+        try:
+            if not self.parts:
+                await self.go_on.wait()
+        finally:
+            self.readers -= 1
+        return message
+
+
+async def answers_early(spoken):
+    await spoken.until(b"one ")
+    await spoken.say(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n")
+    await spoken.hang_on()
+
+
+@ON_ASYNCIO
+@pytest.mark.parametrize("headers", [LONG, [(b"transfer-encoding", b"chunked")]])
+async def test_what_a_server_has_in_hand_is_not_lost_to_the_next_try(headers):
+    """granian lost it, and the upstream got an upload that was shorter, and ended well."""
+    inbox, answer = Inbox(b"one ", b"two!"), Answer()
+
+    async def patient(spoken):
+        inbox.go_on.set()
+        await spoken.until(b"two!")
+        await spoken.say(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+
+    async def send(message):
+        answer.messages.append(message)
+
+    async with stub(answers_early) as one, stub(patient) as two:
+        app = Proxy(Pool(one.origin, two.origin), retry=AT_ONCE)
+        await app(http_scope("PUT", headers=headers), inbox.receive, send)
+        await app._transport.aclose()
+    assert (answer.status, answer.body) == (200, b"ok")
+
+
+@ON_ASYNCIO
+async def test_who_has_answered_for_good_leaves_nobody_reading():
+    inbox, answer = Inbox(b"one ", b"two!"), Answer()
+
+    async def send(message):
+        answer.messages.append(message)
+
+    async with stub(answers_early) as one:
+        app = Proxy(one.origin, retry=Retry(attempts=2, backoff=0, errors=(), statuses=(502,)))
+        await app(http_scope("PUT", headers=LONG), inbox.receive, send)
+        await app._transport.aclose()
+    await anyio.lowlevel.checkpoint()
+    assert (answer.status, inbox.readers) == (503, 0)
+
+
 async def test_a_client_that_leaves_ends_it():
     gateway = Gateway(A, B, told={"a": 503}, retry=AT_ONCE)
     answer, inbox = (

@@ -8,11 +8,11 @@ from typing import Literal
 from apim_middleware._http.entity_tags import matches_strongly, matches_weakly, strong_tag
 from apim_middleware._http.freshness import not_modified_fields
 from apim_middleware._http.headers import get, get_all, list_members
-from apim_middleware._ring import refusal_messages, refused, seats_of
+from apim_middleware._ring import refusal_messages, refuse, refused, seats_of
 from apim_middleware.bodies import Gathered
 from apim_middleware.documentation import Answer, Documentation, Told
 from apim_middleware.env import Env
-from apim_middleware.errors import Refusal, ResponseOver
+from apim_middleware.errors import Refusal, ResponseOver, TransportError
 from apim_middleware.exchange import KEY
 from apim_middleware.policy import Policy, ring, stated
 from apim_middleware.types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
@@ -35,6 +35,9 @@ class ETag(Policy):
     conditions are answered by that. HEAD is tagged only where the app gives the whole body for it, for no other tag
     could be the one GET has. Conditions of methods that change something are the app's, which alone can check and act
     in one.
+
+    An upstream that breaks off a response while that is held is a 502 ``upstream-broken``, for the client has nothing
+    of it yet.
     """
 
     guards = False
@@ -73,10 +76,15 @@ class _Tagging:
         response = _Response(scope, send, self._cap)
         try:
             await self._app(scope, receive, response.send)
-        except Exception:
-            if not response.over:
+        except Exception as error:
+            if response.over:
+                log.debug("the app failed when the rest of its response was not wanted", exc_info=True)
+            elif response.held and isinstance(error, TransportError):  # nothing was sent: there is time to say so
+                log.warning("upstream-broken: %s", error)
+                refusal = Refusal(502, "upstream-broken", "The upstream did not give its whole response.")
+                await refuse(refusal, scope, send)
+            else:
                 raise
-            log.debug("the app failed when the rest of its response was not wanted", exc_info=True)
 
 
 class _Response:
@@ -91,6 +99,11 @@ class _Response:
         """Whether the client got another response in the place of this one."""
         self.over = False
         """Whether the app was told that nobody wants the rest of its own."""
+
+    @property
+    def held(self) -> bool:
+        """Whether the response has begun, and nothing of it was sent."""
+        return self._gathered.head is not None and not (self._gathered.flowing or self._flows or self.answered)
 
     def send(self, message: Message) -> Awaitable[None]:
         """Take one message of the app."""

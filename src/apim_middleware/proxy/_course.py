@@ -14,7 +14,7 @@ from apim_middleware.errors import ConnectFailed, NoConnectionFree, Refusal, Tra
 from apim_middleware.exchange import Exchange
 from apim_middleware.protocols import UpstreamRequest, UpstreamResponse
 from apim_middleware.proxy._fleet import Fleet
-from apim_middleware.proxy._kept_body import Body, is_awaited, is_whole, kept
+from apim_middleware.proxy._kept_body import Body, is_awaited, is_whole, kept, leave
 from apim_middleware.proxy._node import Node, Try
 from apim_middleware.proxy._outcomes import kind_of, retry_after
 from apim_middleware.proxy._racing import Race
@@ -108,8 +108,11 @@ class Course:
         if retry is None:
             return await self._once(request, None)
         self._plan.repeating.pay_in()
-        request.body = kept(request.body, retry.max_body_bytes)
-        return await self._repeated(request, retry)
+        body = request.body = kept(request.body, retry.max_body_bytes)
+        try:
+            return await self._repeated(request, retry)
+        finally:
+            leave(body)
 
     async def opening(self, request: UpstreamRequest, rules: object) -> UpstreamResponse:
         """The same for a WebSocket handshake, whose rules ``asking`` knows."""

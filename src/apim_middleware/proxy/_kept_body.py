@@ -1,7 +1,10 @@
 """A request body that can go up more than once, as long as it is small."""
 
+import asyncio
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import TypeAlias
+
+from apim_middleware._loops import running_loop
 
 Body: TypeAlias = bytes | AsyncIterable[bytes] | None
 
@@ -10,6 +13,9 @@ class KeptBody:
     """Chunks that are kept when they come, up to a size; every iteration begins with those that came before.
 
     One iteration goes on at a time. ``whole`` is whether all that has come is still there.
+
+    An iteration may be broken off while it waits; what it waited for comes in the next one. On asyncio the source
+    itself is never broken off until ``leave``: some servers lose what they have in hand when their ``receive`` is.
     """
 
     def __init__(self, body: AsyncIterable[bytes], most: int) -> None:
@@ -18,6 +24,7 @@ class KeptBody:
         self.awaited = False
         """Whether it was the sender that everybody waited for when the last iteration was left."""
         self._source = aiter(body)
+        self._coming: asyncio.Task[bytes | None] | None = None
         self._parts: list[bytes] = []
         self._room = most
 
@@ -33,7 +40,7 @@ class KeptBody:
     async def more(self) -> bytes:
         """The next chunk that comes, which is kept if there is room."""
         self.awaited = True
-        chunk = await anext(self._source, None)
+        chunk = await self._comes()
         self.awaited = False
         if chunk is None:
             raise StopAsyncIteration
@@ -43,6 +50,31 @@ class KeptBody:
         elif self.whole:
             self._parts.append(chunk)
         return chunk
+
+    def leave(self) -> None:
+        """Nobody reads on, so others may read from where the source does."""
+        if self._coming is not None:
+            self._coming.cancel()
+
+    async def _comes(self) -> bytes | None:
+        loop = running_loop()
+        if not isinstance(loop, asyncio.AbstractEventLoop):
+            return await self._next()
+        if self._coming is None:
+            self._coming = loop.create_task(self._next())
+            self._coming.add_done_callback(_seen)
+        await asyncio.wait([self._coming])
+        coming, self._coming = self._coming, None
+        return coming.result()
+
+    async def _next(self) -> bytes | None:
+        return await anext(self._source, None)
+
+
+def _seen(coming: asyncio.Task[bytes | None]) -> None:
+    """An error that nobody asks for any more is no news."""
+    if not coming.cancelled():
+        coming.exception()
 
 
 class _Pass:
@@ -61,6 +93,12 @@ class _Pass:
 def kept(body: Body, most: int) -> Body:
     """The body as it can be sent again."""
     return KeptBody(body, most) if isinstance(body, AsyncIterable) else body
+
+
+def leave(body: Body) -> None:
+    """Nobody reads on."""
+    if isinstance(body, KeptBody):
+        body.leave()
 
 
 def is_whole(body: Body, most: int, *, begun: bool) -> bool:
