@@ -954,6 +954,23 @@ async def test_a_websocket_closed_at_once_is_told_to_the_span_of_somebody_else(t
     assert telemetry.attributes["apim.refusal.code"] == "no-luck"
 
 
+@pytest.mark.anyio
+async def test_a_request_that_begins_in_the_context_of_another_has_a_span_of_its_own(telemetry: Telemetry):
+    """Servers begin the next request on a connection where the last one, which may go on, has sent its response."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await hello(scope, receive, send)
+        if scope["path"] == "/one":
+            await call(traced, path="/two")
+
+    traced = telemetry.tracing()(app)
+    await call(traced, path="/one")
+    spans = {(span.attributes or {})["url.path"]: span for span in telemetry.spans}
+    assert sorted(spans) == ["/one", "/two"]
+    assert spans["/two"].parent is None
+    assert sum(point.count for point in telemetry.points) == 2
+
+
 # WebSockets
 
 

@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
+from contextvars import ContextVar
 
 import pytest
 from tests.servers import PATIENCE, Running, read_all, serving
@@ -273,6 +274,23 @@ class Patient(App):
         self.at_work.set()
         await self.go_on.wait()
         await super().__call__(scope, receive, send)
+
+
+def test_a_request_begins_in_no_context_of_the_one_before_it() -> None:
+    """It waited for the response to that, and so was begun by whoever sent it."""
+    caller: ContextVar[str] = ContextVar("caller", default="nobody")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        told = caller.get().encode()
+        caller.set("ada")
+        await asyncio.sleep(0)
+        length = (b"content-length", b"%d" % len(told))
+        await send({"type": "http.response.start", "status": 200, "headers": [length]})
+        await send({"type": "http.response.body", "body": told})
+
+    with serving(app, http=HttpToolsProtocol, lifespan="off") as running:
+        answer = running.talk(b"GET /one HTTP/1.1\r\nHost: a\r\n\r\n" * 3 + LAST)
+    assert answer.count(b"nobody") == 4
 
 
 SOCKET = (

@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from apim_middleware._config import Configured
@@ -33,6 +34,11 @@ _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0
 
 _NATIVE = "fastapi.telemetry"
 """Where FastAPI's own telemetry looks whether a request is observed already."""
+
+_SERIAL = "apim_middleware.traced"
+"""Where scope and context say which request they are of, by a number that no other has."""
+
+_serials = count(1)
 
 
 class TracerProvider(Protocol):
@@ -134,6 +140,7 @@ class _Traced:
         env.listen(env.kept(f"tracing.{id(rule.meter_provider)}", lambda: _Events(rule.meter_provider, meter)))
         self._propagation = Propagation(rule.parent, rule.baggage)
         self._attach, self._detach, self._context = context.attach, context.detach, context.get_current
+        self._value, self._with_value = context.get_value, context.set_value
         self._current_span, self._with_span = trace.get_current_span, trace.set_span_in_context
         self._server, self.error = trace.SpanKind.SERVER, trace.StatusCode.ERROR
 
@@ -141,7 +148,7 @@ class _Traced:
         if not (self._listening or self._noticed()) or scope["type"] not in _SCOPES or self.notes.leaves_out(scope):
             await self.app(scope, receive, send)
             return
-        added = [key for key in (KEY, _NATIVE) if key not in scope]
+        added = [key for key in (KEY, _NATIVE, _SERIAL) if key not in scope]
         watch = self._watch(scope, receive, send)
         if watch is None:
             await self.app(scope, receive, send)
@@ -173,7 +180,7 @@ class _Traced:
         try:
             current = self._current_span()
             exchange = scope.get(KEY) or Exchange(scope)
-            if current.is_recording() and getattr(current, "kind", None) is self._server:
+            if self._is_ours(scope) and current.is_recording() and getattr(current, "kind", None) is self._server:
                 watch: _Watch | _Guest = _Guest(current, self._context(), exchange, receive, send)
             else:
                 watch = self._opened(scope, receive, send, exchange)
@@ -185,6 +192,14 @@ class _Traced:
         scope[KEY] = exchange
         scope.setdefault(_NATIVE, None)
         return watch
+
+    def _is_ours(self, scope: Scope) -> bool:
+        """Whether the current context is that of this request, as far as we know.
+
+        Servers may begin a request in the context of the one before it on the connection, which may still go on.
+        """
+        serial = self._value(_SERIAL)
+        return serial is None or serial == scope.get(_SERIAL)
 
     def _opened(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> "_Watch":
         method = self.notes.method(scope)
@@ -198,7 +213,8 @@ class _Traced:
             links=links,
             start_time=watch.started,
         )
-        watch.context = self._with_span(watch.span, parent)
+        scope[_SERIAL] = next(_serials)
+        watch.context = self._with_value(_SERIAL, scope[_SERIAL], self._with_span(watch.span, parent))
         return watch
 
 

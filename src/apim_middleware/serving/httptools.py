@@ -6,6 +6,7 @@ uvicorn gateway:app --http apim_middleware.serving.httptools:HttpToolsProtocol
 import re
 import socket
 from asyncio import TimerHandle, Transport
+from contextvars import copy_context
 from struct import unpack_from
 from typing import Any, ClassVar
 
@@ -80,6 +81,7 @@ class HttpToolsProtocol(_HttpToolsProtocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """A client is there, and is to say something."""
         super().connection_made(transport)
+        self._context = copy_context()
         line = transport.get_extra_info("socket")
         if line is not None and line.family in _TCP:  # asyncio leaves it, on some listeners
             line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -335,8 +337,14 @@ class HttpToolsProtocol(_HttpToolsProtocol):
         self._watch()
 
     def on_response_complete(self) -> None:
-        """All of a response is on its way."""
-        _HttpToolsProtocol.on_response_complete(self)
+        """All of a response is on its way.
+
+        A request that waited for it begins in the context of the connection, not of the request before it.
+        """
+        if self.pipeline:
+            self._context.run(_HttpToolsProtocol.on_response_complete, self)
+        else:
+            _HttpToolsProtocol.on_response_complete(self)
         if self.transport.get_write_buffer_size():
             self._watch()
 
