@@ -145,6 +145,8 @@ def test_seconds_are_capped_and_otherwise_exact(number: int) -> None:
         ([b"max-stale=100"], [], Wishes(max_stale=100)),
         ([b"max-stale"], [], Wishes(max_stale=FOREVER)),
         ([b"max-stale=x"], [], Wishes()),
+        ([b"stale-if-error=600"], [], Wishes(stale_if_error=600)),
+        ([b"stale-if-error"], [], Wishes()),
         ([], [b"no-cache"], Wishes(no_cache=True)),
         ([], [b"No-Cache"], Wishes(no_cache=True)),
         ([b"max-age=5"], [b"no-cache"], Wishes(max_age=5)),

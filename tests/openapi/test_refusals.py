@@ -112,7 +112,7 @@ class Case:
         counters, entries = SlowCounters(clock), SlowEntries(clock)
         if self.down:
             counters.failure = StoreError("away")
-            entries.failing |= {"get", "get_many", "set", "add", "exchange", "get_tags", "swap", "put"}
+            entries.failing |= {"get", "get_many", "look", "set", "add", "exchange", "get_tags", "swap", "put"}
         given = {"counters": counters, "entries": entries} if self.down else {}
         env = Env(clock=clock, place="here", transport=self.env.get("transport"), **given)
         app = Stack(self.policy, env=env)(self.app)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TypeAlias
 
 from apim_middleware.errors import StoreError
+from apim_middleware.stores.purges import Purges
 from apim_middleware.stores.tags import checked
 from apim_middleware.testing import Answer
 from apim_middleware.types import ASGIApp
@@ -24,6 +25,7 @@ class Elsewhere:
         self.kept: dict[bytes, bytes] = {}
         self.tagged: dict[bytes, set[bytes]] = {}
         self.down: set[str] = set()
+        self.purges = Purges()
 
     @property
     def pages(self) -> list[bytes]:
@@ -41,11 +43,20 @@ class Elsewhere:
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         return [await self.get(key) for key in keys]
 
-    async def set(self, key: bytes, value: bytes, ttl: float, *, tags: Collection[bytes] = ()) -> None:
+    async def look(self, keys: Sequence[bytes]) -> tuple[list[bytes | None], bytes]:
+        after = self.purges.now
+        return await self.get_many(keys), after
+
+    async def set(
+        self, key: bytes, value: bytes, ttl: float, *, tags: Collection[bytes] = (), since: bytes | None = None
+    ) -> bool:
         self._may("set")
         assert ttl > 0
+        if since is not None and not self.purges.none_of(tags, since=since):
+            return False
         self.kept[key] = value
         self.tagged[key] = set(checked(tags))
+        return True
 
     async def add(self, key: bytes, value: bytes, ttl: float) -> bool:
         self._may("add")
@@ -58,4 +69,5 @@ class Elsewhere:
 
     async def purge(self, tag: bytes) -> None:
         self._may("purge")
+        self.purges.note(tag)
         self.kept = {key: value for key, value in self.kept.items() if tag not in self.tagged.get(key, ())}

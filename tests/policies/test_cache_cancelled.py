@@ -35,9 +35,11 @@ class Awaiting(Elsewhere):
         await self._turn()
         return await super().get(key)
 
-    async def set(self, key: bytes, value: bytes, ttl: float, *, tags: Collection[bytes] = ()) -> None:
+    async def set(
+        self, key: bytes, value: bytes, ttl: float, *, tags: Collection[bytes] = (), since: bytes | None = None
+    ) -> bool:
         await self._turn()
-        await super().set(key, value, ttl, tags=tags)
+        return await super().set(key, value, ttl, tags=tags, since=since)
 
     async def add(self, key: bytes, value: bytes, ttl: float) -> bool:
         await self._turn()

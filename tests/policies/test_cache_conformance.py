@@ -96,6 +96,7 @@ BARE = {204: b""}  # a status without a body
 ETAG = cc("max-age=60", etag='"one"')
 CHANGED = cc("max-age=60", last_modified=date(-1000))
 ANEW = {"cache-control": "no-cache"}
+IF_ERROR = {"cache-control": "stale-if-error=600"}
 SAME = Says({"cache-control": "max-age=60", "etag": '"one"'}, status=304, body=b"")
 
 STORING = {
@@ -646,6 +647,30 @@ STALE = {
         Step("valid", says=Says({}, 503, b"down"), after=61, status=200, has={"age": "61"}),
         Step("valid", says=Says({}, 500, b"down"), status=200),
         Step("new", says=Says({}, 404, b"gone"), status=404),
+    ],
+    "RFC 5861 §4 as the request says": [
+        Step("new", says=FRESH),
+        Step("valid", IF_ERROR, Says({}, 503, b"down"), after=61, status=200, body=b"answer 1", has={"age": "61"}),
+        Step("new", {}, Says({}, 503, b"down"), status=503),
+    ],
+    "RFC 5861 §4 as the request says, and not beyond": [
+        Step("new", says=FRESH),
+        Step("new", {"cache-control": "stale-if-error=20"}, Says({}, 503, b"down"), after=81, status=503),
+    ],
+    "RFC 5861 §4 what the response says is not less for it": [
+        Step("new", says=cc("max-age=60, stale-if-error=600")),
+        Step("valid", {"cache-control": "stale-if-error=1"}, Says({}, 503, b"down"), after=80, status=200),
+    ],
+    **{
+        f"RFC 5861 §4 as the request says, but for {word}": [
+            Step("new", says=cc(f"max-age=60, {word}", etag='"one"')),
+            Step("valid", IF_ERROR, Says({}, 503, b"down"), after=61, status=503),
+        ]
+        for word in ("must-revalidate", "proxy-revalidate", "s-maxage=60", "no-cache")
+    },
+    "RFC 5861 §4 not for who wants nothing unconfirmed": [
+        Step("new", says=FRESH),
+        Step("new", {"cache-control": "no-cache, stale-if-error=600"}, Says({}, 503, b"down"), after=61, status=503),
     ],
     "RFC 5861 §4 and not beyond": [
         Step("new", says=cc("max-age=60, stale-if-error=600")),

@@ -58,7 +58,7 @@ async def test_it_is_not_given_away_while_nothing_can_be_taken_away(
     app: ASGIApp, entries: Elsewhere, clock: FakeClock
 ) -> None:
     await changed_while_away(app, entries, clock, "/")
-    entries.down = {"delete"}
+    entries.down = {"delete", "purge"}
     for _ in range(2):
         assert status(await call(app)) == "apim;fwd=bypass"
 
@@ -66,7 +66,7 @@ async def test_it_is_not_given_away_while_nothing_can_be_taken_away(
 async def test_other_resources_are_given_away_meanwhile(app: ASGIApp, entries: Elsewhere, clock: FakeClock) -> None:
     await call(app, path="/other")
     await changed_while_away(app, entries, clock, "/")
-    entries.down = {"delete"}
+    entries.down = {"delete", "purge"}
     assert status(await call(app, path="/other")) == "apim;hit;ttl=59"
 
 

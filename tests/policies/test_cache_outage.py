@@ -43,6 +43,10 @@ class Watched(RedisEntries):
         self.looks += 1
         return await super().get_many(keys)
 
+    async def look(self, keys: Sequence[bytes]) -> tuple[list[bytes | None], bytes]:
+        self.looks += 1
+        return await super().look(keys)
+
     async def get(self, key: bytes) -> bytes | None:
         self.looks += 1
         return await super().get(key)

@@ -54,10 +54,13 @@ class Busy(Elsewhere):
             await deed()
             self.down = self.fails_then
 
-    async def set(self, key: bytes, value: bytes, ttl: float, *, tags: Collection[bytes] = ()) -> None:
-        await super().set(key, value, ttl, tags=tags)
+    async def set(
+        self, key: bytes, value: bytes, ttl: float, *, tags: Collection[bytes] = (), since: bytes | None = None
+    ) -> bool:
+        kept = await super().set(key, value, ttl, tags=tags, since=since)
         self.after_sets -= 1
         await self._maybe(self.after_sets)
+        return kept
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         self.before_looks -= 1
@@ -68,9 +71,11 @@ class Busy(Elsewhere):
 class Slow(Elsewhere):
     """A store that lets others go first."""
 
-    async def set(self, key: bytes, value: bytes, ttl: float, *, tags: Collection[bytes] = ()) -> None:
+    async def set(
+        self, key: bytes, value: bytes, ttl: float, *, tags: Collection[bytes] = (), since: bytes | None = None
+    ) -> bool:
         await anyio.lowlevel.checkpoint()
-        await super().set(key, value, ttl, tags=tags)
+        return await super().set(key, value, ttl, tags=tags, since=since)
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Responses past their time: confirmed, replaced, given away meanwhile or on errors; and what is decided here."""
 
+from typing import Any
+
 import anyio
 import pytest
 from fastapi import FastAPI
@@ -182,6 +184,37 @@ async def test_and_for_an_app_that_raises(guarded: Guarded, clock: FakeClock) ->
     clock.advance(601)
     with pytest.raises(RuntimeError, match="boom"):
         await call(app)
+
+
+async def test_a_request_that_may_have_it_on_an_error_is_nobody_elses_reason_to(
+    guarded: Guarded, clock: FakeClock
+) -> None:
+    """Who waits for the same at the same time has not said so."""
+    origin = App((b"cache-control", b"max-age=60"))
+    app = guarded(origin)
+    await call(app)
+    clock.advance(61)
+    origin.status, origin.gate = 503, anyio.Event()
+    answers = [Answer(), Answer()]
+    async with anyio.create_task_group() as group:
+        for answer, asks in zip(answers, (b"stale-if-error=600", b"x"), strict=True):
+            group.start_soon(lambda answer=answer, asks=asks: ask(app, answer, asks))
+        await settle()
+        origin.gate.set()
+    assert [each.status for each in answers] == [200, 503]
+
+
+async def ask(app: Any, answer: Answer, says: bytes) -> None:
+    await call(app, headers=[(b"cache-control", says)], answer=answer)
+
+
+async def test_a_cache_that_heeds_no_request_gives_it_to_none(clock: FakeClock) -> None:
+    origin = App((b"cache-control", b"max-age=60"))
+    app = Stack(Cache(ignore_request_directives=True), env=Env(clock=clock))(origin)
+    await call(app)
+    clock.advance(61)
+    origin.status = 503
+    assert (await call(app, headers=[(b"cache-control", b"stale-if-error=600")])).status == 503
 
 
 async def test_waits_for_one_confirmation_and_all_are_answered_by_it(guarded: Guarded, clock: FakeClock) -> None:

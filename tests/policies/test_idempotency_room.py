@@ -61,8 +61,11 @@ async def test_what_this_process_carries_out_is_known_though_the_store_forgets_i
 class Forgetful(MemoryEntries):
     """Makes room at once."""
 
-    async def set(self, key: bytes, value: bytes, ttl: float, *, tags: Collection[bytes] = ()) -> None:
+    async def set(
+        self, key: bytes, value: bytes, ttl: float, *, tags: Collection[bytes] = (), since: bytes | None = None
+    ) -> bool:
         """Keep nothing."""
+        return True
 
 
 @pytest.mark.anyio
@@ -126,5 +129,5 @@ class Elsewhere:
     """Entries that are not those of this process only."""
 
     def __init__(self, entries: MemoryEntries) -> None:
-        for name in ("get", "get_many", "set", "add", "delete", "purge"):
+        for name in ("get", "get_many", "look", "set", "add", "delete", "purge"):
             setattr(self, name, getattr(entries, name))

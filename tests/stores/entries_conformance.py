@@ -253,6 +253,61 @@ class EntriesConformance:
         with pytest.raises(ValueError, match="tag"):
             await entries.set(b"key", b"value", 60, tags=tags)
 
+    # Kept only if nothing was purged since
+
+    @pytest.mark.anyio
+    async def test_a_look_finds_what_is_there(self, entries: Entries) -> None:
+        await entries.set(b"key", b"value", 60)
+        found, _ = await entries.look([b"key", b"other"])
+        assert found == [b"value", None]
+
+    @pytest.mark.parametrize(("purged", "kept"), [(b"a", False), (b"b", False), (b"c", True), (None, True)])
+    @pytest.mark.anyio
+    async def test_what_was_begun_before_a_tag_was_purged_is_not_kept(
+        self, entries: Entries, purged: bytes | None, kept: bool
+    ) -> None:
+        await entries.purge(b"a")
+        _, after = await entries.look([b"key"])
+        if purged is not None:
+            await entries.purge(purged)
+        assert await entries.set(b"key", b"value", 60, tags=[b"a", b"b"], since=after) is kept
+        assert await entries.get(b"key") == (b"value" if kept else None)
+
+    @pytest.mark.anyio
+    async def test_what_is_there_stays_when_another_is_not_kept(self, entries: Entries) -> None:
+        _, after = await entries.look([b"key"])
+        await entries.purge(b"tag")
+        assert await entries.set(b"key", b"new", 60, tags=[b"tag"])
+        assert not await entries.set(b"key", b"old", 60, tags=[b"tag"], since=after)
+        assert await entries.get(b"key") == b"new"
+
+    @pytest.mark.anyio
+    async def test_without_tags_nothing_can_have_been_purged(self, entries: Entries) -> None:
+        _, after = await entries.look([b"key"])
+        await entries.purge(b"tag")
+        assert await entries.set(b"key", b"value", 60, since=after)
+
+    @pytest.mark.parametrize("after", [b"", b"0", b"x", b"999999999999999", b"-1", b"\xff", b"nan", b"inf"])
+    @pytest.mark.anyio
+    async def test_since_a_time_nobody_knows_nothing_is_kept(self, entries: Entries, after: bytes) -> None:
+        _, known = await entries.look([b"key"])
+        shard, colon, _ = known.rpartition(b":")
+        for since in (after, shard + colon + after):
+            assert not await entries.set(b"key", b"value", 60, tags=[b"tag"], since=since)
+        assert await entries.get(b"key") is None
+
+    @pytest.mark.anyio
+    async def test_the_last_purges_are_known_and_what_was_begun_before_them_is_not_kept(self, entries: Entries) -> None:
+        """As many as a store knows at least, and one more than it knows at most."""
+        _, after = await entries.look([b"key"])
+        for least, kept in ((1_000, True), (10_001, False)):
+            for tens in range(least // 50 + 1):
+                async with anyio.create_task_group() as group:
+                    for number in range(50 * tens, min(50 * (tens + 1), least)):
+                        group.start_soon(entries.purge, b"%d" % number)
+            assert await entries.set(b"key", b"value", 60, tags=[b"tag"], since=after) is kept
+            _, after = await entries.look([b"key"])
+
     @pytest.mark.anyio
     async def test_a_tag_outlives_the_first_of_its_entries(self, entries: Entries, clock: FakeClock) -> None:
         await entries.set(b"short", b"value", 10, tags=[b"tag"])

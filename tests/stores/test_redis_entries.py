@@ -176,7 +176,7 @@ async def test_a_key_of_another_kind_spoils_its_own_call_only(
     told = await asyncio.gather(entries.get(b"key"), entries.set(b"b", b"value", 60), return_exceptions=True)
     assert isinstance(told[0], StoreError)
     assert "WRONGTYPE" in str(told[0])
-    assert told[1] is None
+    assert told[1] is True
 
 
 @pytest.mark.parametrize("record", [b"", b"x", b"\xff" * 11, b"\x00" * 8 + b"\xff" * 8])
@@ -323,3 +323,63 @@ async def test_a_cluster_keeps_entries_too(cluster: RedisServer, shards: int) ->
         await entries.purge(b"b")
         assert await entries.get_many([*keys, b"lock"]) == [None] * 51
         await entries.aclose()
+
+
+# Purges
+
+
+@pytest.mark.anyio
+async def test_what_is_known_of_purges_has_an_end(entries: RedisEntries, emptied_redis: redis.Redis) -> None:
+    await entries.purge(b"nobody has looked yet")
+    assert not emptied_redis.exists("{apim}!purges")
+    _, after = await entries.look([b"key"])
+    for _ in range(21):
+        await asyncio.gather(*[entries.purge(b"%d" % number) for number in range(500)])
+    assert emptied_redis.zcard("{apim}!purges") == 501
+    await entries.purge(b"tag")
+    [(_, first), *_] = emptied_redis.zrange("{apim}!purges", 0, 0, withscores=True)
+    emptied_redis.zadd("{apim}!purges", {f"old {number}": first + 1 + number % 100 for number in range(100)})
+    await entries.purge(b"tag")
+    assert emptied_redis.zcard("{apim}!purges") == 502
+    assert 86_000_000 < emptied_redis.pttl("{apim}!purges") <= 86_400_000
+    assert not await entries.set(b"key", b"value", 60, tags=[b"other"], since=after)
+
+
+@pytest.mark.anyio
+async def test_what_was_begun_before_purges_were_forgotten_is_not_kept(
+    entries: RedisEntries, emptied_redis: redis.Redis
+) -> None:
+    _, after = await entries.look([b"key"])
+    emptied_redis.flushall()
+    assert not await entries.set(b"key", b"value", 60, tags=[b"tag"], since=after)
+    _, later = await entries.look([b"key"])
+    assert not await entries.set(b"key", b"value", 60, tags=[b"tag"], since=after)
+    assert await entries.set(b"key", b"value", 60, tags=[b"tag"], since=later)
+
+
+@pytest.mark.anyio
+async def test_what_knows_no_purges_is_taken_away(entries: RedisEntries, emptied_redis: redis.Redis) -> None:
+    await entries.set(b"key", b"value", 60, tags=[b"tag"])
+    emptied_redis.set("{apim}!purges", "garbage")
+    [found], after = await entries.look([b"key"])
+    assert (found, await entries.set(b"key", b"new", 60, tags=[b"tag"], since=after)) == (b"value", True)
+    emptied_redis.delete("{apim}!purges")
+    emptied_redis.set("{apim}!purges", "garbage")
+    await entries.purge(b"tag")
+    assert await entries.get(b"key") is None
+
+
+@pytest.mark.anyio
+async def test_a_server_that_is_full_purges_and_keeps_nothing_since(
+    entries: RedisEntries, emptied_redis: redis.Redis
+) -> None:
+    await entries.set(b"key", b"value", 60, tags=[b"tag"])
+    _, after = await entries.look([b"key"])
+    emptied_redis.config_set("maxmemory", 1)
+    try:
+        assert (await entries.look([b"key"]))[0] == [b"value"]
+        await entries.purge(b"tag")
+        assert (await entries.look([b"key"]))[0] == [None]
+    finally:
+        emptied_redis.config_set("maxmemory", 0)
+    assert not await entries.set(b"key", b"value", 60, tags=[b"tag"], since=after)

@@ -463,9 +463,15 @@ class Away:
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         return [await self.get(key) for key in keys]
 
-    async def set(self, key: bytes, value: bytes, ttl: float, *, tags: Collection[bytes] = ()) -> None:
+    async def look(self, keys: Sequence[bytes]) -> tuple[list[bytes | None], bytes]:
         self._look()
-        await self.entries.set(key, value, ttl, tags=tags)
+        return await self.entries.look(keys)
+
+    async def set(
+        self, key: bytes, value: bytes, ttl: float, *, tags: Collection[bytes] = (), since: bytes | None = None
+    ) -> bool:
+        self._look()
+        return await self.entries.set(key, value, ttl, tags=tags, since=since)
 
     async def add(self, key: bytes, value: bytes, ttl: float) -> bool:
         self._look()

@@ -59,8 +59,8 @@ class Asked:
     flight: "Flight | None" = None  # those who wait for it
     stale: Stored | None = None  # the response that is asked about
 
-    page: Page | None = None  # what was found elsewhere, and the generation it was found under
-    generation: bytes | None = None
+    page: Page | None = None  # what was found elsewhere, and after which purge there, before the app was asked
+    after: bytes = b""
     lease: tuple[bytes, bytes] | None = None  # its name and token, held while the app is asked
 
     def __init__(

@@ -222,7 +222,7 @@ class Detached(Flight):
 
     def _falls_back(self, why: str) -> bool:
         stale = self.asked.stale
-        if stale is None or not self.keeper.good_on_error(stale):
+        if stale is None or not self.keeper.good_on_error(stale, self.asked.wished):
             return False
         self.answer(stale, f"stale-if-{why}")
         return True

@@ -8,7 +8,7 @@ import anyio
 from apim_middleware._caching.asking import Asked
 from apim_middleware._caching.detached import Detached
 from apim_middleware._caching.keeper import Keeper
-from apim_middleware._caching.marks import EVERYTHING, Place, names_of
+from apim_middleware._caching.marks import EVERYTHING, Place
 from apim_middleware._caching.pages import Page, Stored, Variants
 from apim_middleware._caching.rules import Caching
 from apim_middleware._caching.shared_pages import SharedPages
@@ -52,12 +52,13 @@ class RemoteKeeper(Keeper):
         key = self._key(exchange, fields[b"host"])
         asked = Asked(*self._noted(exchange, key, self.monotonic()), wished)
         try:
-            asked.generation, asked.page = await self._pages.find(*asked.key)
+            asked.after, asked.page = await self._pages.find(*asked.key)
         except StoreError as error:
             if self._policy.when_store_fails == "refuse":
                 raise Refusal(503, "cache-unavailable", "The response cache cannot be asked at the moment.") from error
             self._bypass(exchange, asked.wished)
             return None
+        await self._look_at_flights(asked)
         asked.started = self.monotonic()
         if asked.page is not None:
             answer = self._answer(exchange, asked, asked.page, self._time())
@@ -67,6 +68,21 @@ class RemoteKeeper(Keeper):
         if going_on and asked.flight_key is not None and self._flights.get(asked.flight_key) is asked:
             return await self._lead(exchange, asked)
         return answer
+
+    async def _look_at_flights(self, asked: Asked) -> None:
+        """See that nobody waits here for a response from before a change that another process has told the store of.
+
+        It takes asking the store once more only while the same is on its way and anything was purged meanwhile.
+        """
+        resource, _ = asked.key
+        names = [asked.key, (asked.key, selection(asked.page.selecting, asked.headers) if asked.page else ())]
+        for found in [self._flights[name] for name in names if name in self._flights]:
+            first = found.asked if isinstance(found, Detached) else found
+            if first.after == asked.after or self._versions.changed(resource, since=first.changes):
+                continue
+            if not await self._pages.unchanged(resource, since=first.after):
+                self._versions.end(resource)
+                asked.changes = self._versions.changes
 
     async def _lead(self, exchange: Exchange, asked: Asked) -> ASGIApp | None:
         """Ask the app, unless another process does already."""
@@ -127,7 +143,7 @@ class RemoteKeeper(Keeper):
 
     async def _found(self, asked: Asked) -> Stored | None:
         """What another process has stored that may answer."""
-        asked.generation, page = await self._pages.find(*asked.key)
+        asked.after, page = await self._pages.find(*asked.key)
         asked.page = page
         stored = None if page is None else page.choose(asked.headers)
         if stored is None or not self.open_to(asked, stored):
@@ -186,12 +202,12 @@ class RemoteKeeper(Keeper):
 
     async def _after_head(self, exchange: Exchange, shown: Asked, head: ResponseHead) -> None:
         """Look at what the answer to HEAD tells of, if nobody else has changed it meanwhile."""
-        before, generation = shown.page, shown.generation
+        before = shown.page
         try:
-            shown.generation, shown.page = await self._pages.find(*shown.key)
+            _, shown.page = await self._pages.find(*shown.key)
         except StoreError:
             return
-        if before is None or shown.page is None or generation != shown.generation:
+        if before is None or shown.page is None:
             return
         if _told(before) != _told(shown.page):
             return
@@ -230,25 +246,21 @@ class RemoteKeeper(Keeper):
                 await self._put(asked, stored)
 
     async def _joins(self, asked: Asked) -> bool:
-        """Look again for what it is to stand beside; whether that is still where it was looked for."""
-        generation = asked.generation
+        """Look again for what it is to stand beside; whether the store says."""
         try:
-            asked.generation, asked.page = await self._pages.find(*asked.key)
+            _, asked.page = await self._pages.find(*asked.key)
         except StoreError:
             return False
-        return generation is None or generation == asked.generation
+        return True
 
     async def _put(self, asked: Asked, stored: Stored) -> None:
         resource, owners = asked.key
-        most_tags = MOST_TAGS - len(names_of(resource, ()))
+        most_tags = MOST_TAGS - len(self._pages.names(resource, ()))
         page = self._page_with(asked, stored, asked.page, self._policy.max_entry_bytes, most_tags)
         if len(page.tags) > most_tags:
             return  # it could not be taken away by all of them
-        now, current = self._time(), partial(self._is_current, asked)
-        started = now - (self.monotonic() - asked.started)
-        if await self._pages.keep(
-            resource, owners, asked.generation, page, seconds=page.until - now, asked=started, current=current
-        ):
+        seconds, current = page.until - self._time(), partial(self._is_current, asked)
+        if await self._pages.keep(resource, owners, page, seconds=seconds, since=asked.after, current=current):
             self._stored += 1
             self._count("stored")
 
@@ -258,8 +270,7 @@ class RemoteKeeper(Keeper):
 
     async def forget(self, asked: Asked) -> None:
         """Take away what is kept for a request."""
-        resource, owners = asked.key
-        await self._pages.drop(resource, owners, asked.generation)
+        await self._pages.drop(*asked.key)
 
     # taken away, or marked stale
 

@@ -12,7 +12,7 @@ from apim_middleware._caching.pages import Page, Stored, Variants
 from apim_middleware._caching.recordings import Recording, Room, stored_as
 from apim_middleware._caching.rules import Caching
 from apim_middleware._caching.versions import Versions
-from apim_middleware._http.cache_control import parse_directives
+from apim_middleware._http.cache_control import Wishes, parse_directives
 from apim_middleware._http.cache_status import keyed, passed_on
 from apim_middleware._http.cache_validation import freshened, has_validator
 from apim_middleware._http.credentials import CREDENTIALS
@@ -85,9 +85,13 @@ class Judging(ABC):
         names = found.selecting
         return not names or selection(names, asked.headers) == selection(names, other.headers)
 
-    def good_on_error(self, stored: Stored) -> bool:
-        """Whether a stored response may be given away because the app fails (RFC 5861 §4)."""
-        return not stored.strict and self._time() < stored.fresh + stored.if_error
+    def good_on_error(self, stored: Stored, wished: Wishes) -> bool:
+        """Whether a stored response may be given away because the app fails: it says so, or the request (RFC 5861 §4).
+
+        A request that wants no stored response unconfirmed has said more about that than what it says of errors.
+        """
+        wish = 0 if wished.no_cache else wished.stale_if_error
+        return not stored.strict and self._time() < stored.fresh + max(stored.if_error, wish)
 
     # what clients are told
 

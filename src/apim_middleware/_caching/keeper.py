@@ -233,6 +233,7 @@ class Keeper(Flying, Purgeable):
         exchange.shared.attributes[STATUS] = unusable
         self._misses += 1
         collapses = unusable == "stale" and self._patience is not None and self._heeds_nothing(asked.wished)
+        collapses = collapses and not asked.wished.stale_if_error  # which is not what the others wish
         asked.flight_key = self._flight_key(asked, stored) if collapses else None
         asked.stale = stored
         if collapses:

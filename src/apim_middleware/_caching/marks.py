@@ -79,6 +79,12 @@ def too_deep(resource: Resource) -> bool:
     return resource[1][2].count("/") > _DEEPEST
 
 
+def resource_name(resource: Resource) -> tuple[str | bytes | None, ...]:
+    """What names a resource by all that tells it from others, so that a change takes away no more than that."""
+    host, (scheme, *rest) = resource
+    return ("resource", scheme, host, *rest)
+
+
 def names_of(resource: Resource, tags: Iterable[bytes]) -> list[tuple[str | bytes, ...]]:
     """Everything that a response to this resource goes by."""
     host, (scheme, _, path, _, query) = resource
@@ -90,7 +96,7 @@ def names_of(resource: Resource, tags: Iterable[bytes]) -> list[tuple[str | byte
     return [EVERYTHING, ("url", scheme, name, path, query), *parents, *(("tag", tag) for tag in tags)]
 
 
-def tag_in_store(space: str, name: Sequence[str | bytes]) -> bytes:
+def tag_in_store(space: str, name: Sequence[str | bytes | None]) -> bytes:
     """The tag an entry has for one of these names, which no other cache has."""
     return fingerprint((space, *name)).hex().encode()
 

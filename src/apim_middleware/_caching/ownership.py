@@ -15,7 +15,7 @@ _SUBSCRIPTION: frozenset[Credential] = frozenset({"subscription"})
 _CERTIFICATE: frozenset[Credential] = frozenset({"certificate"})
 _NOTHING: frozenset[Credential] = frozenset()
 
-_COVERED: dict[str, frozenset[Credential]] = {
+COVERED: dict[str, frozenset[Credential]] = {
     "principal": frozenset({"principal", "authorization", "certificate", "cookie"}),
     "subscription": frozenset({"subscription", "key"}),
 }
@@ -28,7 +28,7 @@ class Ownership:
     def __init__(self, policy: Caching) -> None:
         """Work out what the keys settle."""
         self.keys = policy.keys
-        self._covered = [_NOTHING.union(*(_COVERED.get(need, _NOTHING) for need in by.needs(key))) for key in self.keys]
+        self._covered = [_NOTHING.union(*(COVERED.get(need, _NOTHING) for need in by.needs(key))) for key in self.keys]
         self._minded = CREDENTIALS.difference(policy.regardless_of)
         self._left = self._minded.difference(*self._covered)  # where there is an owner by every key
         self.minds_authorization = not self.keys and "authorization" in self._minded
@@ -75,7 +75,7 @@ class Ownership:
                 covered = self._covered[place]
                 found -= covered
                 if is_key and "principal" in covered:
-                    found -= _COVERED["subscription"]
+                    found -= COVERED["subscription"]
         return found & self._minded
 
     def named(self, user: object) -> frozenset[Credential]:

@@ -2,12 +2,12 @@
 
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, suppress
 
 from anyio import move_on_after
 
-from apim_middleware._caching.marks import EVERYTHING, names_of, tag_in_store
+from apim_middleware._caching.marks import EVERYTHING, names_of, resource_name, tag_in_store
 from apim_middleware._caching.packing import fingerprint, pack, unpack
 from apim_middleware._caching.pages import Owners, Page
 from apim_middleware._caching.shared_debts import Debts
@@ -20,7 +20,8 @@ from apim_middleware.errors import StoreError
 
 log = logging.getLogger("apim_middleware")
 
-_GENERATION = 86_400.0  # seconds a generation lasts, and all that is kept under it
+_PURGED = ("purged",)  # what names nothing that is kept, and is purged with whatever is
+_PROBE = 1.0  # seconds for which is kept what is kept to find out whether it would be
 _CLEARING = 2.0  # seconds the store has to let go of what is of no use any more
 _ALONE = b"alone"
 
@@ -28,9 +29,9 @@ _ALONE = b"alone"
 class SharedPages:
     """Pages as bytes under keys that no other cache, resource or owner has.
 
-    Where responses have owners, a resource has a generation that is part of every key, so that a change to it can
-    take the responses of all of them away at once. A page larger than a quarter of a MiB stands in several entries.
-    Each page has a seal, without which it is stale.
+    A page and its parts go by a tag for each of its names, so that a change to its resource, or a purge, takes away
+    what all owners have at once; and nothing is kept that was asked for before such a purge, whoever purged. A page
+    larger than a quarter of a MiB stands in several entries. Each page has a seal, without which it is stale.
     """
 
     def __init__(
@@ -44,68 +45,60 @@ class SharedPages:
         self._on_trouble = on_trouble
         self._disbelieved = False
 
-    async def find(self, resource: Resource, owners: Owners) -> tuple[bytes | None, Page | None]:
-        """The generation the resource is in, and the page, where there are such. Raises StoreError."""
+    async def find(self, resource: Resource, owners: Owners) -> tuple[bytes, Page | None]:
+        """After which purge it is in the store, and the page, where there is one. Raises StoreError."""
         try:
             return await self._find(resource, owners)
         except StoreError:
             self._on_trouble()
             raise
 
-    async def _find(self, resource: Resource, owners: Owners) -> tuple[bytes | None, Page | None]:
+    async def _find(self, resource: Resource, owners: Owners) -> tuple[bytes, Page | None]:
         if self._debts:
             await self._debts.settle(resource)
-        generation: bytes | None = b""
-        if owners:
-            generation = await self._entries.get(self.key("generation", resource))
-        if generation is None:
-            return None, None
-        return generation, await self._page(resource, self.key("page", resource, owners, generation))
+        return await self._page(resource, self.key("page", resource, owners))
 
-    async def _page(self, resource: Resource, key: bytes, seen: bytes | None = None) -> Page | None:
+    async def _page(self, resource: Resource, key: bytes, *, again: bool = False) -> tuple[bytes, Page | None]:
         """What stands under a key; looked for once more when its parts are gone, for it may have been replaced."""
-        header, seal = await self._entries.get_many([key, seal_of(key)])
+        (header, seal), after = await self._entries.look([key, seal_of(key)])
         if header is None:
-            return None
+            return after, None
         data = await self._parts.joined(key, header)
-        if data is None and seen is None:
-            return await self._page(resource, key, header)
+        if data is None and not again:
+            return await self._page(resource, key, again=True)
         page = None if data is None else unpack(data, key)
         if page is None:
             self._disbelieve()
-            return None
+            return after, None
         self._disbelieved = False
         if not self._seals.holds(seal, page):
             await self._seals.soften(page, self._tags(resource, page))
-        return page
+        return after, page
+
+    def names(self, resource: Resource, tags: Iterable[bytes]) -> list[tuple[str | bytes | None, ...]]:
+        """Everything a page goes by in the store."""
+        return [resource_name(resource), *names_of(resource, tags)]
 
     def _tags(self, resource: Resource, page: Page) -> list[bytes]:
-        """By what a page is found in the store."""
-        return [tag_in_store(self._name, name) for name in names_of(resource, page.tags)]
+        return [tag_in_store(self._name, name) for name in self.names(resource, page.tags)]
 
     async def keep(
         self,
         resource: Resource,
         owners: Owners,
-        generation: bytes | None,
         page: Page,
         *,
         seconds: float,
-        asked: float,
+        since: bytes,
         current: Callable[[], bool],
     ) -> bool:
-        """Put a page under its key, while it is ``current``; without a generation, one begins. Whether that was done.
+        """Put a page under its key, unless any of its names was purged or marked ``since``. Whether that was done.
 
-        It is looked whether it is so before it is put there and once more after it, for a change may pass that step;
-        and whether another process has marked or taken away what has its names since it was ``asked`` for.
+        It must also be ``current`` to this process, which may know of a change that the store could not be told. It
+        is looked whether it is so before it is put there and once more after it, for a change may pass that step.
         """
         try:
-            if generation is None:
-                generation = secrets.token_bytes(16)
-                await self._entries.set(self.key("generation", resource), generation, _GENERATION)
-            key = self.key("page", resource, owners, generation)
-            seconds = min(seconds, _GENERATION) if owners else seconds
-            return await self._put(resource, key, page, seconds, asked, current)
+            return await self._put(resource, self.key("page", resource, owners), page, seconds, since, current)
         except StoreError:
             self._on_trouble()
             if not current():
@@ -113,39 +106,47 @@ class SharedPages:
             return False
 
     async def _put(
-        self, resource: Resource, key: bytes, page: Page, seconds: float, asked: float, current: Callable[[], bool]
+        self, resource: Resource, key: bytes, page: Page, seconds: float, since: bytes, current: Callable[[], bool]
     ) -> bool:
         data, tags = pack(page, key), self._tags(resource, page)
-        header, before, kept, late = header_of(key, data), None, False, False
+        header, before, kept, tried = header_of(key, data), None, False, False
         try:
             if header is not data:
                 await self._parts.keep(key, header, data, seconds, tags=tags)
             before = await self._entries.get(key)
             if current():
-                await self._entries.set(key, header, seconds, tags=tags)
-                await self._seals.put(key, page, seconds, tags)
-                late = any(moment > asked for moment in await self._seals.moments(tags))
-                kept = current() and not late
+                tried = True
+                tried = await self._entries.set(key, header, seconds, tags=tags, since=since)
+                kept = tried and await self._seals.put(key, page, seconds, tags, since) and current()
         finally:
             with nullcontext() if running_loop() is None else move_on_after(_CLEARING, shield=True):
                 if kept:
                     await self._parts.delete(key, before)
                 else:
-                    await self._take_back(resource, key, header, harmless=current() and not late)
+                    await self._take_back(resource, key, header, put=tried, harmless=current())
         return kept
 
-    async def _take_back(self, resource: Resource, key: bytes, header: bytes, *, harmless: bool) -> None:
-        """Take away what was just put under a key, unless it has been replaced already."""
-        gone = False
+    async def _take_back(self, resource: Resource, key: bytes, header: bytes, *, put: bool, harmless: bool) -> None:
+        """Take away what was just put under a key, unless it was not or has been replaced already."""
+        gone = not put
         try:
-            with suppress(StoreError):
-                await self._entries.delete(key, value=header)
-                gone = True
-                await self._seals.remove(key)
+            if put:
+                with suppress(StoreError):
+                    await self._entries.delete(key, value=header)
+                    gone = True
         finally:
             if not (gone or harmless):
                 self._debts.add(resource)
         await self._parts.delete(key, header)
+
+    async def unchanged(self, resource: Resource, *, since: bytes) -> bool:
+        """Whether a resource was not changed since, and nothing purged: by what names is not known before it comes."""
+        tags = [tag_in_store(self._name, name) for name in (resource_name(resource), _PURGED)]
+        try:
+            return await self._entries.set(self.key("probe", resource), b"", _PROBE, tags=tags, since=since)
+        except StoreError:
+            self._on_trouble()
+            return False
 
     # what is taken away
 
@@ -163,15 +164,18 @@ class SharedPages:
     async def _take_away(self, resource: Resource | None) -> None:
         if resource is None:
             await self._entries.purge(tag_in_store(self._name, EVERYTHING))
-        elif self._owned:
-            await self._entries.delete(self.key("generation", resource))
         else:
-            await self._remove(self.key("page", resource))
+            key, header = self.key("page", resource), None
+            if not self._owned:
+                with suppress(StoreError):
+                    header = await self._entries.get(key)
+            await self._entries.purge(tag_in_store(self._name, resource_name(resource)))
+            await self._parts.delete(key, header)
 
-    async def drop(self, resource: Resource, owners: Owners, generation: bytes | None) -> None:
+    async def drop(self, resource: Resource, owners: Owners) -> None:
         """Take away what one owner has of the resource."""
         try:
-            await self._remove(self.key("page", resource, owners, generation or b""))
+            await self._remove(self.key("page", resource, owners))
         except StoreError:
             self._on_trouble()
 
@@ -185,8 +189,10 @@ class SharedPages:
     async def purge(self, name: Sequence[str | bytes], *, soft: bool) -> None:
         """Take away every page that goes by this name, or only mark it stale. Raises StoreError when it is not done."""
         tag = tag_in_store(self._name, name)
-        with suppress(StoreError):  # it is for what is on its way elsewhere
-            await self._seals.note(tag, soft=soft)
+        if soft:
+            with suppress(StoreError):  # without it, what is marked is taken to have been so from the beginning
+                await self._seals.note(tag)
+        await self._entries.purge_now(tag_in_store(self._name, _PURGED))
         await self._seals.break_all(tag)
         if not soft:
             await self._entries.purge_now(tag)
@@ -212,10 +218,10 @@ class SharedPages:
         except StoreError:
             self._on_trouble()
 
-    def key(self, kind: str, resource: Resource, owners: Owners = (), generation: bytes = b"") -> bytes:
+    def key(self, kind: str, resource: Resource, owners: Owners = ()) -> bytes:
         """A key no other cache, resource or owner has."""
         host, (scheme, *rest) = resource
-        return self._space + fingerprint((kind, scheme, host, *rest, generation, *owners)).hex().encode()
+        return self._space + fingerprint((kind, scheme, host, *rest, *owners)).hex().encode()
 
     def lease_name(self, resource: Resource, owners: Owners, said: tuple[bytes | None, ...]) -> bytes:
         """The key of the lease for requests like one."""

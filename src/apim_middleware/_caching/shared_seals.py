@@ -14,7 +14,6 @@ from apim_middleware._caching.shared_store import WaryEntries
 
 _SEAL, _MARK = b".seal", b".mark"
 _KNOWN = 86_400.0  # seconds it is known since when something is stale
-_ON_ITS_WAY = 600.0  # seconds in which a response may come that was made before a purge
 _MOMENT = struct.Struct("<d")
 
 
@@ -25,9 +24,13 @@ class Seals:
         """Keep them beside the pages, under keys that begin with ``space``."""
         self._entries, self._space = entries, space
 
-    async def put(self, key: bytes, page: Page, seconds: float, tags: Sequence[bytes]) -> None:
-        """Seal what stands under a key, by the tags it has. Raises StoreError."""
-        await self._entries.set(seal_of(key), _impression(page), seconds, tags=[tag + _SEAL for tag in tags])
+    async def put(self, key: bytes, page: Page, seconds: float, tags: Sequence[bytes], since: bytes) -> bool:
+        """Seal what stands under a key, unless any of its tags was marked since; whether not. Raises StoreError.
+
+        The first tag is that of its resource, which is never marked: a change to it takes the seal along.
+        """
+        marks = [tags[0], *(tag + _SEAL for tag in tags[1:])]
+        return await self._entries.set(seal_of(key), _impression(page), seconds, tags=marks, since=since)
 
     def holds(self, seal: bytes | None, page: Page) -> bool:
         """Whether a page is as it was sealed, and nothing it shows was marked since."""
@@ -41,23 +44,22 @@ class Seals:
         """Break the seal of every page with this tag. Raises StoreError."""
         await self._entries.purge_now(tag + _SEAL)
 
-    async def note(self, tag: bytes, *, soft: bool) -> None:
-        """Say that what has a tag is marked, or taken away, now. Raises StoreError."""
-        moment = _MOMENT.pack(self._entries.now())
-        await self._entries.set(self._place(tag), moment, _KNOWN if soft else _ON_ITS_WAY)
+    async def note(self, tag: bytes) -> None:
+        """Say that what has a tag is marked now. Raises StoreError."""
+        await self._entries.set(self._place(tag), _MOMENT.pack(self._entries.now()), _KNOWN)
 
     async def soften(self, page: Page, tags: Sequence[bytes]) -> None:
         """Let a page whose seal is broken be stale: since it was marked first, or from the beginning.
 
         Nothing was marked in time to come, whatever the clock of another machine said. Raises StoreError.
         """
-        moments = [min(moment, self._entries.now()) for moment in await self.moments(tags)]
+        moments = [min(moment, self._entries.now()) for moment in await self._moments(tags)]
         for stored in page.all():
             since = min((moment for moment in moments if moment >= stored.received), default=stored.received)
             stored.fresh = min(stored.fresh, since)
 
-    async def moments(self, tags: Iterable[bytes]) -> list[float]:
-        """When what has these tags was marked or taken away, as far as that is known. Raises StoreError."""
+    async def _moments(self, tags: Iterable[bytes]) -> list[float]:
+        """When what has these tags was marked, as far as that is known. Raises StoreError."""
         found = await self._entries.get_many([self._place(tag) for tag in tags])
         return [_MOMENT.unpack(each)[0] for each in found if each is not None and len(each) == _MOMENT.size]
 

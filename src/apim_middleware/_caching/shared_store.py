@@ -36,9 +36,15 @@ class WaryEntries:
         """As the store has them. Raises StoreError."""
         return await self._asking.go(self._entries.get_many, keys)
 
-    async def set(self, key: bytes, value: bytes, ttl: float, *, tags: Collection[bytes] = ()) -> None:
-        """Keep the bytes. Raises StoreError."""
-        await self._keeping.go(self._entries.set, key, value, ttl, tags=tags)
+    async def look(self, keys: Sequence[bytes]) -> tuple[list[bytes | None], bytes]:
+        """As the store has them, and after which purge. Raises StoreError."""
+        return await self._asking.go(self._entries.look, keys)
+
+    async def set(
+        self, key: bytes, value: bytes, ttl: float, *, tags: Collection[bytes] = (), since: bytes | None = None
+    ) -> bool:
+        """Keep the bytes, unless a tag was purged since; whether that is not so. Raises StoreError."""
+        return await self._keeping.go(self._entries.set, key, value, ttl, tags=tags, since=since)
 
     async def add(self, key: bytes, value: bytes, ttl: float) -> bool:
         """Keep the bytes if the key has none; whether that was so. Raises StoreError."""

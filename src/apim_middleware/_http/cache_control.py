@@ -121,6 +121,7 @@ class Wishes:
     max_age: int | None = None
     min_fresh: int = 0
     max_stale: int = 0
+    stale_if_error: int = 0
 
 
 ANYTHING = Wishes()
@@ -144,6 +145,7 @@ def _wished(cache_control: tuple[bytes, ...], pragma: tuple[bytes, ...]) -> Wish
         max_age=directives.seconds(b"max-age"),
         min_fresh=directives.seconds(b"min-fresh") or 0,
         max_stale=_tolerance(directives),
+        stale_if_error=directives.seconds(b"stale-if-error") or 0,
     )
 
 

@@ -7,6 +7,7 @@ from sys import getsizeof
 from apim_middleware._config import check, check_count
 from apim_middleware.env import SystemClock
 from apim_middleware.protocols import Clock
+from apim_middleware.stores.purges import Purges
 from apim_middleware.stores.shelf import PLACE, Shelf
 from apim_middleware.stores.tags import checked
 
@@ -24,7 +25,8 @@ _ENTRY = getsizeof(_Entry(b"", 0.0, 0))
 class MemoryEntries:
     """Entries in the memory of this process: gone when it ends, seen by no other.
 
-    What is not asked for again makes room, in the way of ``Shelf``; no call takes longer the more there is.
+    What is not asked for again makes room, in the way of ``Shelf``; no call takes longer the more there is. Beside
+    that it knows the last thousand tags that were purged, by their hashes.
     """
 
     def __init__(self, *, max_bytes: int = 64 << 20, clock: Clock | None = None) -> None:
@@ -36,6 +38,7 @@ class MemoryEntries:
         check_count("MemoryEntries", "max_bytes", max_bytes)
         self._clock = clock or SystemClock()
         self._shelf: Shelf[bytes, _Entry] = Shelf(max_bytes)
+        self._purges = Purges(1_000)
 
     def __len__(self) -> int:
         return len(self._shelf)
@@ -59,16 +62,28 @@ class MemoryEntries:
         """What ``get`` gives for each of the keys."""
         return [await self.get(key) for key in keys]
 
-    async def set(self, key: bytes, value: bytes, ttl: float, *, tags: Collection[bytes] = ()) -> None:
-        """Keep the bytes for ``ttl`` seconds, or less when room is needed or one of the ``tags`` is purged."""
+    async def look(self, keys: Sequence[bytes]) -> tuple[list[bytes | None], bytes]:
+        """What ``get_many`` gives, and after which purge."""
+        return await self.get_many(keys), self._purges.now
+
+    async def set(
+        self, key: bytes, value: bytes, ttl: float, *, tags: Collection[bytes] = (), since: bytes | None = None
+    ) -> bool:
+        """Keep the bytes for ``ttl`` seconds, or less when room is needed or one of the ``tags`` is purged.
+
+        With ``since``, only if none of them was purged since; False when that is why they are not kept.
+        """
         if tags:
             tags = checked(tags)
+        if since is not None and not self._purges.none_of(tags, since=since):
+            return False
         now = self._clock.monotonic()
         if ttl > 0:
             size = PLACE + _ENTRY + getsizeof(value) + getsizeof(key)
             self._shelf.keep(key, _Entry(value, now + ttl, size), now, tags)
         else:
             self._shelf.drop(key)
+        return True
 
     async def add(self, key: bytes, value: bytes, ttl: float) -> bool:
         """Keep the bytes if the key has none; whether that was so."""
@@ -84,4 +99,5 @@ class MemoryEntries:
 
     async def purge(self, tag: bytes) -> None:
         """Forget all entries that were set with this tag, however many they are at once."""
+        self._purges.note(tag)
         self._shelf.purge(tag)

@@ -6,6 +6,7 @@ import secrets
 import struct
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from zlib import crc32
 
 from apim_middleware.errors import StoreError
 from apim_middleware.protocols import Clock
@@ -18,8 +19,8 @@ from apim_middleware.stores.tags import checked
 if TYPE_CHECKING:
     from apim_middleware.stores.redis.ready import Client
 
-Operation: TypeAlias = Literal["get", "set", "add", "delete", "release", "purge"]
-_Answer: TypeAlias = bytes | int | None
+Operation: TypeAlias = Literal["get", "look", "set", "keep", "add", "delete", "release", "purge"]
+_Answer: TypeAlias = bytes | int | list[bytes] | None
 
 _SCRIPT = ("entries",)
 _LONGEST = 2**31  # seconds
@@ -37,7 +38,8 @@ class _Question(NamedTuple):
 class RedisEntries:
     """Entries in a Redis or Valkey server (7 or later) that many processes and machines share; asyncio only.
 
-    Every call is one step of one script, and those of one tick of the event loop travel together. The server lets
+    Every call is one step of one script, and those of one tick of the event loop travel together. Beside entries and
+    tags one key knows the last 10,000 purges, until nothing was kept or purged for a day. The server lets
     entries go when their time is over; when it is full it does what its ``maxmemory-policy`` says, and of those
     ``allkeys-lfu`` or ``allkeys-lru`` suit a server of entries alone. Keys of tags live as long as the last entry that
     has them, and one the server lets go earlier takes its entries along.
@@ -82,18 +84,44 @@ class RedisEntries:
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """What ``get`` gives for each of the keys, asked together. Raises StoreError."""
+        return [_found(answer) for answer in await self._all("get", keys)]
+
+    async def look(self, keys: Sequence[bytes]) -> tuple[list[bytes | None], bytes]:
+        """What ``get_many`` gives, and after which purge in each of their shards. Raises StoreError."""
+        answers = await self._all("look", keys)
+        found: list[bytes | None] = []
+        after: dict[bytes, bytes] = {}  # of several keys in a shard the first to be looked at says it
+        for key, answer in zip(keys, answers, strict=True):
+            record, number = answer if isinstance(answer, list) else (b"", b"")
+            found.append(_found(record or None))
+            space = self._space(key)
+            after[space] = min(after.get(space, number), number, key=lambda each: (len(each), each))
+        return found, b",".join([b"%d:%b" % (crc32(space), number) for space, number in after.items()])
+
+    async def _all(self, operation: Operation, keys: Sequence[bytes]) -> list[_Answer]:
         asked: list[asyncio.Future[_Answer]] = []
         try:
             for key in keys:
-                asked.append(self._ask("get", key))  # noqa: PERF401 - some may be asked when there is no room for more
-            return [_found(answer) for answer in await asyncio.gather(*asked)]
+                asked.append(self._ask(operation, key))  # noqa: PERF401 - some may be asked when there is no room for more
+            return await asyncio.gather(*asked)
         finally:
             for each in asked:
                 each.cancel()
 
-    async def set(self, key: bytes, value: bytes, ttl: float, *, tags: Collection[bytes] = ()) -> None:
-        """Keep the bytes for ``ttl`` seconds, or less when room is needed or a tag is purged. Raises StoreError."""
-        await self._ask("set", key, _milliseconds(ttl), value, checked(tags) if tags else ())
+    async def set(
+        self, key: bytes, value: bytes, ttl: float, *, tags: Collection[bytes] = (), since: bytes | None = None
+    ) -> bool:
+        """Keep the bytes for ``ttl`` seconds, or less when room is needed or a tag is purged. Raises StoreError.
+
+        With ``since``, only if none of the tags was purged since, in one step; False when that is why not.
+        """
+        tags = checked(tags) if tags else []
+        if since is None:
+            await self._ask("set", key, _milliseconds(ttl), value, tags)
+            return True
+        shard = b"%d:" % crc32(self._space(key))
+        number = next((each[len(shard) :] for each in since.split(b",") if each.startswith(shard)), b"")
+        return await self._ask("keep", key, _milliseconds(ttl), value, [number, *tags]) == 1
 
     async def add(self, key: bytes, value: bytes, ttl: float) -> bool:
         """Keep the bytes if the key has none; whether that was so. Raises StoreError."""
@@ -116,14 +144,16 @@ class RedisEntries:
     def _ask(
         self, operation: Operation, key: bytes, life: int = 0, value: bytes = b"", tags: Collection[bytes] = ()
     ) -> "asyncio.Future[_Answer]":
-        loop = self._server.check()
-        space = self._shards.only or self._shards.space((key.decode("latin-1"),))
+        loop, space = self._server.check(), self._space(key)
         return self._lanes[space].ask(_Question(operation, space + b"!entry|" + key, life, value, tags), loop)
+
+    def _space(self, key: bytes) -> bytes:
+        return self._shards.only or self._shards.space((key.decode("latin-1"),))
 
     async def _carry(self, questions: list[_Question]) -> list[_Answer | StoreError]:
         moment = b"%d" % (self._clock.monotonic() * 1000) if self._clock else b""
         space = questions[0].key.partition(b"}")[0] + b"}"  # one lane, one space
-        told = [moment, _tags(space), secrets.token_bytes(12)]
+        told = [moment, _tags(space), secrets.token_bytes(12), _purges(space)]
         for operation, _, life, value, tags in questions:
             told += operation.encode(), b"%d" % life, value, b"%d" % len(tags), *tags
         reply = await self._server.run(_SCRIPT, [question.key for question in questions], told)
@@ -141,6 +171,11 @@ class RedisEntries:
 def _tags(space: bytes) -> bytes:
     """What the keys of tags begin with."""
     return space + b"!tag|"
+
+
+def _purges(space: bytes) -> bytes:
+    """The key that knows which tags were purged last."""
+    return space + b"!purges"
 
 
 def _found(answer: _Answer) -> bytes | None:

@@ -33,8 +33,9 @@ class Holding(NamedTuple):
 class SQLiteEntries:
     """Entries in a file: they outlive the process, and all processes of the machine have the same.
 
-    At most ``max_bytes`` are held, values and what it takes to keep them. When there is no room, what came first goes
-    first, but for what was read since: that comes round again. What is past its time is deleted by later calls.
+    At most ``max_bytes`` are held, values and what it takes to keep them, beside the last 10,000 purges. When there is
+    no room, what came first goes first, but for what was read since: that comes round again. What is past its time is
+    deleted by later calls.
 
     What was kept is there when the process is killed; when the power fails, what was kept last may be gone. A value
     that is damaged is none. When the file is deleted, a new one is made. Keys are kept as hashes, values as they are.
@@ -79,10 +80,24 @@ class SQLiteEntries:
         values: list[bytes | None] = await self._clerk.ask(lambda ledger: [ledger.get(name) for name in names])
         return values
 
-    async def set(self, key: bytes, value: bytes, ttl: float, *, tags: Collection[bytes] = ()) -> None:
-        """Keep the bytes for ``ttl`` seconds, or less when room is needed or a tag is purged. Raises StoreError."""
+    async def look(self, keys: Sequence[bytes]) -> tuple[list[bytes | None], bytes]:
+        """What ``get_many`` gives, and after which purge. Raises StoreError."""
+        names = [name_of(key) for key in keys]
+        found: tuple[list[bytes | None], bytes] = await self._clerk.ask(
+            lambda ledger: ([ledger.get(name) for name in names], ledger.after)
+        )
+        return found
+
+    async def set(
+        self, key: bytes, value: bytes, ttl: float, *, tags: Collection[bytes] = (), since: bytes | None = None
+    ) -> bool:
+        """Keep the bytes for ``ttl`` seconds, or less when room is needed or a tag is purged. Raises StoreError.
+
+        With ``since``, only if none of the tags was purged since, in one transaction; False when that is why not.
+        """
         name, tags = name_of(key), checked(tags)
-        await self._clerk.ask(lambda ledger: ledger.set(name, value, ttl, tags))
+        kept: bool = await self._clerk.ask(lambda ledger: ledger.set_since(name, value, ttl, tags, since))
+        return kept
 
     async def add(self, key: bytes, value: bytes, ttl: float) -> bool:
         """Keep the bytes if the key has none; whether that was so. Raises StoreError."""

@@ -6,6 +6,7 @@ from hashlib import blake2b
 from typing import NamedTuple, TypeAlias, TypeGuard
 from zlib import crc32
 
+from apim_middleware.stores.purges import FIRST_PURGE, KNOWN_PURGES
 from apim_middleware.stores.sqlite.file import Connection
 from apim_middleware.stores.sqlite.times import Times
 from apim_middleware.stores.sqlite.windows import GRAIN
@@ -32,6 +33,8 @@ _TABLES = (
     "CREATE TABLE IF NOT EXISTS room (one INTEGER PRIMARY KEY CHECK (one = 1), held INTEGER NOT NULL,"
     " turn INTEGER NOT NULL, evicted INTEGER NOT NULL)",
     "INSERT OR IGNORE INTO room VALUES (1, 0, 0, 0)",
+    "CREATE TABLE IF NOT EXISTS purges (number INTEGER PRIMARY KEY AUTOINCREMENT, tag BLOB NOT NULL UNIQUE)",
+    f"INSERT INTO purges SELECT random() & {FIRST_PURGE - 1}, x'' WHERE NOT EXISTS (SELECT 1 FROM purges)",  # noqa: S608
 )
 """Beside those of counters and permits: a file may have all."""
 
@@ -108,6 +111,13 @@ class Ledger:
         self.file.execute("INSERT INTO bodies VALUES (?, ?, ?)", (made.lastrowid, _checksum(value, ids), value))
         self.held += size
 
+    def set_since(self, name: Name, value: bytes, ttl: float, tags: Collection[bytes], since: bytes | None) -> bool:
+        """Keep the value unless one of its tags was purged since, or that is not known; whether that is not so."""
+        if since is not None and not self._none_of(tags, int(since) if since.isdigit() else -1):
+            return False
+        self.set(name, value, ttl, tags)
+        return True
+
     def add(self, name: Name, value: bytes, ttl: float) -> bool:
         """Keep the value if there is none."""
         if self.get(name) is not None:
@@ -144,12 +154,33 @@ class Ledger:
     def purge(self, tag: bytes) -> None:
         """Forget the number of a tag: what has it is found no more, and leaves in its turn."""
         self._untag("tag = ?", tag)
+        made = self.file.execute("INSERT OR REPLACE INTO purges (tag) VALUES (?)", (name_of(tag),))
+        forgotten = int(made.lastrowid or 0) - KNOWN_PURGES
+        self.file.execute("DELETE FROM purges WHERE number <= ? AND tag != x''", (forgotten,))
 
     def _untag(self, where: str, what: int | bytes) -> None:
         select = f"SELECT id, length(tag) FROM tags WHERE {where}"  # noqa: S608
         for id_, size in self.file.execute(select, (what,)).fetchall():
             self.file.execute("DELETE FROM tags WHERE id = ?", (id_,))
             self.held -= _TAG_ROW + size
+
+    # Purges are numbered: the first row says with which number that began, and none of the file before it is known
+
+    @property
+    def after(self) -> bytes:
+        """The number of the last purge."""
+        [(number,)] = self.file.execute("SELECT max(number) FROM purges")
+        return b"%d" % (number or 0)
+
+    def _none_of(self, tags: Collection[bytes], since: int) -> bool:
+        now = int(self.after)
+        [(first,)] = self.file.execute("SELECT min(number) FROM purges WHERE tag = x''")
+        if first is None or not max(first, now - KNOWN_PURGES) <= since <= now:
+            return False
+        marks, names = ",".join("?" * len(tags)), [name_of(tag) for tag in tags]
+        select = f"SELECT count(*) FROM purges WHERE tag IN ({marks}) AND number > ?"  # noqa: S608
+        [(purged,)] = self.file.execute(select, (*names, since))
+        return bool(purged == 0)
 
     # Room
 
