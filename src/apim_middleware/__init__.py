@@ -98,6 +98,7 @@ _HOMES = {
     "RateLimit": "policies.limits",
     "Record": "protocols",
     "RecordKeys": "stores.record_keys",
+    "RecordOverrides": "_limits.record_overrides",
     "Records": "protocols",
     "Redirect": "policies.answers",
     "Refusal": "errors",

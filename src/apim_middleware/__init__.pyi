@@ -11,6 +11,7 @@ from apim_middleware._jose.revocations import RevokedTokens as RevokedTokens
 from apim_middleware._jose.rules import ClaimMatch as ClaimMatch
 from apim_middleware._limits.headers import LimitHeaders as LimitHeaders
 from apim_middleware._limits.overrides import Overrides as Overrides
+from apim_middleware._limits.record_overrides import RecordOverrides as RecordOverrides
 from apim_middleware._limits.standings import Standing as Standing
 from apim_middleware._limits.standings import Standings as Standings
 from apim_middleware._ring import refuse as refuse
@@ -239,6 +240,7 @@ __all__ = [
     "RateLimit",
     "Record",
     "RecordKeys",
+    "RecordOverrides",
     "Records",
     "Redirect",
     "Refusal",

@@ -2,13 +2,14 @@
 
 import gc
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from apim_middleware import by, conditions
 from apim_middleware._limits.overrides import Overrides
-from apim_middleware._limits.standings import Standings
+from apim_middleware._limits.standings import Standing, Standings
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError, StoreError
 from apim_middleware.policies.limits import Limits, Quota, RateLimit
@@ -105,17 +106,149 @@ async def test_limits_that_decide_together_are_looked_up_alone_or_all_at_once(en
     assert (standing.used, standing.reset) == (1, math.inf)
 
 
-async def test_the_terms_of_a_key_are_those_it_is_served_under(env: Env, app: Counting) -> None:
+def used(standings: list[Standing]) -> list[tuple[str | None, int, int]]:
+    """The tier, the quota and what is used of each."""
+    return [(each.tier, each.quota, each.used) for each in standings]
+
+
+PLANNED = RateLimit(calls=5, per=60, by=user, tier=by.header("x-plan"), tiers={"gold": 50, "rapid": 500})
+GOLD = sent(x_user="globex", x_plan="gold")
+
+
+async def test_without_a_tier_what_was_used_in_every_tier_is_read(env: Env, app: Counting) -> None:
+    """Reported by a user: it said that nothing was used, of the limit of those who have no tier."""
+    guarded = Stack(PLANNED, env=env)(app)
+    await statuses(guarded, 3, **GOLD)
+    await statuses(guarded, 1, **sent(x_user="globex"))
+    found = await Standings(env).read(PLANNED, "globex")
+    assert used(found) == [(None, 5, 1), ("gold", 50, 3), ("rapid", 500, 0)]
+
+
+async def test_without_a_tier_every_tier_is_reset(env: Env, app: Counting) -> None:
+    """Reported by a user: it changed nothing."""
+    guarded = Stack(PLANNED, env=env)(app)
+    for plan in ("gold", "rapid", "other"):
+        await statuses(guarded, 3, **sent(x_user="globex", x_plan=plan))
+    await Standings(env).reset(PLANNED, "globex")
+    assert [each.used for each in await Standings(env).read(PLANNED, "globex")] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("tier", "left_of"), [("gold", [1, 0]), (None, [0, 3])])
+async def test_one_tier_can_be_read_and_reset_alone(
+    env: Env, app: Counting, tier: str | None, left_of: list[int]
+) -> None:
+    guarded = Stack(PLANNED, env=env)(app)
+    await statuses(guarded, 3, **GOLD)
+    await statuses(guarded, 1, **sent(x_user="globex"))
+    [standing] = await Standings(env).read(PLANNED, "globex", tier=tier)
+    assert standing.tier == tier
+    await Standings(env).reset(PLANNED, "globex", tier=tier)
+    assert [each.used for each in await Standings(env).read(PLANNED, "globex")][:2] == left_of
+
+
+async def test_a_count_is_set_in_the_tier_that_is_said(env: Env, app: Counting) -> None:
+    guarded = Stack(PLANNED, env=env)(app)
+    await Standings(env).set(PLANNED, "globex", 4, tier="gold")
+    await Standings(env).set(PLANNED, "globex", 2, tier=None)
+    found = await Standings(env).read(PLANNED, "globex")
+    assert used(found) == [(None, 5, 2), ("gold", 50, 4), ("rapid", 500, 0)]
+    assert left(await call(guarded, **GOLD)) == [45]
+
+
+async def test_a_count_is_not_set_without_the_tier_where_there_are_some(env: Env, app: Counting) -> None:
+    """Reported by a user: it was that of nobody."""
+    guarded = Stack(PLANNED, env=env)(app)
+    with pytest.raises(ConfigError, match="gold, rapid"):
+        await Standings(env).set(PLANNED, "globex", 4)
+    assert left(await call(guarded, **GOLD)) == [49]
+
+
+@pytest.mark.parametrize("act", ["read", "set", "reset"])
+async def test_a_tier_that_is_none_is_a_mistake_that_names_those_there_are(env: Env, app: Counting, act: str) -> None:
+    """Reported by a user: a misspelt tier was that of nobody."""
+    guarded = Stack(PLANNED, env=env)(app)
+    await call(guarded, **GOLD)
+    more = (4,) if act == "set" else ()
+    with pytest.raises(ConfigError, match=r"Standings\.tier: 'glod' is none of gold, rapid"):
+        await getattr(Standings(env), act)(PLANNED, "globex", *more, tier="glod")
+
+
+async def test_a_tier_of_a_policy_without_tiers_is_a_mistake(env: Env, app: Counting) -> None:
+    guarded = Stack(POLICY, env=env)(app)
+    await call(guarded, **ADA)
+    with pytest.raises(ConfigError, match="has no tiers"):
+        await Standings(env).read(POLICY, "ada", tier="gold")
+
+
+def overridden(**rates: int | str) -> RateLimit:
     overrides = Overrides()
-    overrides.set("bob", 7)
-    policy = RateLimit(calls=1, per=60, by=user, tier=by.header("x-plan"), tiers={"gold": 5}, overrides=overrides)
+    for key, rate in rates.items():
+        overrides.set(key, rate)
+    return replace(PLANNED, overrides=overrides)
+
+
+@pytest.mark.parametrize("more", [{}, {"tier": "gold"}, {"tier": None}])
+async def test_an_override_is_read_whatever_the_tier(env: Env, app: Counting, more: dict[str, Any]) -> None:
+    policy = overridden(globex=7)
     guarded = Stack(policy, env=env)(app)
-    await call(guarded, **sent(x_user="ada", x_plan="gold"))
-    await call(guarded, **sent(x_user="bob"))
-    read = Standings(env).read
-    assert [(each.quota, each.used) for each in await read(policy, "ada", tier="gold")] == [(5, 1)]
-    assert [(each.quota, each.used) for each in await read(policy, "ada")] == [(1, 0)]
-    assert [(each.quota, each.used) for each in await read(policy, "bob")] == [(7, 1)]
+    await statuses(guarded, 3, **GOLD)
+    found = await Standings(env).read(policy, "globex", **more)
+    assert used(found) == [(None, 7, 3)]
+    assert found[0].overridden
+
+
+async def test_an_override_is_set_without_a_tier(env: Env, app: Counting) -> None:
+    policy = overridden(globex=7)
+    guarded = Stack(policy, env=env)(app)
+    await Standings(env).set(policy, "globex", 6)
+    assert left(await call(guarded, **GOLD)) == [0]
+
+
+async def test_what_was_counted_before_an_override_is_reset_with_it(env: Env, app: Counting) -> None:
+    policy = overridden()
+    assert isinstance(policy.overrides, Overrides)
+    guarded = Stack(policy, env=env)(app)
+    await statuses(guarded, 3, **GOLD)
+    policy.overrides.set("globex", 7)
+    await statuses(guarded, 2, **GOLD)
+    await Standings(env).reset(policy, "globex")
+    assert left(await call(guarded, **GOLD)) == [6]
+    policy.overrides.remove("globex")
+    assert left(await call(guarded, **GOLD)) == [49]
+
+
+async def test_an_override_of_somebody_else_changes_nothing(env: Env, app: Counting) -> None:
+    policy = overridden(initech=7)
+    guarded = Stack(policy, env=env)(app)
+    await statuses(guarded, 3, **GOLD)
+    assert used(await Standings(env).read(policy, "globex", tier="gold")) == [("gold", 50, 3)]
+
+
+async def test_of_limits_that_decide_together_each_is_read_in_its_tiers(env: Env, app: Counting) -> None:
+    both = Limits(PLANNED, Quota(calls=9, period="lifetime", by=user))
+    guarded = Stack(both, env=env)(app)
+    await statuses(guarded, 3, **GOLD)
+    found = await Standings(env).read(both, "globex", tier="gold")
+    assert sorted(used(found), key=str) == [("gold", 50, 3), (None, 9, 3)]
+    assert len(await Standings(env).read(both, "globex")) == 4
+
+
+async def test_of_limits_that_decide_together_all_are_reset(env: Env, app: Counting) -> None:
+    both = Limits(PLANNED, Quota(calls=9, period="lifetime", by=user))
+    guarded = Stack(both, env=env)(app)
+    await statuses(guarded, 3, **GOLD)
+    await Standings(env).reset(both, "globex")
+    assert {each.used for each in await Standings(env).read(both, "globex")} == {0}
+
+
+async def test_limits_under_different_keys_are_not_looked_up_under_one(env: Env, app: Counting) -> None:
+    """The key of one is nobody's in the other, of which nothing would seem used."""
+    both = Limits(RateLimit(calls=5, per=60, by=user), Quota(calls=9, period="lifetime", by=by.client))
+    guarded = Stack(both, env=env)(app)
+    await call(guarded, **ADA)
+    with pytest.raises(ConfigError, match="different keys"):
+        await Standings(env).read(both, "ada")
+    assert [each.used for each in await Standings(env).read(both.policies[0], "ada")] == [1]
 
 
 async def test_a_bucket_stands_at_what_it_gives_at_once(env: Env, app: Counting) -> None:

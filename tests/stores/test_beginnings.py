@@ -15,7 +15,7 @@ from tests.servers import RedisServer
 from apim_middleware.errors import StoreError, SubscriptionRefused
 from apim_middleware.identity import Subscription
 from apim_middleware.protocols import Record, Records
-from apim_middleware.stores import record_keys
+from apim_middleware.stores import following
 from apim_middleware.stores.keys import MemoryKeys, NewSubscription, key_digest
 from apim_middleware.stores.record_keys import RecordKeys
 from apim_middleware.stores.records import MemoryRecords
@@ -419,7 +419,7 @@ async def test_no_record_holds_a_key_while_it_begins(clock: FakeClock) -> None:
 async def test_who_asks_what_changed_while_another_learns_more_does_not_stop_short(
     clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(record_keys, "_PAGE", 3)
+    monkeypatch.setattr(following, "_PAGE", 3)
 
     class Late(MemoryRecords):
         """Answers that were given before others came, and arrive behind theirs."""

@@ -1,8 +1,10 @@
 """Rates of single keys, changed while requests come in."""
 
+from collections.abc import Mapping
+
 from apim_middleware._config import check, check_count, shown
 from apim_middleware._http.fields import GREATEST_INTEGER
-from apim_middleware._limits.rates import NoYear, Rate, parsed
+from apim_middleware._limits.rates import UNITS, NoYear, Rate, parsed
 from apim_middleware.errors import ConfigError
 
 SHORTEST, LONGEST = 0.001, 10 * 366 * 86_400.0
@@ -38,14 +40,8 @@ class Overrides:
 
     def set(self, key: str, rate: int | str) -> None:
         """Give a key a rate of its own. Raises ConfigError for what is no key or no rate, and without room."""
-        check("Overrides", "key", key, str, cure="Give the text that by gives")
-        try:
-            rates = rates_of(rate)
-        except BadRate as wrong:
-            raise ConfigError("Overrides", "rate", f"{shown(rate)} {wrong}", 'Give 500 or "500/minute"') from None
-        if key not in self._rates and len(self) >= self._max_keys:
-            problem = f"there is room for {self._max_keys} keys only"
-            raise ConfigError("Overrides", "max_keys", problem, "Remove others, or make room with max_keys=...")
+        rates = checked_rate("Overrides", key, rate)
+        check_room("Overrides", key, self._rates, self._max_keys)
         self._rates[key] = rates
 
     def remove(self, key: str) -> None:
@@ -55,6 +51,23 @@ class Overrides:
     def rates(self, key: str) -> tuple[Rate, ...] | None:
         """The rates of a key; None when it has none of its own."""
         return self._rates.get(key)
+
+
+def checked_rate(owner: str, key: str, rate: int | str) -> tuple[Rate, ...]:
+    """The rates that were meant for a key. Raises ConfigError for what is no key or no rate."""
+    check(owner, "key", key, str, cure="Give the text that by gives")
+    try:
+        return rates_of(rate)
+    except BadRate as wrong:
+        cure = f'Give 500 or "500/minute": a unit is {UNITS}'
+        raise ConfigError(owner, "rate", f"{shown(rate)} {wrong}", cure) from None
+
+
+def check_room(owner: str, key: str, kept: Mapping[str, object], most: int) -> None:
+    """Raise ConfigError where there is no room for one more key."""
+    if key not in kept and len(kept) >= most:
+        cure = "Remove others, or make room with max_keys=..."
+        raise ConfigError(owner, "max_keys", f"there is room for {most} keys only", cure)
 
 
 class BadRate(ValueError):

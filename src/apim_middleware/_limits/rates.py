@@ -6,6 +6,9 @@ from typing import TypeAlias
 Rate: TypeAlias = tuple[int, float | None]
 """Units and seconds; None for the window of the policy, whatever that is."""
 
+UNITS = "second, minute, hour, day or month"
+"""What the time of a rate is told in."""
+
 _NO_TIME = re.compile(r"(?:/|per)\s*0+\s*[a-z]", re.IGNORECASE)
 
 

@@ -9,7 +9,8 @@ from apim_middleware._config import Configured, awaits
 from apim_middleware._http.fields import item
 from apim_middleware._limits.headers import LimitHeaders
 from apim_middleware._limits.overrides import LONGEST, SHORTEST, BadRate, Overrides, rates_of, wrong_with
-from apim_middleware._limits.rates import NotALimitsParser, NoYear, Rate, parsed
+from apim_middleware._limits.rates import UNITS, NotALimitsParser, NoYear, Rate, parsed
+from apim_middleware._limits.record_overrides import RecordOverrides
 from apim_middleware.by import Key, client
 from apim_middleware.by import needs as needs_of
 from apim_middleware.exchange import Exchange
@@ -73,7 +74,7 @@ class Limiting(Configured):
     tier: Callable[[Exchange], str | None] | None = None
     """The tier of a request; one that ``tiers`` does not know has the limits of the policy itself."""
 
-    overrides: Overrides | None = None
+    overrides: Overrides | RecordOverrides | None = None
     """Rates of single keys that can be changed at run time; they go before the tiers."""
 
     shadow: bool = False
@@ -129,7 +130,7 @@ class Limiting(Configured):
             cure = 'Write "100/365 days", or Quota(calls=100, period="year")'
             raise self.mistake("rate", "holds a year, which has no fixed number of days", cure) from None
         except ValueError:
-            cure = 'Write "100/minute", or several as "100/minute; 5/second"'
+            cure = f'Write "100/minute", or several as "100/minute; 5/second": a unit is {UNITS}'
             raise self.mistake("rate", "cannot be read as a rate", cure) from None
 
     def _counted(self) -> tuple[Rate, ...]:
@@ -177,7 +178,7 @@ class Limiting(Configured):
             try:
                 rates_of(rate)
             except BadRate as wrong:
-                cure = 'Write {"gold": 1000} or "1000/minute"'
+                cure = f'Write {{"gold": 1000}} or "1000/minute": a unit is {UNITS}'
                 raise self.mistake("tiers", f"holds {rate!r}, which {wrong}", cure) from None
 
     def _check_cost(self) -> None:

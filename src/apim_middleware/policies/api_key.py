@@ -19,6 +19,7 @@ from apim_middleware.errors import Refusal, StoreError
 from apim_middleware.exchange import Exchange
 from apim_middleware.identity import Subscription
 from apim_middleware.policy import Policy, check_read, stated
+from apim_middleware.stores.following import Unanswered
 from apim_middleware.stores.key_text import is_prefix, misfit
 from apim_middleware.stores.keys import KeyRecord, KeyStore, key_digest
 from apim_middleware.stores.telling import Outage
@@ -228,7 +229,8 @@ class _Gate:
         return Refusal(401, "subscription-key-invalid", detail, headers=self._challenge)
 
     def _unavailable(self, error: StoreError) -> Refusal:
-        self._outage.begins(error)
+        if not isinstance(error, Unanswered):  # which its store tells of, and others may find their keys meanwhile
+            self._outage.begins(error)
         return Refusal(503, "key-store-unavailable", "Subscription keys cannot be checked at the moment.")
 
 

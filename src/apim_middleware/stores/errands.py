@@ -46,6 +46,11 @@ class Errand:
             self._over = Event()
             start(self._run)
 
+    @property
+    def busy(self) -> bool:
+        """Whether somebody is at work on this event loop."""
+        return self._home is not None and self._home is running_loop()
+
     async def over(self) -> None:
         """Wait until nobody is at work any more."""
         if self._over is not None and self._home is running_loop():

@@ -2,24 +2,23 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import anyio
 
-from apim_middleware._config import check
 from apim_middleware.env import SystemClock
-from apim_middleware.errors import ConfigError, FeedLost, StoreError, VersionConflict
+from apim_middleware.errors import ConfigError, StoreError, VersionConflict
 from apim_middleware.identity import Subscription
 from apim_middleware.protocols import Clock, Record, Records
 from apim_middleware.stores.beginnings import Claim, NewSubscription, check_room, taken
+from apim_middleware.stores.following import Copy, Following, Unanswered
 from apim_middleware.stores.key_text import PREFIX, is_prefix, key_digest, new_key
 from apim_middleware.stores.keyrings import HeldKey, KeyRecord, Keyring, Slot, State
 
 log = logging.getLogger("apim_middleware.keys")
 
-_PAGE = 1000
 _ATTEMPTS = 20
 """How often a change is made again that others came before."""
 
@@ -27,20 +26,14 @@ _WITHDRAWING = 5.0
 """Seconds that may be spent on leaving nothing of what could not begin."""
 
 
-class _Copy:
+class _Subscriptions(Copy):
     """What is known of all subscriptions, up to one version."""
 
-    def __init__(self) -> None:
-        self.version = 0
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
         self.found: dict[bytes, KeyRecord] = {}
         self.rings: dict[str, Keyring] = {}
         self.claims: dict[str, Claim] = {}
-
-    def learn(self, record: Record, kind: str) -> None:
-        """One record as it is now, after all that were changed before it."""
-        self.version = record.version
-        if record.kind == kind:
-            self.take(record)
 
     def take(self, record: Record) -> None:
         """What a record holds. One that holds no subscription counts as none: it lets nobody in."""
@@ -84,10 +77,13 @@ class RecordKeys:
     """A ``KeyStore`` on top of any ``Records``, for subscriptions that are changed while every process serves.
 
     Keys are found in a copy in this process. It asks the records what has changed when a key is looked up and the last
-    time is ``refresh`` seconds ago; one request does, the others go on with what is known. What is changed through this
-    object is known to it at once. When the records cannot be asked, the copy serves until it is ``stale`` seconds old,
-    then nobody is let in (StoreError): so a key that was revoked elsewhere works for that long at most.
+    time is ``refresh`` seconds ago. A key that opens goes by the copy meanwhile; one that does not is looked up again
+    when they have answered. While the records cannot be asked, they are left alone for longer and longer, ten seconds
+    at most, and the copy serves until the last time they answered is ``stale`` seconds ago, also where nobody has asked
+    since. Then nobody is let in (StoreError): so a key that was revoked elsewhere works for that long at most. Whether
+    a key exists that the copy does not have, nobody can say during an outage (StoreError).
 
+    What is changed through this object is known to it at once.
     A method for a subscription that is not there raises LookupError; all of them may raise StoreError.
     """
 
@@ -107,18 +103,11 @@ class RecordKeys:
         """
         if not is_prefix(prefix):
             raise ConfigError("RecordKeys", "prefix", f"{prefix!r} cannot begin a key", 'Write one such as "acme_live"')
-        check("RecordKeys", "refresh", refresh, float)
-        check("RecordKeys", "stale", stale, float)
-        if not 0 <= refresh <= stale:
-            problem = f"{refresh} is no time, or more than stale={stale}"
-            raise ConfigError("RecordKeys", "refresh", problem, "Give seconds, no more than stale")
         self._records, self._kind, self._prefix = records, kind, prefix
-        self._refresh, self._stale = refresh, stale
         self._clock = clock or SystemClock()
-        self._copy = _Copy()
-        self._due = self._known_at = float("-inf")
-        self._asking: anyio.Event | None = None
-        self._away = False
+        self._following = Following(
+            "RecordKeys", records, lambda: _Subscriptions(kind), self._clock, refresh=refresh, stale=stale
+        )
 
     def __repr__(self) -> str:
         """How many there are, not which."""
@@ -128,69 +117,25 @@ class RecordKeys:
         """How many subscriptions are known here."""
         return len(self._copy.rings)
 
+    @property
+    def _copy(self) -> _Subscriptions:
+        return self._following.copy
+
     # Looking up
 
     async def find(self, digest: bytes) -> KeyRecord | None:
         """The record of the key with this digest, working or not; None when there is no such key. Raises StoreError."""
-        now = self._clock.monotonic()
-        if now >= self._due:
-            await self._ask_again(now)
-        if now - self._known_at > self._stale:
-            raise StoreError("what is known of subscriptions is too old")
-        return self._copy.found.get(digest)
+        record = self._copy.found.get(digest)
+        opens = record is not None and record.state_at(self._clock.now()) == "active"
+        answered = await self._following.current(urgent=not opens)
+        record = self._copy.found.get(digest)
+        if record is None and not answered:
+            raise Unanswered("nobody can say whether there is such a key")
+        return record
 
     async def refresh(self) -> None:
         """Ask the records now what has changed. Raises StoreError."""
-        now = self._clock.monotonic()
-        copy = self._copy
-        try:
-            await self._follow(copy)
-        except FeedLost:
-            anew = _Copy()
-            await self._follow(anew)
-            if self._copy is not copy:  # somebody else has read it all meanwhile, and may know more
-                await self.refresh()
-                return
-            self._copy = anew
-        self._known_at, self._due, self._away = now, now + self._refresh, False
-
-    async def _ask_again(self, now: float) -> None:
-        """Ask, unless somebody does already: then only those wait who know too little."""
-        while self._asking is not None:
-            if now - self._known_at <= self._stale:
-                return
-            await self._asking.wait()
-        if now < self._due:
-            return
-        self._asking = anyio.Event()
-        try:
-            await self.refresh()
-        except StoreError as error:
-            self._due = now + self._refresh
-            if not self._away:  # said once for each outage
-                log.warning("subscriptions cannot be asked for: %s", ascii(str(error))[:200])
-            self._away = True
-        finally:
-            self._asking.set()
-            self._asking = None
-
-    async def _follow(self, copy: _Copy) -> None:
-        if not copy.version:
-            latest = await self._records.version()
-            self._learn(copy, await self._records.changes(0))
-            copy.version = max(copy.version, latest)
-        while True:
-            after = copy.version
-            page = await self._records.changes(after, limit=_PAGE)
-            self._learn(copy, page)
-            seen = page[-1].version if page else after
-            if len(page) < _PAGE and copy.version <= seen:  # else somebody learns more, and may not be through with it
-                return
-
-    def _learn(self, copy: _Copy, page: Sequence[Record]) -> None:
-        for record in page:
-            if record.version > copy.version:  # else somebody learnt more meanwhile
-                copy.learn(record, self._kind)
+        await self._following.refresh()
 
     # Changing
 
@@ -237,7 +182,7 @@ class RecordKeys:
         check_room(subscription, limit, self._copy.rings.values(), self._clock.now())
         try:
             version = 0 if limit is None else await self._claim(ring, limit)
-            await self._changed(await self._put_new(ring, ring.document(), version))
+            await self._following.changed(await self._put_new(ring, ring.document(), version))
         except BaseException:
             await self._withdraw(ring)
             raise
@@ -339,7 +284,7 @@ class RecordKeys:
         await self._records.delete(self._kind, subscription_id)
         if known is not None and self._copy.rings.get(subscription_id) is known:  # else more was learnt meanwhile
             self._copy.forget(subscription_id)
-        await self._changed()
+        await self._following.changed()
 
     async def _held(self, subscription_id: str) -> tuple[int, Keyring]:
         record = await self._records.get(self._kind, subscription_id)
@@ -367,12 +312,4 @@ class RecordKeys:
             if other is not None and other.subscription.id != ring.subscription.id:
                 raise ValueError("this key belongs to another subscription")
         record = await self._records.put(self._kind, ring.subscription.id, ring.document(), if_match=version)
-        await self._changed(record)
-
-    async def _changed(self, record: Record | None = None) -> None:
-        """Know at once what was changed here, and what came before; if that fails, the next who looks up a key asks."""
-        if record is not None and record.version > self._copy.version:  # else this was learnt already, or more
-            self._copy.take(record)
-        self._due = float("-inf")
-        with contextlib.suppress(StoreError):
-            await self.refresh()
+        await self._following.changed(record)
