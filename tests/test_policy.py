@@ -58,9 +58,9 @@ class Sample(Policy):
         ({"calls": 1, "mode": "deny"}, "Sample.mode: 'deny' is not 'refuse' or 'allow'. Give 'refuse' or 'allow'."),
         ({"calls": 1, "paths": "/a"}, "Sample.paths: '/a' is not a tuple of str. Write paths=(\"...\",), with the comma."),  # noqa: E501
         ({"calls": 1, "paths": (1,)}, "Sample.paths: (1,) is not a tuple of str. Give a tuple of str."),
-        ({"calls": 1, "by": "client"}, "Sample.by: 'client' is not a function of 1 argument. Give a function of 1 argument."),  # noqa: E501
+        ({"calls": 1, "by": "client"}, "Sample.by: 'client' is not a function of 1 argument. Write by=by.client."),
         ({"calls": 1, "limits": {"a": "b"}}, "Sample.limits: {'a': 'b'} is not Mapping of str and int. Give Mapping of str and int."),  # noqa: E501
-        ({"calls": 1, "clock": 5}, "Sample.clock: 5 is not Clock. Give Clock."),
+        ({"calls": 1, "clock": 5}, "Sample.clock: 5 is not Clock. Give a Clock, which has now and monotonic."),
         ({"calls": 0}, "Sample.calls: 0 lets nobody in. Give a number of at least 1."),
         ({"calls": 1, "secret": 5}, "Sample.secret: a value of type int is not str. Give str."),
         ({"calls": 1, "secret": "weak"}, "Sample.secret: a value of type str is too short. Give at least 32 characters."),  # noqa: E501

@@ -1,17 +1,22 @@
 """What is said when the server starts that leaves something to clients, and what is to be given to it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import uvicorn
+from fastapi import FastAPI
+from litestar import Litestar
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount
 from tests.servers import serving
 
-from apim_middleware import Api, Gateway, RequireHeader, Stack
+from apim_middleware import Api, Gateway, Proxy, Reloadable, RequireHeader, Stack, guard
+from apim_middleware._server import look_at_server
 from apim_middleware.serving.options import uvicorn_options
+from apim_middleware.types import ASGIApp, Message, Receive, Scope, Send
 
 POLICY = RequireHeader(name="x-tenant")
 REWRITES, TRAILERS = "--no-proxy-headers", "--http apim_middleware.serving.httptools:HttpToolsProtocol"
@@ -43,9 +48,64 @@ def test_each_is_said_once_however_many_policies_there_are(caplog: pytest.LogCap
     assert len(warnings_of(app, caplog, proxy_headers=True, http="httptools")) == 2
 
 
-def test_a_gateway_says_it_too(caplog: pytest.LogCaptureFixture) -> None:
-    gateway = Gateway(apis=(Api("a", backend=PlainTextResponse("hello"), subscription_required=False),))
-    assert len(warnings_of(gateway, caplog, proxy_headers=True, http="httptools")) == 2
+def on_fastapi() -> FastAPI:
+    app = FastAPI()
+    app.add_middleware(POLICY)  # type: ignore[arg-type]
+    return app
+
+
+def receiving_anew(app: ASGIApp) -> ASGIApp:
+    """A layer with a ``receive`` of its own, as many have."""
+
+    async def enter(scope: Scope, receive: Receive, send: Send) -> None:
+        async def heard() -> Message:
+            return await receive()
+
+        await app(scope, heard, send)
+
+    return enter
+
+
+WAYS: dict[str, Callable[[], Any]] = {
+    "a policy alone": lambda: POLICY(Starlette()),
+    "a stack": lambda: Stack(POLICY)(FastAPI()),
+    "a middleware of Starlette": lambda: Starlette(middleware=[Middleware(POLICY)]),
+    "a middleware of FastAPI": on_fastapi,
+    "a middleware of Starlette behind one of FastAPI": lambda: POLICY(on_fastapi()),
+    "a guard": lambda: guard(FastAPI()),
+    "a guard with policies": lambda: guard(Starlette(), policies=(POLICY,)),
+    "a guard in front of policies": lambda: guard(on_fastapi(), policies=(POLICY,)),
+    "a stack in front of a guard": lambda: Stack(POLICY)(guard(FastAPI())),
+    "a guard of Litestar": lambda: guard(Litestar([], logging_config=None)),
+    "a gateway": lambda: gateway(PlainTextResponse("hello")),
+    "a gateway in front of policies": lambda: gateway(on_fastapi()),
+    "a gateway that can be replaced": lambda: Reloadable(gateway(PlainTextResponse("hello"))),
+    "a proxy": lambda: Proxy("http://127.0.0.1:1"),
+    "behind a middleware that wraps receive": lambda: receiving_anew(guard(Starlette())),
+    "a gateway behind such a one": lambda: receiving_anew(gateway(PlainTextResponse("hello"))),
+}
+
+
+def gateway(backend: Any) -> Gateway:
+    return Gateway(apis=(Api("a", backend=backend, subscription_required=False),))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_it_is_said_whichever_way_an_app_is_put_together(way: str, caplog: pytest.LogCaptureFixture) -> None:
+    """FastAPI has a receive of its own around that of the server, and a guard did not look."""
+    told = warnings_of(WAYS[way](), caplog, proxy_headers=True, http="httptools")
+    assert [REWRITES in each or TRAILERS in each for each in told] == [True, True]
+
+
+def test_a_server_whose_configuration_cannot_be_read_starts(caplog: pytest.LogCaptureFixture) -> None:
+    class Lifespan:
+        config = object.__new__(uvicorn.Config)  # of another version, without the fields of this one
+
+        async def receive(self) -> Message:
+            return {"type": "lifespan.startup"}
+
+    look_at_server({"type": "lifespan"}, Lifespan().receive)
+    assert caplog.records == []
 
 
 def test_nothing_is_said_of_the_options_of_this_package(caplog: pytest.LogCaptureFixture) -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
 
-from apim_middleware._config import check, check_named
+from apim_middleware._config import BUILT_IN, check, check_named, methods_of
 from apim_middleware._http.hygiene import Hygiene, Scrub
 from apim_middleware._lifespan import Ending
 from apim_middleware.errors import ConfigError
@@ -77,6 +77,8 @@ class Env:
         self.clock: Clock = SystemClock() if clock is None else clock
         self.scrub: Scrub = (hygiene or Hygiene()).compiled()
         self.place = place
+        self.named = bool(place)
+        """Whether somebody has named the place: no other app has it then, and it is the same after every change."""
         self.given: Mapping[str, Any] = {
             "clock": clock, "counters": counters, "entries": entries, "permits": permits, "transport": transport,
             "hygiene": hygiene,
@@ -92,11 +94,12 @@ class Env:
         self._met: list[Policy] = []  # what was bound in this build, to tell equal policies apart
         self._inner = Counter[str]()
 
-    def at(self, place: str) -> "Env":
-        """The same means at another place, where a build begins."""
+    def at(self, place: str, *, named: bool | None = None) -> "Env":
+        """The same means at another place, where a build begins; ``named`` unless it lies in one that nobody named."""
         other: Env = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other.place = place
+        other.named = bool(place) and (self.named or not self.place) if named is None else named
         other._begin()
         return other
 
@@ -219,8 +222,9 @@ def _check_given(field: str, given: object, protocol: type) -> None:
     if isinstance(given, type):
         cure = f"Write Env({field}={given.__name__}(...))"
     else:
-        methods = ", ".join(each for each in vars(protocol) if not each.startswith("_"))
-        cure = f"Give an object with the methods of {protocol.__name__}: {methods}"
+        known = ", ".join(BUILT_IN.get(protocol.__name__, ()))
+        own = f"an object with the methods of {protocol.__name__}: {', '.join(methods_of(protocol))}"
+        cure = f"Give {known} or {own}" if known else f"Give {own}"
     check("Env", field, given, protocol | None, cure=cure, secret=isinstance(given, str | bytes))
 
 

@@ -146,9 +146,10 @@ def check_place(policy: Policy, env: Env) -> None:
 
     Such places are numbered as they are built: after the next change, or in another app, the number is somebody else's.
     """
-    if not env.place:
+    if not env.named:
         problem = "stands at a place without a name, but its store is seen by others"
-        raise ConfigError(type(policy).__name__, "", problem, 'Write Stack(..., place="orders")')
+        cure = 'Write name="orders" in the gateway or guard' if env.place else 'Write Stack(..., place="orders")'
+        raise ConfigError(type(policy).__name__, "", problem, f'{cure}, or Env(..., place="orders")')
 
 
 def check_app(front: str, app: object) -> None:
@@ -204,9 +205,14 @@ class Stack(Composable):
     def __init__(self, *layers: Layer, env: Env | None = None, place: str = "") -> None:
         """Check that everything given is a layer and that the order can work."""
         for number, layer in enumerate(layers, 1):
+            if isinstance(layer, type) and issubclass(layer, Composable):  # which can be called, and makes no app
+                problem = f"number {number} is the class {layer.__name__}, and an object of it is wanted"
+                raise ConfigError("Stack", "layers", problem, f"Write Stack({layer.__name__}(...))")
             if not callable(layer):
                 problem = f"number {number} is {shown(layer)}, which is no layer"
-                raise ConfigError("Stack", "layers", problem, "Give policies, stacks, or functions from app to app")
+                several = isinstance(layer, list | tuple)
+                cure = "Write Stack(*layers)" if several else "Give policies, stacks, or functions from app to app"
+                raise ConfigError("Stack", "layers", problem, cure)
         if env is not None and not isinstance(env, Env):
             raise ConfigError("Stack", "env", f"{shown(env)} is not an Env", "Write Stack(..., env=Env(...))")
         if not isinstance(place, str):
@@ -245,7 +251,7 @@ class Stack(Composable):
         if self.env is not None:
             env = self.env.at(self.env.place)
         if self.place:
-            env = env.at(f"{env.place}/{self.place}" if env.place else self.place)
+            env = env.at(f"{env.place}/{self.place}" if env.place else self.place, named=True)
         if env.place:
             check_counts([layer for layer in self.layers if isinstance(layer, Policy)])
         for layer in reversed(self.layers):

@@ -67,7 +67,7 @@ async def test_counts_in_a_store_are_those_of_the_scope_after_a_restart(tmp_path
                     subscription_required=False,
                 ),
             ),
-            env=Env(counters=counters),
+            env=Env(counters=counters, place="shop"),
         )
         statuses += [(await get(app, "/a/x")).status for _ in range(calls)]
         statuses.append((await get(app, "/b/x")).status)

@@ -1,16 +1,20 @@
 """Policies of wider scopes stand outside those of narrower ones, and each counts once in its scope."""
 
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.gateway.houses import Backend, Passes, Subscribers, code, get, passing, told
 
-from apim_middleware import by
+from apim_middleware import by, conditions
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
 from apim_middleware.gateway import Gateway
 from apim_middleware.model import Api, Deprecation, Fragment, NamedValue, Operation, Product, Version, Versions
+from apim_middleware.policies.branch import When
 from apim_middleware.policies.cache import Cache
 from apim_middleware.policies.client import IPFilter
 from apim_middleware.policies.concurrency import LimitConcurrency
@@ -18,6 +22,7 @@ from apim_middleware.policies.headers import SetHeader
 from apim_middleware.policies.limits import RateLimit
 from apim_middleware.policies.tracing import Tracing
 from apim_middleware.policy import Stack
+from apim_middleware.stores.sqlite import SQLiteCounters
 from apim_middleware.testing import FakeClock, call, connect
 from apim_middleware.types import ASGIApp, Receive, Scope, Send
 
@@ -241,6 +246,47 @@ def test_the_place_of_the_environment_comes_first() -> None:
     api = Api("s", "/s", backend=Backend(), policies=(Passes("a"),), subscription_required=False)
     [row] = Gateway(apis=(api,), env=Env(place="shop"), name="front").rows()
     assert [guarded.place for guarded in row.layers] == ["shop/front/api/s"]
+
+
+@pytest.fixture
+async def counters(tmp_path: Path, anyio_backend: str) -> AsyncIterator[SQLiteCounters]:
+    """Counters that others see."""
+    store = SQLiteCounters(tmp_path / "counts.db")
+    yield store
+    await store.aclose()
+
+
+LIMIT = RateLimit(calls=1, per=3600, by=by.everyone)
+
+
+@pytest.mark.parametrize("field", ["of the gateway", "of an API", "of an operation", "within a branch"])
+async def test_a_gateway_without_place_or_name_counts_in_no_store_of_others(
+    counters: SQLiteCounters, field: str
+) -> None:
+    """All gateways have the same name by default, and counted for each other."""
+    operation = Operation("GET", "/x", policies=(LIMIT,) if field == "of an operation" else ())
+    inside = {"of an API": (LIMIT,), "within a branch": (When(conditions.method("GET"), LIMIT),)}.get(field, ())
+    api = Api("s", "/s", backend=Backend(), operations=(operation,), policies=inside, subscription_required=False)
+    outside = (LIMIT,) if field == "of the gateway" else ()
+    with pytest.raises(ConfigError, match="in the gateway or guard, or Env"):
+        Gateway(apis=(api,), policies=outside, env=Env(counters=counters))
+
+
+@pytest.mark.parametrize(("name", "place"), [("shop", ""), (None, "mall")])
+async def test_with_one_of_them_it_does(counters: SQLiteCounters, name: str | None, place: str) -> None:
+    api = Api("s", "/s", backend=Backend(), policies=(LIMIT,), subscription_required=False)
+    named = {} if name is None else {"name": name}
+    app = Gateway(apis=(api,), env=Env(counters=counters, place=place), **named)
+    assert await statuses(app, ("/s/x", []), ("/s/x", [])) == [200, 429]
+    assert [layer.place for row in app.rows() for layer in row.layers] == [
+        f"{place or name}{'/gateway' * (not name)}/api/s"
+    ]
+
+
+async def test_a_copy_of_a_gateway_is_as_unnamed_as_that_is(counters: SQLiteCounters) -> None:
+    api = Api("s", "/s", backend=Backend(), policies=(LIMIT,), subscription_required=False)
+    with pytest.raises(ConfigError, match="without a name, but its store is seen by others"):
+        replace(Gateway(apis=(api,)), env=Env(counters=counters))
 
 
 async def test_tracing_sees_refusals_too_and_is_built_once() -> None:

@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 from fastapi import APIRouter, FastAPI, WebSocket
 from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from apim_middleware import (
@@ -32,6 +33,8 @@ from apim_middleware.errors import ConfigError
 from apim_middleware.gateway import Gateway, Reloadable
 from apim_middleware.guarding import Only, Require, coverage, guard, guarded_by
 from apim_middleware.model import Api, Operation, Product
+from apim_middleware.serving.forward_auth import ForwardAuth
+from apim_middleware.types import Receive, Scope, Send
 
 KEYS = APIKeyAuth(keys=MemoryKeys())
 SHUT = IPFilter(deny=("192.0.2.1",))
@@ -253,3 +256,97 @@ def test_the_table_is_text_json_and_html() -> None:
     assert json.loads(table.as_json())[0]["path"] == "/<b>"
     assert "RateLimit(calls=1" in json.loads(table.as_json())[0]["policies"][0]
     assert "<td>/&lt;b&gt;</td>" in table.as_html()
+
+
+async def plain(scope: Scope, receive: Receive, send: Send) -> None:
+    await PlainTextResponse("hello")(scope, receive, send)
+
+
+# Apps that show no routes
+
+
+def test_what_stands_in_front_of_an_app_without_routes_stands_in_front_of_all_of_it() -> None:
+    table = coverage(Stack(LIMIT, KEYS)(plain))
+    assert [(row.method, row.path, [type(each) for each in row.layers]) for row in table] == [
+        ("any", "/*", [RateLimit, APIKeyAuth])
+    ]
+
+
+@pytest.mark.parametrize("below", ["/", "/admin"])
+def test_an_app_without_routes_stands_open_everywhere_unless_it_is_guarded(below: str) -> None:
+    Require(APIKeyAuth, below=below).check(coverage(KEYS(plain)))
+    with pytest.raises(ConfigError, match=r"APIKeyAuth: stands not in front of any /\*"):
+        Require(APIKeyAuth, below=below).check(coverage(LIMIT(plain)))
+
+
+def test_what_judges_for_another_server_is_seen() -> None:
+    table = coverage(ForwardAuth(Stack(LIMIT, KEYS), trusted=("127.0.0.1",)))
+    Require(APIKeyAuth, below="/admin").check(table)
+    with pytest.raises(ConfigError, match="RequireHeader: stands not in front of any"):
+        Require(RequireHeader).check(table)
+
+
+def test_routes_behind_a_middleware_of_others_are_not_said_to_be_one() -> None:
+    with pytest.raises(
+        ConfigError, match=r"coverage\.app: cannot see past CORSMiddleware, .* a FastAPI.*add_middleware"
+    ):
+        coverage(KEYS(CORSMiddleware(LIMIT(shop()))))
+
+
+def test_what_is_no_app_has_no_table() -> None:
+    with pytest.raises(ConfigError, match=r"coverage\.app: cannot read the routes of str"):
+        coverage("shop:app")
+
+
+def test_a_route_that_cannot_be_read_is_told_by_the_name_of_what_was_called() -> None:
+    class Odd(BaseRoute):
+        """One of somebody's own."""
+
+    with pytest.raises(ConfigError, match=r"coverage\.app: holds a Odd, which cannot be read"):
+        coverage(Starlette(routes=[Odd()]))
+
+
+def test_a_mount_holds_the_paths_below_a_part_of_it() -> None:
+    """It was not asked for: ``/static/*`` is not below ``/static/private``, but has what is."""
+    with pytest.raises(ConfigError, match=r"APIKeyAuth: stands not in front of any /static/\*"):
+        Require(APIKeyAuth, below="/static/private").check(coverage(shop()))
+
+
+# Marks that nobody reads
+
+
+def test_a_mark_without_a_guard_is_shown_as_one() -> None:
+    """It looked as though it were in force, and the route stood open."""
+    [row] = [row for row in coverage(shop()) if row.marked]
+    assert (row.path, row.layers, row.marked) == ("/health", (), (LIMIT,))
+    assert row.notes == ("marked with RateLimit, and no guard in front",)
+
+
+def test_the_table_says_which_marks_nobody_reads() -> None:
+    table = coverage(KEYS(shop()))
+    assert "APIKeyAuth (marked with RateLimit, and no guard in front)" in str(table)
+    assert "(marked with RateLimit, and no guard in front)" in table.as_html()
+    assert [each["path"] for each in json.loads(table.as_json()) if each["marked"]] == ["/health"]
+
+
+def test_a_mark_that_a_guard_reads_is_a_policy_as_others_are() -> None:
+    assert not any(row.marked for row in coverage(guard(shop())))
+
+
+def test_who_requires_what_is_only_marked_is_told_of_the_guard() -> None:
+    app = Starlette(routes=[Route("/", guarded_by(KEYS)(page))])
+    with pytest.raises(ConfigError, match=r"Put guard\(app\) in front, which reads guarded_by"):
+        Require(APIKeyAuth).check(coverage(app))
+
+
+# Mistakes
+
+
+def test_an_app_in_the_place_of_its_coverage_is_a_mistake() -> None:
+    with pytest.raises(ConfigError, match=r"is no coverage\. Write \.check\(coverage\(app\)\)"):
+        Require(APIKeyAuth).check(shop())  # type: ignore[arg-type]
+
+
+def test_a_policy_in_the_place_of_its_class_is_a_mistake() -> None:
+    with pytest.raises(ConfigError, match=r"Require\.policy: is a policy, .* Write Require\(APIKeyAuth\)"):
+        Require(KEYS)  # type: ignore[arg-type]

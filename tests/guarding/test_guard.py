@@ -284,6 +284,43 @@ def test_what_is_no_layer_is_a_mistake() -> None:
         guard(shop(), routes={"/reports": ("x",)})  # type: ignore[dict-item]
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"polices": []}, r"guard\.polices: .* Did you mean policies\?"),
+        ({"middleware": []}, r"guard\.middleware: .* The fields are app, policies, routes, name, env"),
+        ({"env": "redis://localhost"}, r"guard\.env: .* is not Env"),
+        ({"name": 7}, r"guard\.name: 7 is not str"),
+        ({"name": ""}, r"guard\.name: is empty"),
+        ({"routes": ["/reports"]}, r"guard\.routes: .* is not Mapping"),
+        ({"policies": ("keys",)}, r"guard\.policies: number 1 is 'keys', which is no layer"),
+    ],
+)
+def test_what_a_guard_does_not_know_is_a_mistake(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        guard(shop(), **given)
+
+
+def test_policies_are_given_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"at most 1 without a name \(app\)"):
+        guard(shop(), [LOCKED])  # type: ignore[call-arg]
+
+
+def test_a_guard_of_nothing_is_a_mistake() -> None:
+    with pytest.raises(ConfigError, match=r"guard\.app: is missing"):
+        guard(policies=())  # type: ignore[call-arg]
+
+
+def test_policies_that_stand_around_the_app_already_are_put_around_the_guard() -> None:
+    with pytest.raises(ConfigError, match=r"guard\.app: has policies around it already\. Write Stack\(\.\.\.\)\(guard"):
+        guard(LOCKED(shop()))
+
+
+def test_a_mark_that_is_no_layer_is_a_mistake() -> None:
+    with pytest.raises(ConfigError, match="guarded_by: number 1 is 'keys', which is no layer"):
+        guarded_by("keys")  # type: ignore[arg-type]
+
+
 def test_an_app_without_routes_is_a_mistake() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None: ...
 

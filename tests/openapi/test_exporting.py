@@ -22,6 +22,7 @@ from apim_middleware import (
     BasicAuth,
     ConfigError,
     Deprecation,
+    Env,
     Gateway,
     JWTAuth,
     LimitBody,
@@ -63,7 +64,7 @@ def api(name: str = "orders", **more: Any) -> Api:
 
 
 def exported(*apis: Api, products: tuple[Product, ...] = (), **more: Any) -> dict[str, Any]:
-    settings = {name: more.pop(name) for name in ("policies", "errors", "keys") if name in more}
+    settings = {name: more.pop(name) for name in ("policies", "errors", "keys", "env") if name in more}
     gateway = Gateway(apis=apis, products=products, **{"keys": KEYS, **settings})
     found = openapi_of(gateway, **more)
     validate(found)
@@ -122,6 +123,12 @@ def test_policies_of_every_scope_are_told_of() -> None:
     assert set(get["responses"]) == {"default", "401", "403", "413", "429", "502", "503", "504"}
     assert "RateLimit" in response(found, "/orders/x", 401)["headers"]
     assert "RateLimit" in get["responses"]["default"]["headers"]
+
+
+def test_at_a_place_of_its_own_a_gateway_is_told_of_alike() -> None:
+    """Its policies were told of as if they stood behind the key."""
+    policies = (RateLimit(calls=9, per=9),)
+    assert exported(api(), policies=policies, env=Env(place="mall")) == exported(api(), policies=policies)
 
 
 def test_a_product_has_a_document_of_its_own() -> None:

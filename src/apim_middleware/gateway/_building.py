@@ -10,6 +10,7 @@ from apim_middleware.gateway._backends import Backends
 from apim_middleware.gateway._entries import Entry
 from apim_middleware.gateway._keys import Gate
 from apim_middleware.gateway._lifespan import nothing_behind
+from apim_middleware.gateway._places import DEFAULT_NAME, home
 from apim_middleware.gateway._plans import Edition, House
 from apim_middleware.gateway._scopes import Scope
 from apim_middleware.gateway._sites import Sites
@@ -30,8 +31,9 @@ class Building:
 
     def __init__(self, gateway: "Gateway", env: Env) -> None:
         """Read what stands where; ``house``, ``sites``, ``entries`` and ``backends`` are what comes of it."""
-        self._gateway, self._env = gateway, env
-        self._place = f"{env.place}/{gateway.name}" if env.place else gateway.name
+        self._gateway = gateway
+        self._env = home(gateway.name, env, default=DEFAULT_NAME)
+        self._place = self._env.place
         self._scopes: dict[str, list[tuple[tuple[Layer, ...], Scope]]] = {}
         self._sets: dict[frozenset[str], frozenset[str]] = {}  # equal ones are one
         self._gates: dict[tuple[str | None, str | None, bool], Gate] = {}

@@ -10,6 +10,7 @@ from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
 from apim_middleware.gateway import _lifespan
 from apim_middleware.gateway._compiled import Compiled, Row
+from apim_middleware.gateway._places import DEFAULT_NAME
 from apim_middleware.gateway.subscribing import subscribe
 from apim_middleware.model import Api, Product, User, check_name, check_unique
 from apim_middleware.model._values import Value
@@ -55,8 +56,11 @@ class Gateway(Value):
     errors: Literal["problem", "azure"] = "problem"
     """How refusals are written: as problem+json (RFC 9457), or as ``{"statusCode": ..., "message": ...}``."""
 
-    name: str = "gateway"
-    """What the places of counters begin with: gateways that share stores need different names."""
+    name: str = DEFAULT_NAME
+    """Its place within that of ``env``, where policies count and store: gateways that share stores need different ones.
+
+    Compulsory where a store of ``env`` is one that others see and ``env`` has no place.
+    """
 
     env: Env | None = field(default=None, repr=False)
     """Clock, stores and transport; one of its own by default."""

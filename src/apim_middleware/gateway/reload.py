@@ -7,6 +7,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from apim_middleware._lifespan import StartFailed, ending_with
+from apim_middleware._server import look_at_server
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
 from apim_middleware.gateway._compiled import Compiled, Row
@@ -81,6 +82,7 @@ class Reloadable:
         if kind == "http" or kind == "websocket":
             await self._now.serve(scope, receive, send)
         elif kind == "lifespan":
+            look_at_server(scope, receive)
             await self._live(receive, ending_with(send, [self._end]))
         else:
             raise RuntimeError(f"a gateway knows no {kind} scope")

@@ -6,6 +6,7 @@ framework decides differently: the expressions are the ones it compiled, and mou
 
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from typing import Any, Literal
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 
+from apim_middleware._ring import Ring
 from apim_middleware.conditions import routed_path
 from apim_middleware.errors import ConfigError
 from apim_middleware.types import Layer, Scope
@@ -70,22 +72,24 @@ class Level:
     def __init__(self, steps: Iterable[Step], frontends: Iterable[Step] = (), *, redirects: bool = False) -> None:
         """Sort them by the first segment where that is plain text; the others are tried whatever it is.
 
+        Those are put among them when a path is asked for: put among each beforehand, they would be there many times.
         ``frontends`` are tried when nothing else fits, the longest path first; where the router ``redirects`` to a path
         with a slash more or less that fits, it does so before.
         """
         self.steps = tuple(steps)
         self._frontends = sorted(frontends, key=lambda each: len(each.known.template), reverse=True)
         self._redirects = redirects
-        self._firsts = {first for step in self.steps if (first := _first_segment(step)) is not None}
-        self._by_first = {first: self._fitting(first) for first in self._firsts}
-        self._others = self._fitting(None)
+        self._others: list[int] = []
+        self._by_first: defaultdict[str, list[int]] = defaultdict(list)
+        for number, step in enumerate(self.steps):
+            first = _first_segment(step)
+            (self._others if first is None else self._by_first[first]).append(number)
 
-    def _fitting(self, first: str | None) -> tuple[Step, ...]:
-        return tuple(step for step in self.steps if _first_segment(step) in (None, first))
-
-    def candidates(self, path: str) -> tuple[Step, ...]:
+    def candidates(self, path: str) -> Iterable[Step]:
         """The steps that may fit a path, in their order."""
-        return self._by_first.get(path[1:].partition("/")[0], self._others)
+        numbers = self._by_first.get(path[1:].partition("/")[0], ())
+        found = sorted((*numbers, *self._others)) if numbers and self._others else numbers or self._others
+        return map(self.steps.__getitem__, found)
 
     def path_of(self, scope: Scope, root: str) -> str:
         """What is matched where an app is mounted; all of the path when that does not begin with the root, as there."""
@@ -148,6 +152,8 @@ def routes_of(app: object) -> Level:
 
     if is_litestar(app):
         return LitestarRoutes(app)
+    if isinstance(app, Ring):
+        raise ConfigError("guard", "app", "has policies around it already", "Write Stack(...)(guard(app, ...))")
     if not isinstance(app, Starlette | Router):
         problem = f"cannot read the routes of {type(app).__name__}"
         raise ConfigError("guard", "app", problem, "Give a FastAPI, Starlette or Litestar app, or a Router")

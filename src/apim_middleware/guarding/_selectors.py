@@ -2,10 +2,13 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
+from apim_middleware._config import shown
 from apim_middleware.errors import ConfigError
 from apim_middleware.guarding._routes import NOTHING, Known, plain_template
 from apim_middleware.types import Layer
@@ -75,11 +78,7 @@ _TAG, _BELOW, _TEMPLATE, _OPERATION = range(4)
 def rule(selector: str, value: Sequence[Layer] | Only) -> Rule:
     """What a selector means. Raises ConfigError."""
     alone = isinstance(value, Only)
-    layers = value.layers if isinstance(value, Only) else several(value, "routes")
-    for number, layer in enumerate(layers, 1):
-        if not callable(layer):
-            problem = f"number {number} of {selector!r} is {layer!r}, which is no layer"
-            raise ConfigError("guard", "routes", problem, "Give policies, stacks, or functions from app to app")
+    layers = several(value.layers if isinstance(value, Only) else value, "routes", f" of {selector!r}")
     for prefix, kind in (("tag:", _TAG), ("operation:", _OPERATION)):
         if selector.startswith(prefix) and selector != prefix:
             return Rule(selector, layers, alone, (kind, 0), word=selector.removeprefix(prefix))
@@ -93,18 +92,51 @@ def rule(selector: str, value: Sequence[Layer] | Only) -> Rule:
     return Rule(selector, layers, alone, (_TEMPLATE, bool(method)), method, path)
 
 
-def several(layers: Sequence[Layer], field: str) -> tuple[Layer, ...]:
-    """The layers as they were given. Raises ConfigError for a lone one."""
+def several(layers: Sequence[Layer], field: str, where: str = "") -> tuple[Layer, ...]:
+    """The layers as they were given. Raises ConfigError for a lone one, and for what is none."""
     if not isinstance(layers, list | tuple):
-        problem = f"{layers!r} stands alone where several can"
+        problem = f"{shown(layers)} stands alone where several can"
         raise ConfigError("guard", field, problem, "Write (..., ) with the comma around it")
+    check_layers("guard", field, layers, where)
     return tuple(layers)
 
 
-def check_used(rules: Iterable[Rule], routes: Sequence[Known]) -> None:
+def check_layers(owner: str, field: str, layers: Iterable[object], where: str = "") -> None:
+    """Refuse what is no layer, such as the name of one. Raises ConfigError."""
+    for number, layer in enumerate(layers, 1):
+        if not callable(layer):
+            problem = f"number {number}{where} is {shown(layer)}, which is no layer"
+            raise ConfigError(owner, field, problem, "Give policies, stacks, or functions from app to app")
+
+
+class Rules:
+    """The rules of a guard, wider ones first, found by what a route is called: there may be as many as routes."""
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        """Sort them."""
+        self._rules = sorted(rules, key=lambda each: each.breadth)
+        self._named: defaultdict[tuple[int, str], list[int]] = defaultdict(list)
+        self._below: list[int] = []
+        for number, each in enumerate(self._rules):
+            named = self._below if each.below else self._named[each.breadth[0], each.word or each.path]
+            named.append(number)
+
+    def __iter__(self) -> Iterator[Rule]:
+        return iter(self._rules)
+
+    def about(self, known: Known) -> list[Rule]:
+        """Those that may be for a route, wider ones first."""
+        called = {(_TEMPLATE, known.template), (_OPERATION, known.operation), (_OPERATION, known.name)}
+        found = [self._named.get(each, ()) for each in (*called, *((_TAG, tag) for tag in known.tags))]
+        return [self._rules[number] for number in sorted(chain(self._below, *found))]
+
+
+def check_used(rules: Rules, routes: Sequence[Known]) -> None:
     """Refuse a selector that is for no route: it would guard nothing, and nobody would know. Raises ConfigError."""
+    fitting = ((each, known) for known in routes if known is not NOTHING for each in rules.about(known))
+    used = {each.selector for each, known in fitting if each.fits(known) or each.may_fit(known)}
     for each in rules:
-        if not any(each.fits(known) or each.may_fit(known) for known in routes if known is not NOTHING):
+        if each.selector not in used:
             names = {known.template for known in routes} | {f"operation:{known.operation}" for known in routes}
             names |= {f"tag:{tag}" for known in routes for tag in known.tags}
             near = difflib.get_close_matches(each.selector, sorted(names), n=1)

@@ -8,20 +8,24 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from starlette.applications import Starlette
+from starlette.routing import Router
 
-from apim_middleware._config import Configured
+from apim_middleware._config import Configured, shown
 from apim_middleware._ring import Ring
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
+from apim_middleware.gateway._places import place_of
 from apim_middleware.gateway.app import Gateway
 from apim_middleware.gateway.reload import Reloadable
+from apim_middleware.guarding._litestar import is_litestar
 from apim_middleware.guarding._routes import NOTHING, Known, routes_of
 from apim_middleware.guarding.guard import Guarded, Set
 from apim_middleware.policies.either import AllOf
 from apim_middleware.policy import Composable, Policy, Stack, policies_in
+from apim_middleware.serving.forward_auth import ForwardAuth
 from apim_middleware.types import Layer
 
 _ANY = "any"
@@ -53,6 +57,16 @@ class Covered(NamedTuple):
 
     version: str = ""
     """Of a gateway: the version of the API."""
+
+    marked: tuple[Layer, ...] = ()
+    """What ``guarded_by`` marked the endpoint with, where no ``guard`` reads that and so none of it stands in front."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of it besides the policies, as the table says it."""
+        unread = f"marked with {', '.join(map(called, self.marked))}, and no guard in front" if self.marked else ""
+        perhaps = (f"and {each} for its paths" for each in self.perhaps)
+        return tuple(each for each in (*perhaps, "added later" if self.late else "", unread) if each)
 
     @property
     def policies(self) -> list[Policy]:
@@ -86,7 +100,7 @@ class Coverage:
         return "\n".join(lines)
 
     def as_json(self) -> str:
-        """A list of objects: ``method``, ``path``, ``version``, ``product``, ``policies``, ``perhaps`` and ``late``."""
+        """A list of objects, with all that a row has: ``method``, ``path``, ``policies``, ``marked`` and so on."""
         return json.dumps([_as_object(row) for row in self.rows], indent=2)
 
     def as_html(self) -> str:
@@ -127,8 +141,19 @@ class Require(Configured):
     except_: tuple[str, ...] = ()
     """Routes that may stand open: ``"/health"``, ``"GET /docs"``. One that is no route is a mistake too."""
 
+    def __new__(cls, *args: object, **given: object) -> Self:
+        """Check what was given; where a class is wanted, a policy of it comes to mind first."""
+        policy = given.get("policy", args[0] if args else None)
+        if isinstance(policy, Policy):
+            name = type(policy).__name__
+            raise ConfigError("Require", "policy", f"is a policy, {name}(...), and no class", f"Write Require({name})")
+        return super().__new__(cls, *args, **given)
+
     def check(self, table: Coverage) -> None:
         """Raise ConfigError unless every route is guarded."""
+        if not isinstance(table, Coverage):
+            problem = f"was given {shown(table)}, which is no coverage"
+            raise ConfigError("Require.check", "", problem, "Write .check(coverage(app))")
         excepted = {row for row in table for each in self.except_ if each in (row.path, f"{row.method} {row.path}")}
         named = {each for row in excepted for each in (row.path, f"{row.method} {row.path}")}
         unknown = sorted(set(self.except_) - named)
@@ -139,14 +164,26 @@ class Require(Configured):
         if found:
             name = self.policy.__name__
             problem = f"stands not in front of {', '.join(dict.fromkeys(found))}"
-            raise ConfigError(name, "", problem, f"Put {name} there, or name the route in except_")
+            there = "Put guard(app) in front, which reads guarded_by" if self._marks(open_ones) else f"Put {name} there"
+            raise ConfigError(name, "", problem, f"{there}, or name the route in except_")
+
+    def _marks(self, rows: Iterable[Covered]) -> bool:
+        """Whether one of these is marked with what is missing."""
+        marked = (policy for row in rows for layer in row.marked for policy in _met(layer))
+        return any(_demands(each, self.policy) for each in marked)
 
     def _is_about(self, row: Covered) -> bool:
-        return f"{row.path}/".startswith(f"{self.below.removesuffix('/')}/") or row.nowhere
+        below = f"{self.below.removesuffix('/')}/"
+        whole = row.path.endswith("/*") and below.startswith(row.path[:-1])  # of which a part is meant
+        return f"{row.path}/".startswith(below) or whole or row.nowhere
 
 
 def coverage(app: object) -> Coverage:
-    """The table of a guarded app, a gateway, or a FastAPI or Starlette app with policies as middlewares."""
+    """The table of a guarded app, a gateway, or a FastAPI or Starlette app with policies as middlewares.
+
+    Any other app has one row, ``any /*``: what was put around it stands in front of whatever it serves. ConfigError for
+    what is no app, and for a middleware of others in front of routes: what stands behind it would not be seen.
+    """
     layers, inner = _around(app)
     return Coverage(row._replace(layers=(*layers, *row.layers)) for row in _of_app(inner))
 
@@ -165,8 +202,7 @@ def _of_gateway(gateway: Gateway) -> Iterator[Covered]:
 
 def _place_of(gateway: Gateway) -> str:
     """The place of a gateway's own policies."""
-    outer = gateway.env.place if gateway.env else ""
-    return f"{outer}/{gateway.name}" if outer else gateway.name
+    return place_of(gateway.name, gateway.env or Env())
 
 
 def _of_app(app: object) -> Iterator[Covered]:
@@ -178,8 +214,41 @@ def _of_app(app: object) -> Iterator[Covered]:
     if isinstance(app, Guarded):
         yield from _of_guarded(app)
         return
-    for known in [*routes_of(app).every(), NOTHING]:
-        yield from (_row(known, method, ()) for method in _methods(known))
+    if isinstance(app, ForwardAuth):
+        yield Covered(_ANY, NOTHING.template, (app.layer,))
+        return
+    if not _shows_routes(app):
+        _check_opaque(app)
+        yield Covered(_ANY, NOTHING.template, ())
+        return
+    for known in [*_routes(app), NOTHING]:
+        yield from (_row(known, method, (), marked=known.marked) for method in _methods(known))
+
+
+def _shows_routes(app: object) -> bool:
+    return isinstance(app, Starlette | Router) or is_litestar(app)
+
+
+def _routes(app: object) -> Iterator[Known]:
+    try:
+        return routes_of(app).every()
+    except ConfigError as error:
+        raise ConfigError("coverage", "app", error.problem, error.cure) from None
+
+
+def _check_opaque(app: object) -> None:
+    """Refuse to say one thing of all that is served, where more could be said: ConfigError."""
+    if isinstance(app, type) or not callable(app):
+        problem = f"cannot read the routes of {app.__name__ if isinstance(app, type) else type(app).__name__}"
+        raise ConfigError("coverage", "app", problem, "Give an ASGI app")
+    inner: object = app
+    while (inner := getattr(inner, "app", None)) is not None:
+        _, inner = put_around(inner)
+        if isinstance(inner, Gateway | Reloadable | Guarded) or _shows_routes(inner):
+            name = type(app).__name__
+            problem = f"cannot see past {name}, which stands in front of a {type(inner).__name__}"
+            cure = f"Write partial({name}, ...) among the policies of guard, or app.add_middleware({name}, ...)"
+            raise ConfigError("coverage", "app", problem, cure)
 
 
 def _of_guarded(app: Guarded) -> Iterator[Covered]:
@@ -203,10 +272,18 @@ def _methods(known: Known) -> list[str]:
 
 
 def _row(
-    known: Known, method: str, layers: Sequence[Layer], *, perhaps: tuple[str, ...] = (), late: bool = False
+    known: Known,
+    method: str,
+    layers: Sequence[Layer],
+    *,
+    perhaps: tuple[str, ...] = (),
+    late: bool = False,
+    marked: tuple[Layer, ...] = (),
 ) -> Covered:
-    path = f"{known.template.removesuffix('/')}/*" if known.kind == "mount" else known.template
-    return Covered(method or _ANY, path, tuple(layers), perhaps=perhaps, late=late, nowhere=known is NOTHING)
+    path, nowhere = known.template, known is NOTHING
+    if known.kind == "mount":
+        path = f"{path.removesuffix('/')}/*"
+    return Covered(method or _ANY, path, tuple(layers), perhaps, late=late, nowhere=nowhere, marked=marked)
 
 
 def _around(app: object) -> tuple[list[Layer], object]:
@@ -257,9 +334,8 @@ _HEAD = ("method", "path", "version", "product", "policies, outermost first")
 
 
 def _cells(row: Covered) -> tuple[str, ...]:
-    names = ", ".join(map(called, row.layers)) or "-"
-    names += "".join(f" (and {each} for its paths)" for each in row.perhaps)
-    return row.method, row.path, row.version, row.product, names + (" (added later)" if row.late else "")
+    names = " ".join([", ".join(map(called, row.layers)) or "-", *(f"({each})" for each in row.notes)])
+    return row.method, row.path, row.version, row.product, names
 
 
 def _as_object(row: Covered) -> dict[str, Any]:
@@ -271,6 +347,7 @@ def _as_object(row: Covered) -> dict[str, Any]:
         "policies": [repr(each) for layer in row.layers for each in _apart(layer)],
         "perhaps": list(row.perhaps),
         "late": row.late,
+        "marked": [repr(each) for each in row.marked],
     }
 
 

@@ -3,16 +3,21 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from functools import wraps
+from inspect import signature
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
+from apim_middleware._config import check, check_known
 from apim_middleware._lifespan import ending_with
+from apim_middleware._server import look_at_server
 from apim_middleware.env import Env
-from apim_middleware.errors import Refusal
+from apim_middleware.errors import ConfigError, Refusal
 from apim_middleware.exchange import KEY, Exchange
+from apim_middleware.gateway._places import home
 from apim_middleware.gateway._scopes import Scope as Policies
 from apim_middleware.guarding._resolver import Resolver
 from apim_middleware.guarding._routes import MARK, NOTHING, Known, routes_of
-from apim_middleware.guarding._selectors import Only, Rule, check_used, rule, several
+from apim_middleware.guarding._selectors import Only, Rule, Rules, check_layers, check_used, rule, several
 from apim_middleware.match import Match, Route
 from apim_middleware.policy import Policy, check_guards, check_needs, ring
 from apim_middleware.types import ASGIApp, Layer, Receive, Scope, Send
@@ -20,6 +25,8 @@ from apim_middleware.types import ASGIApp, Layer, Receive, Scope, Send
 log = logging.getLogger("apim_middleware.guard")
 
 F = TypeVar("F")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _JUDGED = "apim_middleware.judged"
 """Where the scope has what policies were chosen for: path and method, and the route and the plan they mean."""
@@ -31,8 +38,10 @@ def guarded_by(*layers: Layer) -> Callable[[F], F]:
     """Mark an endpoint with policies: ``guard`` puts them in front of its routes, the innermost of all.
 
     It only marks: without ``guard`` nothing stands in front, and ``coverage`` shows so. It goes below the decorator
-    that makes the route: ``@app.get("/reports")`` first, then ``@guarded_by(RateLimit(calls=1, per=60))``.
+    that makes the route: ``@app.get("/reports")`` first, then ``@guarded_by(RateLimit(calls=1, per=60))``. ConfigError
+    for what is no layer.
     """
+    check_layers("guarded_by", "", layers)
 
     def mark(endpoint: F) -> F:
         setattr(endpoint, MARK, (*layers, *getattr(endpoint, MARK, ())))
@@ -41,12 +50,34 @@ def guarded_by(*layers: Layer) -> Callable[[F], F]:
     return mark
 
 
+_DEFAULT_NAME = "app"
+
+
+def _named(function: Callable[P, T]) -> Callable[P, T]:
+    """A function to which arguments are given as to policies: by names that it knows, but for the first."""
+    known = tuple(signature(function).parameters)
+    owner, first = function.__name__, known[0]
+
+    @wraps(function)
+    def checked(*args: P.args, **given: P.kwargs) -> T:
+        check_known(owner, given, known)
+        if len(args) > 1:
+            problem = f"fields are given at most 1 without a name ({first})"
+            raise ConfigError(owner, "", problem, f"Write {owner}({first}, field=value, ...)")
+        if not args and first not in given:
+            raise ConfigError(owner, first, "is missing", f"Write {owner}({first}, ...)")
+        return function(*args, **given)
+
+    return checked
+
+
+@_named
 def guard(
     app: ASGIApp,
     *,
     policies: Sequence[Layer] = (),
     routes: Mapping[str, Sequence[Layer] | Only] | None = None,
-    name: str = "app",
+    name: str = _DEFAULT_NAME,
     env: Env | None = None,
 ) -> "Guarded":
     """An app behind policies: ``policies`` in front of everything, those in ``routes`` in front of what they select.
@@ -60,12 +91,19 @@ def guard(
     - ``"tag:admin"``, and ``"operation:list_orders"`` for an operation id or the name of a route.
 
     Wider ones stand outside: tags, then paths below one, then templates, then operations, then what ``guarded_by``
-    marked. ``Only(...)`` leaves out everything wider, ``policies`` too. ``name`` is what the places of counters begin
-    with; ``env`` gives clock, stores and transport.
+    marked. ``Only(...)`` leaves out everything wider, ``policies`` too. ``env`` gives clock, stores and transport, and
+    ``name`` is the place within that of ``env`` where policies count and store: compulsory where a store is one that
+    others see and ``env`` has no place.
 
     ConfigError: an app whose routes cannot be read, a selector that is for no route, policies whose order cannot work.
     """
-    return Guarded(app, several(policies, "policies"), routes or {}, name, env or Env())
+    check("guard", "name", name, str)
+    if not name:
+        raise ConfigError("guard", "name", "is empty", 'Write guard(..., name="orders")')
+    check("guard", "env", env, Env | None, cure="Write guard(..., env=Env(...))")
+    check("guard", "routes", routes, Mapping[str, Any] | None, cure='Write guard(..., routes={"/orders": (..., )})')
+    means = home(name, env or Env(), default=_DEFAULT_NAME)
+    return Guarded(app, several(policies, "policies"), routes or {}, means.place, means)
 
 
 class Set(NamedTuple):
@@ -123,7 +161,7 @@ class Guarded:
         name: str,
         env: Env,
     ) -> None:
-        """As ``guard`` says."""
+        """As ``guard`` says, with all of its place as its ``name``."""
         self.app = app
         self.env: Env = env.at(name)
         self._name = name
@@ -132,7 +170,7 @@ class Guarded:
         """The routes of the app in its order, and last what stands for everything else."""
 
         self._resolver = Resolver(level, str(getattr(app, "root_path", "") or ""))
-        self._rules = sorted((rule(*each) for each in routes.items()), key=lambda each: each.breadth)
+        self._rules = Rules(rule(*each) for each in routes.items())
         check_used(self._rules, self.routes)
         self._everywhere = Set("*", self._policies("", policies))
         self._sets = {each.selector: self._set(each) for each in self._rules}
@@ -159,7 +197,7 @@ class Guarded:
     def sets_for(self, known: Known, method: str = "", path: str | None = None) -> list[Set]:
         """The policies in front of a route, outermost first; of its requests with this method and path, if given."""
         found = [self._everywhere]
-        for each in self._rules:
+        for each in self._rules.about(known):
             if each.fits(known, method, path):
                 found = [*([] if each.alone else found), self._sets[each.selector]]
         if known.marked:
@@ -169,7 +207,7 @@ class Guarded:
     def sets_for_added(self, known: Known, method: str = "") -> list[Set]:
         """The policies in front of a route that was added later."""
         found = [self._everywhere]
-        for each in self._rules:
+        for each in self._rules.about(known):
             if each.below and each.fits(known, method):
                 found = [*([] if each.alone else found), self._sets[each.selector]]
         return found
@@ -177,12 +215,15 @@ class Guarded:
     def perhaps_for(self, known: Known, method: str = "") -> list[Set]:
         """The policies that stand in front of some requests of a route with this method, and not of others."""
         return [
-            self._sets[each.selector] for each in self._rules if each.may_fit(known) and not each.fits(known, method)
+            self._sets[each.selector]
+            for each in self._rules.about(known)
+            if each.may_fit(known) and not each.fits(known, method)
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
         if scope["type"] != "http" and scope["type"] != "websocket":
+            look_at_server(scope, receive)
             await self.app(scope, receive, ending_with(send, [self.env.ending]))
             return
         exchange: Exchange | None = scope.get(KEY)
@@ -226,7 +267,7 @@ class Guarded:
         named = known.kind in ("http", "websocket")
         operation = known.operation or known.name
         self._told[known] = Route(template=known.template, operation=operation) if named else Route()
-        perhaps = tuple(each for each in self._rules if each.may_fit(known) and not each.fits(known))
+        perhaps = tuple(each for each in self._rules.about(known) if each.may_fit(known) and not each.fits(known))
         for method in {each.method for each in perhaps}:  # so that orders that cannot work are known now
             for path in (None, *(each.path for each in perhaps if each.below)):
                 self._plan(self.sets_for(known, method, path))

@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from apim_middleware.documentation import Answer, Documentation, Told, documentation_of, either, together
+from apim_middleware.env import Env
 from apim_middleware.gateway._compiled import Row
+from apim_middleware.gateway._places import place_of
 from apim_middleware.gateway.app import Gateway
 from apim_middleware.model import Api, Definition, Deprecation, Operation
 from apim_middleware.openapi._templates import PARAMETERS
@@ -115,7 +117,7 @@ class Contexts:
 
     def _of_row(self, each: Found, row: Row) -> Documentation:
         """What stands in front of an operation in one context, outermost first."""
-        name = self._gateway.name
+        name = place_of(self._gateway.name, self._gateway.env or Env())
         outer = [layer for place, layer in row.layers if place == name or place.startswith(f"{name}/product/")]
         first = [layer for place, layer in row.layers if place == name]
         inner = [layer for _, layer in row.layers[len(outer) :]]

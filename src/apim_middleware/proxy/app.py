@@ -15,6 +15,7 @@ from typing import Literal
 from apim_middleware._config import Configured
 from apim_middleware._http import hops
 from apim_middleware._http.headers import is_token
+from apim_middleware._server import look_at_server
 from apim_middleware.env import Env, default_env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
@@ -172,6 +173,7 @@ class Proxy(Configured):
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind == "lifespan":
+            look_at_server(scope, receive)
             async with self.lifespan():
                 while (await receive())["type"] != "lifespan.shutdown":
                     await send({"type": "lifespan.startup.complete"})
