@@ -1,6 +1,7 @@
 """Keys: whom a limit counts, whom a cached response belongs to."""
 
 import functools
+import inspect
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apim_middleware import by, conditions
+from apim_middleware.configuration._functions import NotAFunction, function_of
 from apim_middleware.errors import ConfigError
 from apim_middleware.exchange import Exchange
 from apim_middleware.identity import Principal, Subscription
@@ -214,3 +216,21 @@ def test_a_key_that_is_wrapped_like_a_factory_is_a_key() -> None:
         return "a"
 
     assert RateLimit(calls=1, per=1, by=key).by is key
+
+
+def test_completion_offers_keys_alone() -> None:
+    """Helpers and imports stood beside them."""
+    assert dir(by) == sorted(by.__all__)
+
+
+def test_whatever_makes_a_key_or_is_one_is_offered() -> None:
+    """What tells of keys is none."""
+    made_here = (each for each in vars(by).values() if inspect.isfunction(each) and each.__module__ == by.__name__)
+    public = {each.__name__ for each in made_here if not each.__name__.startswith("_")}
+    assert public - {"made_once", "name_of", "needs", "parts_of", "reads", "telling"} == set(by.__all__) - {"Key"}
+
+
+@pytest.mark.parametrize("helper", ["made_once", "name_of", "parts_of", "reads", "telling"])
+def test_a_helper_is_no_key_in_a_file(helper: str) -> None:
+    with pytest.raises(NotAFunction, match="is no function of by or conditions"):
+        function_of(f"by.{helper}(by.client)")

@@ -1,14 +1,18 @@
 """Mistakes in what users write: each message says what was wrong, and a cure that works."""
 
+import importlib
 from collections.abc import Callable
 
 import pytest
 
 import apim_middleware as apim
-from apim_middleware import Api, Gateway, JWTAuth, Operation, Proxy, Quota, RateLimit, SetHeader
+from apim_middleware import Api, Cache, Gateway, IPFilter, JWTAuth, Operation, Proxy, Quota, RateLimit, SetHeader
+from apim_middleware._config import BUILT_IN, KEYS, _is_made_by
+from apim_middleware._limits.rates import UNITS
 from apim_middleware._synonyms import SYNONYMS
 from apim_middleware.configuration import loads
 from apim_middleware.configuration._catalogue import named, names
+from apim_middleware.configuration._functions import function_of
 from apim_middleware.configuration._reading import parameters_of
 from apim_middleware.errors import ConfigError
 
@@ -26,8 +30,178 @@ def told(make: Callable[[], object]) -> str:
 
 def test_a_list_in_the_place_of_a_tuple_is_told_to_be_one() -> None:
     assert told(lambda: Gateway(apis=(), policies=[])) == (  # type: ignore[arg-type]
-        "Gateway.policies: [] is a list. Write policies=(..., ...), a tuple."
+        "Gateway.policies: [] is a list. Write policies=(), a tuple."
     )
+
+
+@pytest.mark.parametrize(
+    ("make", "cure"),
+    [
+        (lambda: IPFilter(allow=["10.0.0.0/8"]), "Write allow=('10.0.0.0/8',), a tuple."),
+        (lambda: JWTAuth(issuer="a", audience=["a", "b"]), "Write audience=('a', 'b'), a tuple."),
+        (lambda: Gateway(apis=(), policies=[lambda app: app]), "Write policies=(..., ...), a tuple."),
+        (lambda: IPFilter(allow={"10.0.0.0/8"}), "Write allow=(..., ...), a tuple."),
+        (lambda: Cache(ttl=1, private_to=["subscription"]), "Write private_to=(by.subscription,)."),
+    ],
+)
+def test_the_tuple_that_is_meant_is_shown(make: Callable[[], object], cure: str) -> None:
+    assert told(make).endswith(cure)
+
+
+def test_a_list_of_secrets_is_not_shown() -> None:
+    assert "hunter2" not in told(lambda: apim.HMACSignature(secrets=["hunter2"]))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("make", "cure"),
+    [
+        (lambda: RateLimit(calls=1, per=1, by="subscription"), "Write by=by.subscription."),
+        (lambda: RateLimit(calls=1, per=1, by="by.client"), "Write by=by.client."),
+        (lambda: RateLimit(calls=1, per=1, by="subscripton"), "Write by=by.subscription."),
+        (lambda: RateLimit(calls=1, per=1, by="header"), 'Write by=by.header("x-tenant").'),
+        (lambda: RateLimit(calls=1, per=1, by="by.header('x-a')"), "Write by=by.header('x-a')."),
+        (
+            lambda: RateLimit(calls=1, per=1, by="x-tenant"),
+            "Give a key such as by.client, or a function of the exchange.",
+        ),
+        (lambda: Cache(ttl=1, private_to="principal"), "Write private_to=by.principal."),
+        (lambda: Cache(ttl=1, private_to=("principal", "api")), "Write private_to=(by.principal, by.api)."),
+        (lambda: Cache(ttl=1, vary_by=("api",)), "Write vary_by=(by.api,)."),
+    ],
+)
+def test_a_text_in_the_place_of_a_key_is_told_how_the_key_is_written(make: Callable[[], object], cure: str) -> None:
+    """Was: give a function of 1 argument."""
+    assert told(make).endswith(cure)
+
+
+def test_every_key_is_known_to_who_writes_its_name() -> None:
+    assert {name for name in apim.by.__all__ if name != "Key"} == set(KEYS)
+
+
+@pytest.mark.parametrize("written", KEYS.values())
+def test_every_key_is_written_so_that_it_is_one(written: str) -> None:
+    assert callable(function_of(written))
+
+
+@pytest.mark.parametrize(
+    ("make", "cure"),
+    [
+        (lambda: apim.APIKeyAuth(keys={}), "Give MemoryKeys, RecordKeys or another KeyStore."),
+        (lambda: apim.BasicAuth(users={}), "Give MemoryUsers or another UserStore."),
+        (lambda: apim.DPoP(replays=5), "Give SQLiteEntries, RedisEntries or another Replays."),
+        (
+            lambda: apim.BearerCredential(token=5),
+            "Give str or EnvironmentSecret, FileSecret, KeyVaultSecret or another Secret.",
+        ),
+        (lambda: apim.APIKeyAuth(keys=apim.MemoryKeys), "Write keys=MemoryKeys(...)."),
+        (lambda: apim.BasicAuth(users=apim.MemoryUsers), "Write users=MemoryUsers(...)."),
+        (lambda: apim.When(lambda exchange: True, RateLimit), "Write layer=RateLimit(...)."),
+        (lambda: Gateway(apis=(), policies=(RateLimit,)), "Write RateLimit(...)."),
+    ],
+)
+def test_where_a_store_or_a_layer_is_wanted_those_there_are_are_named(make: Callable[[], object], cure: str) -> None:
+    """Was: give KeyStore."""
+    assert told(make).endswith(cure)
+
+
+def test_an_env_names_the_stores_there_are() -> None:
+    cure = "Give MemoryPermits, SQLitePermits, RedisPermits or an object with the methods of Permits: acquire, release."
+    assert told(lambda: apim.Env(permits=5)).endswith(cure)  # type: ignore[arg-type]
+
+
+def protocols() -> dict[str, type]:
+    """Those that are named where something of ours is offered."""
+    homes = (
+        "protocols",
+        "stores.keyrings",
+        "stores.users",
+        "_jose.proofs",
+        "credentials.credential",
+        "credentials.secret",
+    )
+    modules = [importlib.import_module(f"apim_middleware.{home}") for home in homes]
+    return {name: vars(module)[name] for module in modules for name in BUILT_IN if name in vars(module)}
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_what_is_offered_for_a_protocol_makes_such_a_thing(name: str) -> None:
+    protocol = protocols()[name]
+    offered = [getattr(apim, each, None) or named(each) for each in BUILT_IN[name]]
+    assert [each for each in offered if not _is_made_by(each, protocol)] == []
+
+
+def test_none_is_told_to_be_left_out_where_there_is_a_default() -> None:
+    versions = (apim.Version("v1"),)
+    message = told(lambda: apim.Versions("path", versions, default=None))  # type: ignore[arg-type]
+    assert message == "Versions.default: None is not str. Leave it out, or give str."
+
+
+# Stacks
+
+
+def test_a_list_of_layers_is_told_to_be_unpacked() -> None:
+    assert told(lambda: apim.Stack([LIMIT])).endswith("Write Stack(*layers).")  # type: ignore[arg-type]
+
+
+def test_a_class_of_policies_in_a_stack_is_refused_at_once() -> None:
+    """It was said when the stack was put in front of an app."""
+    message = told(lambda: apim.Stack(RateLimit))  # type: ignore[arg-type]
+    assert (
+        message
+        == "Stack.layers: number 1 is the class RateLimit, and an object of it is wanted. Write Stack(RateLimit(...))."
+    )
+
+
+def test_a_middleware_that_is_a_class_is_a_layer() -> None:
+    class Plain:
+        def __init__(self, app: object) -> None:
+            """Take the app."""
+
+    assert apim.Stack(Plain).layers == (Plain,)  # type: ignore[arg-type]
+
+
+# Subscriptions
+
+
+def test_a_subscription_is_given_by_name() -> None:
+    """It was a plain TypeError."""
+    assert told(lambda: apim.Subscription("acme")).startswith("Subscription: fields are given by name only")  # type: ignore[misc]
+
+
+def test_a_misspelt_field_of_a_subscription_is_told_with_what_is_meant() -> None:
+    assert told(lambda: apim.Subscription(id="a", produkt="b")).endswith("Did you mean product?")  # type: ignore[call-arg]
+
+
+def test_a_text_in_the_place_of_a_subscription_is_told_to_be_its_id() -> None:
+    """It was an AttributeError."""
+    message = told(lambda: apim.MemoryKeys().add("acme"))  # type: ignore[arg-type]
+    assert message.endswith("'acme' is not Subscription. Write Subscription(id=\"acme\").")
+
+
+def test_a_new_subscription_is_a_subscription_too() -> None:
+    message = told(lambda: apim.MemoryKeys().begin("acme"))  # type: ignore[arg-type]
+    assert message.endswith('Write Subscription(id="acme").')
+
+
+# Rates
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: RateLimit(rate="100/min"),
+        lambda: RateLimit(calls=1, per=1, tier=apim.by.product, tiers={"gold": "100/min"}),
+        lambda: apim.Overrides().set("acme", "100/min"),
+    ],
+    ids=["rate", "tiers", "overrides"],
+)
+def test_a_rate_that_cannot_be_read_is_told_the_units(make: Callable[[], object]) -> None:
+    assert told(make).endswith("a unit is second, minute, hour, day or month.")
+
+
+@pytest.mark.parametrize("unit", UNITS.replace(" or", ",").split(", "))
+def test_each_of_these_units_is_one(unit: str) -> None:
+    assert RateLimit(rate=f"100/{unit}").rates()[0][0] == 100
 
 
 def test_one_layer_in_the_place_of_several_needs_a_comma() -> None:

@@ -17,6 +17,46 @@ from apim_middleware.types import Layer
 _ARTICLE = re.compile(r"\ba (\w+)")
 """One of something: ``a layer``, ``a function of 1 argument``."""
 
+KEYS = {
+    "api": "by.api",
+    "attribute": 'by.attribute("app.tenant")',
+    "both": "by.both(by.subscription, by.client)",
+    "claim": 'by.claim("sub")',
+    "client": "by.client",
+    "cookie": 'by.cookie("session")',
+    "either": "by.either(by.subscription, by.client)",
+    "everyone": "by.everyone",
+    "header": 'by.header("x-tenant")',
+    "operation": "by.operation",
+    "principal": "by.principal",
+    "product": "by.product",
+    "route": 'by.route(login=conditions.path("/login"))',
+    "subscription": "by.subscription",
+    "username": "by.username",
+}
+"""The keys of ``by``, each as one is written."""
+
+BUILT_IN = {
+    "Counters": ("MemoryCounters", "SQLiteCounters", "RedisCounters", "LimitsCounters"),
+    "Credential": (
+        "BasicCredential",
+        "BearerCredential",
+        "HeaderCredential",
+        "ClientCredentials",
+        "ManagedIdentity",
+        "TokenExchange",
+    ),
+    "Entries": ("MemoryEntries", "SQLiteEntries", "RedisEntries"),
+    "KeyStore": ("MemoryKeys", "RecordKeys"),
+    "Permits": ("MemoryPermits", "SQLitePermits", "RedisPermits"),
+    "Records": ("MemoryRecords", "SQLiteRecords", "RedisRecords"),
+    "Replays": ("SQLiteEntries", "RedisEntries"),
+    "Secret": ("EnvironmentSecret", "FileSecret", "KeyVaultSecret"),
+    "Transport": ("Http1Transport", "HttpxTransport", "Httpx2Transport"),
+    "UserStore": ("MemoryUsers",),
+}
+"""For each protocol, what this package has of it."""
+
 
 class Configured:
     """Base of every frozen dataclass a user writes: wrong names, missing fields and wrong types are a ConfigError."""
@@ -32,9 +72,11 @@ class Configured:
                 if is_factory(value):
                     raise ConfigError(cls.__name__, name, *uncalled(value))
                 if not matches(value, hints[name]):
-                    problem, cure = _misfit(name, value, hints[name])
-                    problem = f"{shown(value, secret=not named[name].repr)} {problem}"
-                    raise ConfigError(cls.__name__, name, problem, cure)
+                    secret = not named[name].repr
+                    problem, cure = _misfit(name, value, hints[name], secret=secret)
+                    if value is None and not _is_compulsory(named[name]):
+                        cure = f"Leave it out, or {cure[0].lower()}{cure[1:]}"
+                    raise ConfigError(cls.__name__, name, f"{shown(value, secret=secret)} {problem}", cure)
         return super().__new__(cls)
 
     def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, object]]:
@@ -50,16 +92,101 @@ class Configured:
         return ConfigError(type(self).__name__, field, f"{value} {problem}", cure)
 
 
-def _misfit(name: str, value: object, wanted: Any) -> tuple[str, str]:  # noqa: ANN401 - an annotation
-    """What is wrong with a value that does not fit an annotation, and the cure."""
-    words = describe(wanted)
+def _misfit(name: str, value: object, wanted: Any, *, secret: bool) -> tuple[str, str]:  # noqa: ANN401 - an annotation
+    """What is wrong with a value that does not fit an annotation, and the cure, which shows no secret."""
+    problem = f"is not {describe(wanted)}"
     several = [args[0] for arm in arms_of(wanted) if (args := typing.get_args(arm))[1:] == (Ellipsis,)]
-    if several and isinstance(value, list):
-        return "is a list", f"Write {name}=(..., ...), a tuple"
+    if any(map(is_key, (*arms_of(wanted), *several))) and (texts := _texts_in(value)):
+        return problem, _key_cure(name, texts, alone=isinstance(value, str))
+    if several and isinstance(value, list | set | frozenset):
+        return f"is a {type(value).__name__}", f"Write {name}={_as_tuple(value, secret=secret)}, a tuple"
     if any(matches(value, each) for each in several):
         one = '"..."' if isinstance(value, str) else "..."
-        return f"is not {words}", f"Write {name}=({one},), with the comma"
-    return f"is not {words}", f"Give {words}"
+        return problem, f"Write {name}=({one},), with the comma"
+    if isinstance(value, type) and _is_made_by(value, wanted):
+        return "is a class, and an object of it is wanted", f"Write {name}={value.__name__}(...)"
+    for each in value if isinstance(value, tuple) else ():
+        if isinstance(each, type) and any(_is_made_by(each, one) for one in several):
+            return f"holds the class {each.__name__}, and an object of it is wanted", f"Write {each.__name__}(...)"
+    return problem, f"Give {offer(wanted)}"
+
+
+def _key_cure(name: str, texts: Sequence[str], *, alone: bool) -> str:
+    """How the keys that texts name are written, one alone or a tuple of them."""
+    keys = [key for each in texts if (key := key_named(each))]
+    if len(keys) < len(texts):
+        return "Give a key such as by.client, or a function of the exchange"
+    written = ", ".join(keys) + ("," if len(keys) == 1 else "")
+    return f"Write {name}={keys[0] if alone else f'({written})'}"
+
+
+def _as_tuple(value: Collection[object], *, secret: bool) -> str:
+    """A list as the tuple that is meant, where it is short and has an order; the values of a secret are not shown."""
+    text = repr(tuple(value)) if isinstance(value, list) and not secret else ""
+    return text if text and len(text) <= 80 and "<" not in text else "(..., ...)"
+
+
+def is_key(wanted: Any) -> bool:  # noqa: ANN401 - an annotation
+    """Whether a key of ``by`` is wanted: a function of the exchange that gives text or None."""
+    args = typing.get_args(wanted)
+    if len(args) != 2 or not isinstance(args[0], list):
+        return False
+    return [getattr(each, "__name__", "") for each in args[0]] == ["Exchange"] and args[1] == (str | None)
+
+
+def _texts_in(value: object) -> list[str]:
+    """A text, or those of a tuple or list of texts."""
+    found = value if isinstance(value, tuple | list) else [value]
+    texts = [each for each in found if isinstance(each, str)]
+    return texts if len(texts) == len(found) else []
+
+
+def key_named(text: str) -> str | None:
+    """The key of ``by`` that a text names, as it is written; None when it names none."""
+    name = text.strip().removeprefix("apim_middleware.").removeprefix("by.")
+    if name.partition("(")[0] in KEYS and name.endswith(")"):
+        return f"by.{name}"
+    return KEYS.get(nearest(name, KEYS, cutoff=0.8) or "")
+
+
+def nearest(name: str, names: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """That of several names which was perhaps meant by another."""
+    names = tuple(names)
+    return meant(name, names) or next(iter(difflib.get_close_matches(name.lower(), names, n=1, cutoff=cutoff)), None)
+
+
+def _is_made_by(kind: type, wanted: Any) -> bool:  # noqa: ANN401 - an annotation
+    """Whether a class makes what is wanted."""
+    if len(arms := arms_of(wanted)) > 1:
+        return any(_is_made_by(kind, arm) for arm in arms)
+    if wanted == Layer:
+        return issubclass(kind, Configured)
+    if not isinstance(wanted, type) or wanted is type or wanted is object:
+        return False
+    if getattr(wanted, "_is_protocol", False):
+        return all(hasattr(kind, name) for name, each in vars(wanted).items() if name[0] != "_" and callable(each))
+    return issubclass(kind, wanted)
+
+
+def methods_of(protocol: type) -> list[str]:
+    """What a protocol asks for."""
+    return [name for name in vars(protocol) if not name.startswith("_")]
+
+
+def offer(wanted: Any) -> str:  # noqa: ANN401 - an annotation
+    """What can be given where an annotation stands; of a protocol, what there is."""
+    arms = [arm for arm in arms_of(wanted) if arm is not type(None)]
+    if not any(getattr(arm, "_is_protocol", False) for arm in arms):
+        return describe(wanted)
+    return " or ".join(_offer(arm) for arm in arms)
+
+
+def _offer(wanted: Any) -> str:  # noqa: ANN401 - an annotation
+    if not getattr(wanted, "_is_protocol", False):
+        return describe(wanted)
+    if known := BUILT_IN.get(wanted.__name__):
+        return f"{', '.join(known)} or another {wanted.__name__}"
+    return f"a {wanted.__name__}, which has {' and '.join(methods_of(wanted))}"
 
 
 def _positional(cls: type, named: Mapping[str, Any], args: Sequence[object]) -> dict[str, object]:
@@ -76,9 +203,12 @@ def _positional(cls: type, named: Mapping[str, Any], args: Sequence[object]) -> 
 def _check_names(cls: type, named: Mapping[str, Any], given: Mapping[str, object]) -> None:
     check_known(cls.__name__, given, named)
     for name, field in named.items():
-        no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if no_default and name not in given:
+        if _is_compulsory(field) and name not in given:
             raise ConfigError(cls.__name__, name, "is missing", f"Write {cls.__name__}({name}=...)")
+
+
+def _is_compulsory(field: Any) -> bool:  # noqa: ANN401 - of any type
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 @lru_cache(maxsize=1024)
@@ -94,12 +224,18 @@ def shown(value: object, *, secret: bool = False) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def in_one_line(error: BaseException) -> str:
+    """What an error says, as a message can hold it."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:297]}..."
+
+
 def check_known(owner: str, given: Mapping[str, object], known: Iterable[str]) -> None:
     """Refuse a name that means nothing here, and tell the one that was perhaps meant."""
     names = tuple(known)
     for name, value in given.items():
         if name not in names:
-            near = meant(name, names) or next(iter(difflib.get_close_matches(name, names, n=1)), None)
+            near = nearest(name, names)
             cure = f"Did you mean {near}?" if near else f"The fields are {', '.join(names)}"
             raise ConfigError(owner, name, f"no such field (given {shown(value, secret=True)})", cure)
 
@@ -122,7 +258,7 @@ def check_one_by_one(owner: str, field: str, given: Mapping[str, object]) -> Non
 def check(owner: str, field: str, value: object, wanted: Any, *, cure: str = "", secret: bool = False) -> None:  # noqa: ANN401
     """Raise a ConfigError for what does not fit an annotation, on behalf of a class that is not ``Configured``."""
     if not matches(value, wanted):
-        problem, remedy = _misfit(field, value, wanted)
+        problem, remedy = _misfit(field, value, wanted, secret=secret)
         raise ConfigError(owner, field, f"{shown(value, secret=secret)} {problem}", cure or remedy)
 
 

@@ -11,7 +11,7 @@ from inspect import isawaitable
 from itertools import chain
 from typing import ParamSpec, TypeAlias, TypeVar
 
-from apim_middleware._config import awaits, is_factory, shown, uncalled
+from apim_middleware._config import KEYS, awaits, is_factory, shown, uncalled
 from apim_middleware._http import cookies
 from apim_middleware._http.addresses import address_text, parse_address
 from apim_middleware._http.basic import BadCredentials, read
@@ -34,7 +34,24 @@ _NAT64 = bytes.fromhex("0064ff9b") + bytes(8)
 In ``64:ff9b:1::/48`` (RFC 8215) an IPv4 address stands wherever the operator of the translator put it.
 """
 
-_EXAMPLES = {"header": "x-tenant", "cookie": "session", "claim": "sub", "attribute": "app.tenant"}
+__all__ = [
+    "Key",
+    "api",
+    "attribute",
+    "both",
+    "claim",
+    "client",
+    "cookie",
+    "either",
+    "everyone",
+    "header",
+    "operation",
+    "principal",
+    "product",
+    "route",
+    "subscription",
+    "username",
+]
 
 
 def made_once(make: Callable[P, F]) -> Callable[P, F]:
@@ -68,6 +85,12 @@ def reads(function: object) -> frozenset[str]:
     """The request headers that a key or condition asks for, as far as it says so."""
     found = getattr(function, "reads", None)
     return found if isinstance(found, frozenset) else frozenset()  # stores and doubles have other things of that name
+
+
+def parts_of(key: object) -> tuple[str, tuple[Callable[..., object], ...]]:
+    """How a key is made of others, ``both``, ``either`` or ``route``, and of which; nothing for one that is not."""
+    found = getattr(key, "parts", None)
+    return found if isinstance(found, tuple) else ("", ())
 
 
 def name_of(function: Callable[..., object]) -> str:
@@ -278,7 +301,7 @@ def _check_name(factory: str, name: object) -> None:
 
 def _no_name(factory: str, name: object) -> ConfigError:
     problem = f"{shown(name)} is the name of no {factory}"
-    return ConfigError(f"by.{factory}", "", problem, f'Write by.{factory}("{_EXAMPLES[factory]}")')
+    return ConfigError(f"by.{factory}", "", problem, f"Write {KEYS[factory]}")
 
 
 def _check(name: str, given: Iterable[object], *, least: int) -> None:
@@ -293,4 +316,9 @@ def _check(name: str, given: Iterable[object], *, least: int) -> None:
 def _combined(key: Key, name: str, parts: Iterable[str], asked: Iterable[Callable[..., object]]) -> Key:
     key.__name__ = key.__qualname__ = f"{name}({', '.join(parts)})"
     asked = tuple(asked)
+    vars(key)["parts"] = (name, asked)
     return telling(key, needs=chain(*map(needs, asked)), reads=chain(*map(reads, asked)))
+
+
+def __dir__() -> list[str]:
+    return [*__all__]

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from apim_middleware._config import Configured
+
 _NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -41,7 +43,7 @@ class Principal:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subscription:
+class Subscription(Configured):
     """The subscription a key belongs to: its id, what it opens, and who owns it.
 
     Behind a ``Gateway`` it opens the APIs of its ``product``, or the one ``api``, or every API as ``api="*"``; one that

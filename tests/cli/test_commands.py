@@ -79,6 +79,46 @@ def test_check_finds_nothing_wrong_and_gives_advice(file: Path) -> None:
     apim("check", str(file), "--strict", exits=1)
 
 
+OPEN = "any /orders/*"
+ADDRESS = "RateLimit goes by the client's address"
+
+
+def test_check_says_in_its_last_line_how_much_advice_there_is(file: Path) -> None:
+    assert apim("check", str(file)).splitlines()[-1] == f"{file}: 2 routes, no mistakes; advice: 2"
+
+
+def test_advice_that_was_accepted_is_counted_and_fails_nothing(file: Path) -> None:
+    """A pipeline with --strict could not be had with a route that is to stand open, or with no proxy in front."""
+    said = apim("check", str(file), "--strict", "--accept", f"{OPEN} stands open", "--accept", ADDRESS)
+    assert said == f"{file}: 2 routes, no mistakes; accepted: 2\n"
+
+
+def test_other_advice_than_was_accepted_still_fails(file: Path) -> None:
+    assert "- RateLimit goes" in apim("check", str(file), "--strict", "--accept", OPEN, exits=1)
+
+
+@pytest.mark.parametrize("text", ["any /order", "any /orders/* st", "stands open", "any /orders/*:", ""])
+def test_advice_is_accepted_by_the_whole_words_it_begins_with(file: Path, text: str) -> None:
+    assert f"- {OPEN} stands open" in apim("check", str(file), "--strict", "--accept", text, exits=1)
+
+
+def test_an_acceptance_that_accepts_nothing_is_advice_itself(file: Path) -> None:
+    """One of what is mended would accept it when it comes back."""
+    given = ("--accept", OPEN, "--accept", ADDRESS, "--accept", "GET /gone")
+    assert "--accept 'GET /gone' accepts nothing" in apim("check", str(file), "--strict", *given, exits=1)
+
+
+def test_what_was_accepted_stands_apart_in_json(file: Path) -> None:
+    found = json.loads(apim("check", str(file), "--accept", OPEN, "--json"))
+    assert [each.partition(":")[0] for each in found["accepted"]] == [f"{OPEN} stands open"]
+    assert [each.partition(",")[0] for each in found["advice"]] == [ADDRESS]
+
+
+def test_what_workers_keep_apart_can_be_accepted(file: Path) -> None:
+    given = ("--accept", OPEN, "--accept", ADDRESS, "--accept", "RateLimit: count apart")
+    apim("check", str(file), "--strict", "--workers", "2", *given)
+
+
 def test_check_says_where_a_mistake_is(file: Path) -> None:
     file.write_text(FILE.replace("calls", "cals"))
     assert "gateway.policies[0]" in apim("check", str(file), exits=1)

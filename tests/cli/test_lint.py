@@ -2,28 +2,41 @@
 
 from typing import Any
 
+import jwt
 import pytest
+from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 from apim_middleware import (
+    AllOf,
+    AnyOf,
     Api,
     APIKeyAuth,
     Cache,
     Gateway,
+    Idempotency,
     IPFilter,
     JWTAuth,
+    LimitGuesses,
+    Limits,
     MemoryKeys,
     Operation,
+    RateLimit,
     RewritePath,
     Stack,
+    Subscription,
+    TrustedProxies,
     Version,
     Versions,
     When,
     by,
     conditions,
+    guard,
 )
 from apim_middleware.cli._lint import advice_on
 from apim_middleware.guarding import coverage
+from apim_middleware.testing import call
 from apim_middleware.types import Layer
 
 SHUT = IPFilter(allow=("10.0.0.0/8",))
@@ -117,3 +130,158 @@ def test_so_is_one_behind_a_token() -> None:
 )
 def test_a_cache_that_knows_whose_its_answers_are_needs_no_advice(app: Gateway) -> None:
     assert told(app, "Cache") == []
+
+
+def stacked(*layers: Layer) -> Any:
+    return guard(Starlette(routes=[Route("/a", PlainTextResponse("here"))]), policies=layers)
+
+
+KEYED = APIKeyAuth(keys=MemoryKeys())
+BOTH = by.either(by.principal, by.subscription)
+
+
+@pytest.mark.parametrize(
+    ("layers", "cure"),
+    [
+        ((KEYED, TOKENS, Cache(ttl=30, private_to=by.principal)), "private_to=(by.principal, by.subscription)"),
+        ((TOKENS, KEYED, Cache(ttl=30, private_to=by.subscription)), "private_to=(by.subscription, by.principal)"),
+        ((AllOf(TOKENS, KEYED), Cache(ttl=30)), "private_to=(by.principal, by.subscription)"),
+        ((AnyOf(TOKENS, KEYED), Cache(ttl=30)), "private_to=by.principal)"),
+        ((TOKENS, Cache(ttl=30, regardless_of=("principal",))), "private_to=by.principal)"),
+    ],
+    ids=["no subscription", "no principal", "neither", "either", "the token itself"],
+)
+def test_a_cache_is_compared_with_all_that_was_established(layers: tuple[Layer, ...], cure: str) -> None:
+    """Behind a key and a token, one told apart by the principal kept nothing, and nothing was said of it."""
+    [sentence] = told(stacked(*layers), "keeps nothing")
+    assert cure in sentence
+
+
+def test_a_cache_that_keeps_nothing_of_some_callers_says_of_some() -> None:
+    [sentence] = told(stacked(AnyOf(TOKENS, KEYED), Cache(ttl=30, private_to=by.subscription)), "keeps nothing")
+    assert "of some callers" in sentence
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (KEYED, TOKENS, Cache(ttl=30, private_to=(by.principal, by.subscription))),
+        (KEYED, TOKENS, Cache(ttl=30, private_to=by.principal, regardless_of=("subscription",))),
+        (AnyOf(KEYED, TOKENS), Cache(ttl=30, private_to=by.principal)),
+        (AnyOf(KEYED, TOKENS), Cache(ttl=30, private_to=BOTH)),
+        (KEYED, Cache(ttl=30, private_to=by.principal)),
+    ],
+    ids=["both", "one, and regardless of the other", "the principal of either", "either", "the principal of a key"],
+)
+def test_a_cache_that_tells_all_callers_apart_needs_no_advice(layers: tuple[Layer, ...]) -> None:
+    assert told(stacked(*layers), "keeps nothing") == []
+
+
+SECRET = b"0123456789abcdef0123456789abcdef"
+SIGNED = JWTAuth(issuer="issuer", audience="orders", keys=SECRET, algorithms=("HS256",))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("cache", "kept"),
+    [
+        (Cache(ttl=30, private_to=by.principal), False),
+        (Cache(ttl=30, private_to=by.subscription), False),
+        (Cache(ttl=30, regardless_of=("subscription", "principal")), False),
+        (Cache(ttl=30, private_to=(by.principal, by.subscription)), True),
+        (Cache(ttl=30, regardless_of=("subscription", "principal", "authorization")), True),
+    ],
+)
+async def test_the_advice_on_a_cache_is_what_it_does(cache: Cache, kept: bool) -> None:
+    keys = MemoryKeys()
+    keys.add(Subscription(id="acme"))
+    token = jwt.encode({"iss": "issuer", "aud": "orders", "sub": "ada", "exp": 4_000_000_000}, SECRET, "HS256")
+    headers = [
+        (b"ocp-apim-subscription-key", keys.issue("acme").encode()),
+        (b"authorization", b"Bearer " + token.encode()),
+    ]
+    app = stacked(APIKeyAuth(keys=keys), SIGNED, cache)
+    await call(app, "GET", "/a", headers=headers)
+    again = await call(app, "GET", "/a", headers=headers)
+    assert (b"hit" in dict(again.headers)[b"cache-status"]) == kept
+    assert (told(app, "keeps nothing") == []) == kept
+
+
+# Clients
+
+
+ADDRESSED = "RateLimit goes by the client's address"
+KEY_OR_CLIENT = RateLimit(calls=5, per=60, by=by.either(by.subscription, by.client))
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        stacked(KEYED, Idempotency()),
+        stacked(KEYED, KEY_OR_CLIENT),
+        stacked(KEYED, Limits(KEY_OR_CLIENT)),
+        stacked(AnyOf(Stack(KEYED, KEY_OR_CLIENT), TOKENS)),
+        stacked(AnyOf(KEYED, TOKENS), RateLimit(calls=5, per=60, by=by.either(by.principal, by.client))),
+        Gateway(
+            policies=(KEY_OR_CLIENT,), keys=MemoryKeys(), apis=(Api("a", "/a", backend=PlainTextResponse("here")),)
+        ),
+    ],
+    ids=["idempotency", "limit", "limits", "within another", "whoever it is", "of a gateway"],
+)
+def test_a_client_that_is_never_asked_for_is_no_reason_for_advice(app: Any) -> None:
+    """Behind a key, Idempotency was said to go by the client's address, which failed pipelines."""
+    assert told(app, "client's address") == []
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (RateLimit(calls=5, per=60),),
+        (KEY_OR_CLIENT, IPFilter(deny=("192.0.2.1",))),
+        (KEYED, RateLimit(calls=5, per=60, by=by.both(by.subscription, by.client))),
+        (KEYED, RateLimit(calls=5, per=60, by=by.either(by.product, by.client))),
+        (APIKeyAuth(keys=MemoryKeys(), optional=True), KEY_OR_CLIENT),
+        (AnyOf(KEYED, TOKENS), KEY_OR_CLIENT),
+        (KEYED, Limits(RateLimit(calls=5, per=60, name="one"))),
+        (KEYED, LimitGuesses()),
+        (KEYED, SHUT),
+    ],
+    ids=["alone", "no key", "both", "no product", "strangers", "tokens", "limits", "guesses", "filter"],
+)
+def test_a_client_that_is_asked_for_without_proxies_is_told_of(layers: tuple[Layer, ...]) -> None:
+    assert len(told(stacked(*layers), "client's address")) == 1
+
+
+def test_a_client_that_proxies_tell_of_is_no_reason_for_advice() -> None:
+    assert told(stacked(TrustedProxies(trusted=("unix",)), RateLimit(calls=5, per=60)), "client's address") == []
+
+
+def test_a_gateway_that_stands_behind_a_limit_knows_of_no_key_there() -> None:
+    inner = Gateway(keys=MemoryKeys(), apis=(Api("a", "/a", backend=PlainTextResponse("here")),))
+    assert len(told(Stack(KEY_OR_CLIENT)(inner), "client's address")) == 1
+
+
+# Open routes
+
+
+def here(request: Any) -> PlainTextResponse:
+    return PlainTextResponse("here")
+
+
+def test_a_route_is_said_once_and_not_for_head_again() -> None:
+    assert told(Starlette(routes=[Route("/a", here)]), "stands open") == [
+        "GET /a stands open: no policy decides who may call it."
+    ]
+
+
+def test_head_alone_is_said() -> None:
+    app = Starlette(routes=[Route("/a", here, methods=["HEAD"])])
+    assert len(told(app, "HEAD /a stands open")) == 1
+
+
+def test_open_routes_of_one_path_are_told_apart_by_version() -> None:
+    """What is accepted of one version is not accepted of another."""
+    versions = Versions("header", (Version("v1"), Version("v2")))
+    said = told(gateway(versions=versions), "stands open")
+    assert "any /orders/* stands open in the version v1: no policy decides who may call it." in said
+    assert len(said) == len(set(said)) > 1

@@ -19,8 +19,10 @@ from apim_middleware import (
     AnyOf,
     Api,
     APIKeyAuth,
+    BasicAuth,
     Cache,
     Choose,
+    DPoP,
     Env,
     Gateway,
     Health,
@@ -28,14 +30,22 @@ from apim_middleware import (
     Hygiene,
     Idempotency,
     IPFilter,
+    JWTAuth,
     LimitConcurrency,
+    Limits,
+    MemoryEntries,
     MemoryKeys,
+    MemoryRecords,
+    MemoryUsers,
+    OAuth2Introspection,
     Only,
     Operation,
+    Overrides,
     Product,
     Quota,
     RateLimit,
     RecordKeys,
+    RevokedTokens,
     Stack,
     Tracing,
     When,
@@ -49,8 +59,7 @@ from apim_middleware.cli._standing import has_access_log
 from apim_middleware.cli.app import app as command
 from apim_middleware.gateway import Reloadable
 from apim_middleware.serving.forward_auth import ForwardAuth
-from apim_middleware.stores.records import MemoryRecords
-from apim_middleware.stores.sqlite import SQLiteCounters, SQLitePermits
+from apim_middleware.stores.sqlite import SQLiteCounters, SQLitePermits, SQLiteRecords
 from apim_middleware.stores.sqlite.entries import SQLiteEntries
 
 RATE, QUOTA = RateLimit(calls=5, per=60, by=by.client), Quota(rate="100/day", by=by.client)
@@ -135,6 +144,51 @@ def test_the_cure_is_told() -> None:
     assert "Env(counters=SQLiteCounters(...)) or RedisCounters, and a place" in counts
 
 
+def tokens(**more: Any) -> JWTAuth:
+    return JWTAuth(issuer="https://issuer.example", audience="orders", **more)
+
+
+def opaque(**more: Any) -> OAuth2Introspection:
+    asked = {"url": "https://issuer.example/ask", "client_id": "a", "client_secret": "b"}
+    return OAuth2Introspection(issuer="https://issuer.example", audience="orders", **asked, **more)
+
+
+@pytest.mark.parametrize(
+    ("layer", "happens", "cure"),
+    [
+        (tokens(revoked=RevokedTokens()), "JWTAuth: ask for revoked tokens", "an async function of yours"),
+        (tokens(dpop=DPoP()), "JWTAuth: remember DPoP proofs", "DPoP(replays=...)"),
+        (tokens(dpop=DPoP(replays=MemoryEntries())), "JWTAuth: remember DPoP proofs", "RedisEntries"),
+        (opaque(dpop=DPoP()), "OAuth2Introspection: remember DPoP proofs", "RedisEntries"),
+        (BasicAuth(users=MemoryUsers()), "BasicAuth: look users up", "a store of yours"),
+        (APIKeyAuth(keys=RecordKeys(MemoryRecords())), "APIKeyAuth: look keys up", "SQLiteRecords or RedisRecords"),
+    ],
+    ids=["revoked tokens", "proofs", "proofs in memory", "proofs of opaque tokens", "users", "records in memory"],
+)
+def test_what_one_worker_is_told_of_callers_is_told_with_its_cure(layer: Any, happens: str, cure: str) -> None:
+    """A token that was revoked in one of two workers worked on in the other, and nothing was said of it."""
+    [told] = kept_apart(shop(layer), 2)
+    assert told.startswith(happens)
+    assert cure in told
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["alone", "in limits"])
+def test_rates_that_one_worker_sets_are_told_with_their_cure(several: bool) -> None:
+    limit = RateLimit(calls=5, per=60, by=by.client, overrides=Overrides())
+    _, told = kept_apart(shop(Limits(limit) if several else limit), 2)
+    assert told.startswith("Limits: read overrides" if several else "RateLimit: read overrides")
+    assert "RecordOverrides on SQLiteRecords or RedisRecords" in told
+
+
+@pytest.mark.parametrize("layer", [tokens(), tokens(revoked=lambda principal: False)], ids=["nobody", "elsewhere"])
+def test_tokens_that_no_worker_revokes_by_itself_are_not_told_of(layer: Any) -> None:
+    assert kept_apart(shop(layer), 2) == []
+
+
+def test_proofs_that_all_workers_remember_together_are_not_told_of(tmp_path: Path) -> None:
+    assert kept_apart(shop(tokens(dpop=DPoP(replays=SQLiteEntries(str(tmp_path / "proofs.db"))))), 2) == []
+
+
 def test_one_worker_keeps_nothing_apart() -> None:
     assert kept_apart(gateway(keys=MemoryKeys()), 1) == []
 
@@ -142,7 +196,7 @@ def test_one_worker_keeps_nothing_apart() -> None:
 def test_what_is_shared_is_not_told_of(tmp_path: Path) -> None:
     file = str(tmp_path / "shared.db")
     env = Env(counters=SQLiteCounters(file), permits=SQLitePermits(file), entries=SQLiteEntries(file), place="shop")
-    keys = RecordKeys(MemoryRecords())
+    keys = RecordKeys(SQLiteRecords(file))
     product = Product("starter", apis=("orders",), policies=(RATE, Idempotency()))
     assert kept_apart(gateway(keys=keys, env=env, products=(product,)), 2) == []
     assert kept_apart(guard(shop(), policies=(RATE,), env=env), 2) == []

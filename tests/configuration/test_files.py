@@ -2,6 +2,7 @@
 
 import json
 import re
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,6 +141,14 @@ class Plain:
         return app
 
 
+@dataclass(frozen=True)
+class Talkative(Policy):
+    """Refuses to be made, at length."""
+
+    def __post_init__(self) -> None:
+        raise ValueError("Talkative:\n  two\n  lines")
+
+
 API = "[[apis]]\nname = 'a'\nbackend = 'http://a'\nsubscription_required = false\n"
 
 
@@ -250,7 +259,7 @@ def test_what_may_be_a_secret_in_a_policy_of_ones_own_is_not_written() -> None:
         (f"{__name__}:own_key", "is no dataclass"),
         (f"{__name__}:Nobody", "cannot be imported"),
         ("apim_middleware.nowhere:TenantGuard", "cannot be imported"),
-        ("TenantGuard", 'write a public name of apim_middleware, or use = "module:Class" for one of your own'),
+        ("TenantGuard", 'Write a public name of apim_middleware, or use = "module:Class" for one of your own'),
     ],
 )
 def test_what_is_no_class_of_values_cannot_be_used(use: str, problem: str) -> None:
@@ -261,6 +270,82 @@ def test_what_is_no_class_of_values_cannot_be_used(use: str, problem: str) -> No
 def test_an_import_with_fields_is_told_what_it_must_be() -> None:
     with pytest.raises(ConfigError, match=f'Write use = "{__name__}:TenantGuard"'):
         loads(f"[[policies]]\nimport = '{__name__}:TenantGuard'\ntenants = ['a']")
+
+
+def test_a_module_that_cannot_be_imported_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mistaken_here.py").write_text("raise RuntimeError('two\\nlines\\n  of it')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"cannot be imported: two lines of it\. ") as caught:
+        loads("keys = { import = 'mistaken_here:keys' }")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_class_that_refuses_in_several_lines_is_told_in_one() -> None:
+    with pytest.raises(ConfigError, match=r"Talkative: two lines \(at gateway\.policies\[0\]\)"):
+        loads(f"{API}[[policies]]\nuse = '{__name__}:Talkative'")
+
+
+def stored(text: str) -> str:
+    return f"{API}[env]\nuse = 'Env'\ncounters = {{ {text} }}"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "use = 'RedisCounters', url = 'redis://a'",
+            r"RedisCounters\.url: no such argument .*It has redis, prefix, .*: did you mean redis\?$",
+        ),
+        ("use = 'SQLiteCounters', path = 'a', patient = 1", r"did you mean patience\?$"),
+        ("use = 'SQLiteCounters', path = 'a', zzz = 1", r"It has path, .*clock\.$"),
+        ("use = 'RedisCounters'", r"RedisCounters\.redis: is missing \(at gateway\.env\.counters\)\. Give redis\.$"),
+    ],
+)
+def test_a_store_tells_what_it_takes(text: str, told: str) -> None:
+    """It was a TypeError in words, with "See its documentation"."""
+    with pytest.raises(ConfigError, match=told):
+        loads(stored(text))
+
+
+@pytest.mark.parametrize(
+    ("use", "ends"),
+    [("JWTAut", r"'JWTAut' is no class of this package\. Did you mean JWTAuth\?$"), ("Zzzzz", r"of your own\.$")],
+)
+def test_a_class_that_is_none_is_told_with_one_cure(use: str, ends: str) -> None:
+    """It ended in "JWTAuth?. Name what there is."."""
+    with pytest.raises(ConfigError, match=ends):
+        loads(f"[[policies]]\nuse = '{use}'")
+
+
+@pytest.mark.parametrize(
+    ("text", "cure"),
+    [
+        ("by = 'subscription'", 'Write "by.subscription".'),
+        ("by = 'by.subscripton'", 'Write "by.subscription".'),
+        ("by = 'header'", "Write 'by.header(\"x-tenant\")'."),
+        ("by = 'x-tenant'", '{import = "module:name"}.'),
+        ("count_when = 'client'", '{import = "module:name"}.'),
+    ],
+    ids=["a key", "a misspelt key", "a factory", "no key", "a condition"],
+)
+def test_a_text_that_names_a_key_is_told_how_it_is_written(text: str, cure: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loads(f"{API}[[policies]]\nuse = 'RateLimit'\ncalls = 1\nper = 1\n{text}")
+    assert str(caught.value).endswith(cure)
+
+
+def test_a_file_that_is_too_large_is_not_read_to_its_end(tmp_path: Path) -> None:
+    """One of 6 GB was read whole, and ended in a MemoryError."""
+    file = tmp_path / "gateway.toml"
+    with file.open("wb") as sparse:
+        sparse.truncate(1 << 28)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ConfigError, match="has more than 16 MiB"):
+            load(file)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 26
+    finally:
+        tracemalloc.stop()
 
 
 @FORMATS
@@ -303,7 +388,7 @@ def test_variables_of_the_environment_stand_where_they_are_named(monkeypatch: py
 LIMIT = "[[policies]]\nuse = 'RateLimit'\n"
 WRONG: dict[str, tuple[str, str]] = {
     "no such field": ("[[apis]]\nname = 'a'\npth = '/'", r"Api\.pth.*gateway\.apis\[0\].*Did you mean path"),
-    "no such class": ("[[policies]]\nuse = 'RateLimt'\n", r"gateway\.policies\[0\].*did you mean RateLimit"),
+    "no such class": ("[[policies]]\nuse = 'RateLimt'\n", r"gateway\.policies\[0\].*\. Did you mean RateLimit\?$"),
     "a table of nothing": ("[[policies]]\ncalls = 1\n", r"gateway\.policies\[0\].*use = "),
     "wrong type": (f"{LIMIT}calls = 'many'\nper = 1\n", r"RateLimit\.calls.*gateway\.policies\[0\]"),
     "nonsense value": (f"{LIMIT}calls = 0\nper = 1\nby = 'by.client'", r"gateway\.policies\[0\]"),

@@ -3,19 +3,20 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 
-from apim_middleware import by
+from apim_middleware.cli._known import asks_for_client, established
+from apim_middleware.cli._owners import owner_missing
 from apim_middleware.conditions import paths_of
 from apim_middleware.gateway import Gateway, Reloadable, Row
-from apim_middleware.guarding import Coverage
-from apim_middleware.guarding.coverage import called, lets_anybody_in
+from apim_middleware.guarding import Coverage, Covered
+from apim_middleware.guarding.coverage import put_around
 from apim_middleware.policies.branch import Choose, When
 from apim_middleware.policies.cache import Cache
-from apim_middleware.policies.client import IPFilter, TrustedProxies
+from apim_middleware.policies.client import TrustedProxies
 from apim_middleware.policies.compress import Compress
 from apim_middleware.policies.limits import Limits, Quota, RateLimit
 from apim_middleware.policies.target import RewritePath
 from apim_middleware.policies.tracing import Tracing
-from apim_middleware.policy import Policy, Stack
+from apim_middleware.policy import Stack
 from apim_middleware.types import Layer
 
 _LIMITS = (RateLimit, Quota, Limits)
@@ -24,49 +25,50 @@ _LIMITS = (RateLimit, Quota, Limits)
 def advice_on(table: Coverage, app: object) -> list[str]:
     """A sentence for each thing that could be better, once however many routes it is about."""
     found: dict[str, None] = {}
+    around, inner = put_around(app)
+    gateway = inner.gateway if isinstance(inner, Reloadable) else inner
     for row in table:
-        for sentence in _of_row(list(_flat(row.layers))):
-            found[sentence] = None
-    gateway = app.gateway if isinstance(app, Reloadable) else app
+        found |= dict.fromkeys(_of_order(list(_flat(row.layers))))
+        asked = _as_asked(row.layers[len(around) :], gateway)
+        layers = list(_flat([*row.layers[: len(around)], *asked]))
+        found |= dict.fromkeys(_of_caches(layers))
+        if not (row.nowhere and isinstance(gateway, Gateway)):  # where nothing is, and nobody is asked for a key
+            found |= dict.fromkeys(_of_clients(layers))
     paths = _paths(gateway) if isinstance(gateway, Gateway) else ()
-    return [*found, *dict.fromkeys(paths), *_open(table)]
+    return [*dict.fromkeys([*found, *paths, *_open(table)])]
 
 
-def _of_row(layers: Sequence[Layer]) -> Iterator[str]:
+def _as_asked(layers: Sequence[Layer], app: object) -> list[Layer]:
+    """The layers in the order they come to know of a caller: a gateway looks for the key before its own policies."""
+    auth = app.authenticator if isinstance(app, Gateway) else None
+    return sorted(layers, key=lambda layer: layer != auth)
+
+
+def _of_order(layers: Sequence[Layer]) -> Iterator[str]:
     kinds = [type(layer) for layer in layers]
     if Tracing in kinds[1:]:
         before = ", ".join(kind.__name__ for kind in kinds[: kinds.index(Tracing)])
         yield f"Tracing stands behind {before}: what those refuse is not traced. Write it first."
-    if TrustedProxies not in kinds:
-        asking = next((layer for layer in layers if _asks_for_client(layer)), None)
-        if asking is not None:
-            name = type(asking).__name__
-            yield f"{name} goes by the client's address, and there is no TrustedProxies: right with no proxy in front."
     if Cache in kinds and any(kind in _LIMITS for kind in kinds[kinds.index(Cache) :]):
         yield "A limit stands behind Cache: answers from the cache are not counted. Write it first to count them."
     if Compress in kinds and Cache in kinds and kinds.index(Cache) < kinds.index(Compress):
         yield "Compress stands behind Cache: each coding is stored apart. Write it before Cache to store one."
+
+
+def _of_caches(layers: Sequence[Layer]) -> Iterator[str]:
     for place, layer in enumerate(layers):
-        if isinstance(layer, Cache) and (told := _telling_apart(layers[:place], layer)):
-            front, known = told
-            yield (
-                f"Cache stands behind {front}, so it keeps nothing but what says public or s-maxage. Write "
-                f'Cache(private_to=by.{known}), or regardless_of=("{known}",) where all callers get the same answer.'
-            )
+        if isinstance(layer, Cache) and (sentence := owner_missing(layer, layers[:place])):
+            yield sentence
 
 
-def _telling_apart(before: Sequence[Layer], cache: Cache) -> tuple[str, str] | None:
-    """The policy that finds out who is calling, and what it finds, if the cache keeps nothing for want of an owner."""
-    if any(by.needs(key) & {"principal", "subscription"} for key in cache.keys):
-        return None
-    for layer in before:
-        provided = layer.provides if isinstance(layer, Policy) and not lets_anybody_in(layer) else frozenset()
-        for known in ("subscription", "principal"):  # the principal of a subscription is nobody but that
-            if known in provided:
-                if known not in cache.regardless_of:
-                    return called(layer), known
-                break
-    return None
+def _of_clients(layers: Sequence[Layer]) -> Iterator[str]:
+    for place, layer in enumerate(layers):
+        if isinstance(layer, TrustedProxies):
+            return
+        if asks_for_client(layer, established(layers[:place])):
+            name = type(layer).__name__
+            yield f"{name} goes by the client's address, and there is no TrustedProxies: right with no proxy in front."
+            return
 
 
 def _paths(gateway: Gateway) -> Iterator[str]:
@@ -113,14 +115,18 @@ def _begins(path: str, beginning: str) -> bool:
 
 
 def _open(table: Coverage) -> Iterator[str]:
-    for row in table:
-        if not row.nowhere and not row.guarded:
-            product = f" in the product {row.product}" if row.product else ""
-            yield f"{row.method} {row.path} stands open{product}: no policy decides who may call it."
+    """The routes that stand open; HEAD is said with GET."""
+    rows = [row for row in table if not row.nowhere and not row.guarded]
+    got = {_place_of(row) for row in rows if row.method == "GET"}
+    for row in rows:
+        if row.method != "HEAD" or _place_of(row) not in got:
+            yield f"{row.method} {_place_of(row)}: no policy decides who may call it."
 
 
-def _asks_for_client(layer: Layer) -> bool:
-    return isinstance(layer, IPFilter) or "client" in getattr(layer, "needs", ())
+def _place_of(row: Covered) -> str:
+    version = f" in the version {row.version}" if row.version else ""
+    product = f" in the product {row.product}" if row.product else ""
+    return f"{row.path} stands open{version}{product}"
 
 
 def _flat(layers: Sequence[Layer]) -> Iterator[Layer]:

@@ -8,8 +8,9 @@ import inspect
 from functools import lru_cache
 from typing import Any
 
-from apim_middleware._config import Configured
+from apim_middleware._config import Configured, in_one_line
 from apim_middleware.env import Env
+from apim_middleware.identity import Subscription
 from apim_middleware.policy import Composable, Policy
 
 _ELSEWHERE = {
@@ -24,7 +25,12 @@ _ELSEWHERE = {
 
 
 class UnknownName(LookupError):
-    """A file names what there is not; the text says what was perhaps meant."""
+    """A file names what there is not: the problem, and the cure, which may say what was perhaps meant."""
+
+    def __init__(self, problem: str, cure: str = "Name what there is") -> None:
+        """Keep the two."""
+        super().__init__(problem)
+        self.cure = cure
 
 
 def named(name: str) -> Any:  # noqa: ANN401 - a class
@@ -36,16 +42,16 @@ def named(name: str) -> Any:  # noqa: ANN401 - a class
     found = getattr(apim_middleware, name, None) if name in apim_middleware.__all__ else _from_elsewhere(name)
     if not _is_configured(found):
         near = difflib.get_close_matches(name, names(), n=1)
-        ours = 'write a public name of apim_middleware, or use = "module:Class" for one of your own'
-        hint = f"did you mean {near[0]}?" if near else ours
-        raise UnknownName(f"{name!r} is no class of this package; {hint}")
+        ours = 'Write a public name of apim_middleware, or use = "module:Class" for one of your own'
+        raise UnknownName(f"{name!r} is no class of this package", f"Did you mean {near[0]}?" if near else ours)
     return found
 
 
 def _of_their_own(name: str) -> type:
     found = imported(name)
     if not inspect.isclass(found) or not dataclasses.is_dataclass(found):
-        raise UnknownName(f'{name!r} is no dataclass; name a class, or write import = "module:name" for an object')
+        cure = 'Name a class that is one, or write import = "module:name" for an object'
+        raise UnknownName(f"{name!r} is no dataclass", cure)
     return found
 
 
@@ -67,7 +73,7 @@ _STORES = (
 
 def _is_configured(found: object) -> bool:
     """Whether it is a class of values that users write, a store, or where stores are given."""
-    if not inspect.isclass(found) or found in (Composable, Policy):
+    if not inspect.isclass(found) or found in (Composable, Policy, Subscription):
         return False
     return (
         issubclass(found, Configured | Composable)
@@ -92,5 +98,5 @@ def imported(reference: str) -> object:
         for part in path.split("."):
             found = getattr(found, part)
     except Exception as error:  # whatever a module raises while it is imported
-        raise UnknownName(f"{reference!r} cannot be imported: {error}") from error
+        raise UnknownName(f"{reference!r} cannot be imported: {in_one_line(error)}") from error
     return found

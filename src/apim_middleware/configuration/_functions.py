@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from apim_middleware import by, conditions
+from apim_middleware._config import in_one_line
 from apim_middleware.by import name_of
 from apim_middleware.errors import ConfigError
 
@@ -74,7 +75,7 @@ def _called(node: ast.Call, around: ModuleType | None) -> Any:  # noqa: ANN401 -
     except ConfigError:
         raise
     except Exception as error:
-        raise NotAFunction(f"{type(error).__name__}: {error}") from None
+        raise NotAFunction(f"{type(error).__name__}: {in_one_line(error)}") from None
 
 
 def _named(node: ast.expr, around: ModuleType | None) -> tuple[ModuleType, Callable[..., Any]]:
@@ -82,7 +83,8 @@ def _named(node: ast.expr, around: ModuleType | None) -> tuple[ModuleType, Calla
     path = ast.unparse(node).removeprefix(_PACKAGE)
     first, dot, rest = path.partition(".")
     module, name = (_MODULES.get(first), rest) if dot else (around, first)
-    found = None if module is None else vars(module).get(name)
+    offered = getattr(module, "__all__", None)
+    found = None if module is None or (offered and name not in offered) else vars(module).get(name)
     if module is None or name.startswith("_") or not inspect.isfunction(found) or found.__module__ != module.__name__:
         raise NotAFunction(f"{path!r} is no function of by or conditions")
     return module, found

@@ -17,7 +17,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from apim_middleware._config import arms_of, check_known, describe, matches, shown
+from apim_middleware._config import (
+    arms_of,
+    check_known,
+    describe,
+    in_one_line,
+    is_key,
+    key_named,
+    matches,
+    nearest,
+    shown,
+)
 from apim_middleware.configuration._catalogue import UnknownName, imported, named
 from apim_middleware.configuration._functions import NotAFunction, function_of
 from apim_middleware.configuration._keeping import Kept
@@ -58,7 +68,7 @@ class Reader:
                 return imported(str(given["import"]))
             kind = named(str(given["use"]))
         except UnknownName as error:
-            raise _mistake(where, given, f"cannot be used: {str(error).rstrip('.')}", "Name what there is") from None
+            raise _mistake(where, given, f"cannot be used: {error}", error.cure) from None
         fields = {key: each for key, each in given.items() if key != "use"}
         if kind.__eq__ is object.__eq__:
             return self._kept.of(given, lambda: self._made(kind, fields, where))
@@ -86,7 +96,7 @@ class Reader:
             cure = f'Write use = "{given["import"]}"' if "import" in given else 'Say what it is: use = "..."'
             raise _mistake(where, given, f"stands where {describe(wanted)} is wanted", cure)
         if isinstance(given, str) and _is_function(wanted):
-            return self._function(given, where)
+            return self._function(given, where, key=is_key(wanted))
         if isinstance(given, str) and wanted is datetime:
             return _moment(given, where)
         if isinstance(given, str) and wanted is bytes:
@@ -121,11 +131,15 @@ class Reader:
             raise _mistake(where, given, "is no pair of a key and a value", "Write [[key, value], ...]")
         return self.value(given, wanted, where)
 
-    def _function(self, text: Any, where: str) -> Callable[..., Any]:  # noqa: ANN401 - plain data
+    def _function(self, text: Any, where: str, *, key: bool = False) -> Callable[..., Any]:  # noqa: ANN401
+        """The function that a text means; ``key`` is whether one of ``by`` is wanted."""
         try:
             return function_of(str(text))
         except NotAFunction as error:
+            named = key_named(str(text)) if key else None
+            meant = "'{}'" if named and '"' in named else '"{}"'  # as TOML has it
             cure = 'Write "by.client" or "conditions.path(\'/admin/*\')", or {import = "module:name"}'
+            cure = f"Write {meant.format(named)}" if named else cure
             raise _mistake(where, text, f"is no key and no condition: {error}", cure) from None
         except ConfigError as error:
             raise _placed(error, where) from None
@@ -138,7 +152,8 @@ class Reader:
         except ConfigError as error:
             raise _placed(error, self._place_of(error, kind) or where) from None
         except Exception as error:  # whatever a class of their own raises
-            said = str(error) if isinstance(error, _UNCHECKED) else f"{type(error).__name__}: {error}"
+            said = in_one_line(error)
+            said = said if isinstance(error, _UNCHECKED) else f"{type(error).__name__}: {said}"
             raise Placed(kind.__name__, "", f"{said} (at {where})", "See its documentation") from None
         self._read.append((made, where))
         return made
@@ -147,6 +162,8 @@ class Reader:
         hints, several = parameters_of(kind)
         if isinstance(kind, type) and dataclasses.is_dataclass(kind):
             check_known(kind.__name__, given, hints)
+        else:
+            _check_arguments(kind, given)
         positional: list[Any] = []
         if several in given:
             if not isinstance(given[several], list):
@@ -163,6 +180,24 @@ class Reader:
         """Where that stands which was fine by itself, but not for what it was given to; empty where nobody knows."""
         others = self._read if error.policy != kind.__name__ else ()
         return next((place for value, place in others if _speaks_of(error, value)), "")
+
+
+def _check_arguments(kind: Any, given: Mapping[str, Any]) -> None:  # noqa: ANN401 - a class
+    """Refuse what a class does not take that is no dataclass, such as a store, and what it does not go without."""
+    _, *parameters = inspect.signature(kind.__init__).parameters.values()
+    names = [each.name for each in parameters]
+    if any(each.kind is each.VAR_KEYWORD for each in parameters):
+        return
+    for name in given:
+        if name not in names:
+            near = nearest(name, names)
+            cure = f"It has {', '.join(names)}"
+            raise ConfigError(
+                kind.__name__, name, "no such argument", f"{cure}: did you mean {near}?" if near else cure
+            )
+    for each in parameters:
+        if each.default is each.empty and each.kind is not each.VAR_POSITIONAL and each.name not in given:
+            raise ConfigError(kind.__name__, each.name, "is missing", f"Give {each.name}")
 
 
 def _speaks_of(error: ConfigError, value: object) -> bool:

@@ -48,7 +48,8 @@ def load(path: str | Path, *, names: Mapping[str, object] = _NOTHING, after: Gat
     if format is None:
         raise ConfigError("load", "path", f"{found.name!r} has no ending that is known", "Write .toml, .yaml or .json")
     try:
-        text = found.read_bytes()
+        with found.open("rb") as file:
+            text = file.read(_LARGEST + 1)  # whatever is too large is not read to its end
     except OSError as error:
         raise ConfigError("load", "path", f"{str(found)!r} cannot be read: {error.strerror}", "Give a file") from None
     try:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 from apim_middleware.errors import SubscriptionRefused
 from apim_middleware.identity import Subscription
 from apim_middleware.stores.key_text import key_digest, new_key
-from apim_middleware.stores.keyrings import HeldKey, Keyring, KeyStore, State, described
+from apim_middleware.stores.keyrings import HeldKey, Keyring, KeyStore, State, check_subscription, described
 
 _CLAIM_LASTS = 60.0
 """Seconds after which whoever made a claim is taken for dead."""
@@ -30,7 +30,8 @@ class NewSubscription:
 
     @classmethod
     def make(cls, subscription: Subscription, state: State, expires: float | None, prefix: str, now: float) -> Self:
-        """One with new keys. ValueError for a time to expire that is none, or over."""
+        """One with new keys. ValueError for a time to expire that is none, or over, and for what is no subscription."""
+        check_subscription(subscription)
         if expires is not None and not now < expires < math.inf:
             raise ValueError(f"{expires!r} is no time to expire: give seconds since 1970-01-01 UTC that lie ahead")
         keys = {"primary": new_key(prefix), "secondary": new_key(prefix)}

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, Protocol, Self, TypeAlias, get_args
 
+from apim_middleware._config import check
 from apim_middleware.errors import SubscriptionRefused
 from apim_middleware.identity import Principal, Subscription
 
@@ -90,6 +91,7 @@ class Keyring:
 
     def __post_init__(self) -> None:
         """There is no such thing as a seventh state, a third slot or a digest of another size."""
+        check_subscription(self.subscription)
         if self.state not in get_args(State):
             raise ValueError(f"{self.state!r} is no state of a subscription: it is one of {', '.join(get_args(State))}")
         for key in self.keys:
@@ -151,6 +153,11 @@ class Keyring:
         ]
         subscription = Subscription(**document["subscription"])
         return cls(subscription=subscription, state=document["state"], expires=document["expires"], keys=tuple(keys))
+
+
+def check_subscription(given: Subscription) -> None:
+    """Refuse what is none, such as its id alone. Raises ConfigError."""
+    check("Keyring", "subscription", given, Subscription, cure='Write Subscription(id="acme")')
 
 
 def described(subscription: Subscription) -> str:

@@ -39,5 +39,5 @@ def _show(rows: Coverage) -> None:
 
 
 def _policies(row: Covered) -> Text:
-    names = ", ".join(map(called, row.layers))
-    return Text(names or "none", style="" if row.layers else "red")
+    said = [", ".join(map(called, row.layers)) or "none", *(f"({each})" for each in row.notes)]
+    return Text(" ".join(said), style="" if row.layers else "red")
