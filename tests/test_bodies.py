@@ -306,6 +306,40 @@ async def test_no_more_than_the_cap_is_read_ahead_but_for_the_rest_of_a_chunk():
     assert len(asked) == 3
 
 
+async def test_a_cap_filled_to_the_byte_is_read_no_further():
+    asked = []
+
+    async def receive():
+        asked.append(1)
+        return {"type": "http.request", "body": b"xxxxx", "more_body": True}
+
+    await Ahead(receive, 10).watch(pytest.fail)
+    assert len(asked) == 2
+
+
+async def test_what_was_read_is_told_while_the_next_read_is_under_way():
+    comes, inbox, told = anyio.Event(), request(b"early", b"late"), []
+
+    async def receive():
+        if len(inbox) == 1:
+            await comes.wait()
+        return inbox.pop(0)
+
+    ahead = Ahead(receive, 100)
+
+    async def app():
+        told.append((await ahead.receive())["body"])
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ahead.watch, pytest.fail)
+        await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(app)
+        await anyio.wait_all_tasks_blocked()
+        ahead.stop()
+        comes.set()
+        assert told == [b"early"]
+
+
 async def test_empty_messages_do_not_pile_up():
     """A client may send them without end: empty frames of HTTP/2, as in CVE-2019-9518."""
     asked = []

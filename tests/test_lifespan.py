@@ -163,6 +163,15 @@ async def test_where_nobody_hears_of_the_end_the_environment_can_be_closed():
 
 
 @pytest.mark.anyio
+async def test_what_neighbours_in_environments_of_their_own_have_opened_is_closed_too():
+    outer, inner = Line(), Line()
+    stack = Stack(Stack(Calls(outer), env=Env()), Stack(Calls(inner), env=Env()))
+    async with running(stack(Starlette())):
+        pass
+    assert (outer.closed, inner.closed) == (1, 1)
+
+
+@pytest.mark.anyio
 async def test_a_transport_that_was_given_is_not_closed():
     line = Line()
     async with running(Stack(Calls(Line()), env=Env(transport=line))(plain())):

@@ -154,6 +154,30 @@ async def test_a_websocket_refused_on_its_way_out_is_denied() -> None:
     assert not [each for each in answer.messages if each["type"] in ("websocket.accept", "websocket.send")]
 
 
+async def test_an_app_that_talks_on_after_its_websocket_was_refused_is_told_to_stop() -> None:
+    async def talking(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        while True:
+            await send({"type": "websocket.send", "text": "and another thing"})
+
+    answer = await connect(Stack(hooks(on_response=refuse))(talking))
+    assert answer.status == 403
+
+
+async def test_a_websocket_ends_when_it_is_closed_and_not_with_its_first_message() -> None:
+    seen: list[str] = []
+
+    async def talking(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        for _ in range(2):
+            await send({"type": "websocket.send", "text": "hello"})
+            seen.append("talked")
+        await send({"type": "websocket.close"})
+
+    await connect(Stack(hooks(on_end=lambda exchange: seen.append("ended")))(talking))
+    assert seen == ["talked", "talked", "ended"]
+
+
 async def test_an_error_of_a_policy_is_refused_and_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:
     def fail(exchange: Exchange) -> None:
         raise RuntimeError("the secret is 42")
@@ -207,6 +231,20 @@ async def test_policies_further_out_see_the_refusal_that_replaced_the_response()
     assert seen == [(403, "no")]
 
 
+async def test_a_policy_that_refuses_a_response_is_told_of_its_end_and_not_that_it_was_sent() -> None:
+    seen: list[str] = []
+
+    def noting(name: str, **more: Any) -> Hooks:
+        return hooks(
+            on_sent=lambda exchange: seen.append(f"{name} sent"),
+            on_end=lambda exchange: seen.append(f"{name} end"),
+            **more,
+        )
+
+    await call(Stack(noting("outer"), noting("refusing", on_response=refuse))(hello))
+    assert sorted(seen) == ["outer end", "outer sent", "refusing end"]
+
+
 async def test_an_app_that_streams_on_after_its_response_was_replaced_is_told_to_stop() -> None:
     told: list[str] = []
 
@@ -235,6 +273,27 @@ async def test_tasks_of_an_app_whose_response_was_replaced_end_it_quietly() -> N
     outer = hooks(on_end=lambda exchange: seen.append(exchange.error))
     inner = hooks(on_end=lambda exchange: seen.append(exchange.error))
     answer = await call(Stack(outer, hooks(on_response=refuse), lambda app: app, inner)(grouped))
+    assert answer.status == 403
+    assert seen == [None, None]
+
+
+async def streaming_in_a_task(scope: Scope, receive: Receive, send: Send) -> None:
+    """As Starlette streams: what its task is told comes out of the group as one error among several."""
+
+    async def stream() -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(stream)
+
+
+async def test_tasks_that_stream_on_after_the_response_was_replaced_end_it_quietly() -> None:
+    seen: list[BaseException | None] = []
+    outer = hooks(on_end=lambda exchange: seen.append(exchange.error))
+    inner = hooks(on_end=lambda exchange: seen.append(exchange.error))
+    answer = await call(Stack(outer, hooks(on_response=refuse), lambda app: app, inner)(streaming_in_a_task))
     assert answer.status == 403
     assert seen == [None, None]
 
@@ -493,6 +552,17 @@ async def test_an_exchange_that_failed_is_let_go_without_the_collector(inner: Po
         gc.enable()
 
 
+async def test_what_is_cut_short_ends_from_the_inside_out() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise LookupError
+
+    seen: list[str] = []
+    outer, inner = (hooks(on_end=lambda exchange, name=name: seen.append(name)) for name in ("outer", "inner"))
+    with pytest.raises(LookupError):
+        await call(Stack(outer, inner)(app))
+    assert seen == ["inner", "outer"]
+
+
 async def test_what_an_app_raises_passes_and_is_seen() -> None:
     seen: list[Any] = []
 
@@ -512,6 +582,16 @@ async def test_a_response_object_used_again_is_not_changed() -> None:
         answer = await call(stack)
         assert answer.all(b"x-a") == [b"1"]
     assert response.raw_headers == before
+
+
+async def test_a_hook_that_awaits_changes_a_response_as_one_that_does_not() -> None:
+    async def change(exchange: Exchange) -> None:
+        await anyio.lowlevel.checkpoint()
+        assert exchange.response is not None
+        exchange.response.append(b"x-a", b"1")
+
+    answer = await call(Stack(hooks(on_response=change))(hello))
+    assert (answer.status, answer.header(b"x-a"), answer.body) == (200, b"1", b"hello")
 
 
 async def test_a_message_that_is_sent_again_is_not_changed() -> None:
@@ -546,6 +626,16 @@ async def test_lines_of_a_response_are_pairs_under_lower_case_names(first: bytes
     lines = [(b"x-app", b"B"), line]
     answer = await call(stack)
     assert answer.headers == [(b"x-app", b"B"), (b"x-app", b"A")]
+
+
+async def test_lines_that_are_lists_every_one_become_pairs_too() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [[b"x-app", b"1"], [b"x-app", b"2"]]})
+        await send({"type": "http.response.body", "body": b""})
+
+    stack = Stack(hooks(on_response=lambda exchange: None))(app)
+    for _ in range(2):  # the second time its names are known
+        assert (await call(stack)).headers == [(b"x-app", b"1"), (b"x-app", b"2")]
 
 
 def test_names_of_response_headers_are_remembered_within_bounds() -> None:

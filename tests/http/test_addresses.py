@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from apim_middleware._http.addresses import (
     AddressSet,
     BadNetwork,
+    Verdicts,
     address_text,
     parse_address,
     parse_endpoint,
@@ -267,3 +268,19 @@ def test_a_hundred_thousand_networks_take_less_than_ten_megabytes() -> None:
         tracemalloc.stop()
     assert parse_address("16.0.1.77") in found
     assert used < 10_000_000
+
+
+def test_verdicts_are_remembered_within_bounds_and_not_those_of_long_texts() -> None:
+    asked: list[str] = []
+
+    def find_out(text: str) -> str:
+        asked.append(text)
+        return text[:1]
+
+    verdicts = Verdicts(find_out)
+    assert [verdicts["192.0.2.1"], verdicts["192.0.2.1"], verdicts["x" * 65]] == ["1", "1", "x"]
+    assert asked == ["192.0.2.1", "x" * 65]
+    assert list(verdicts) == ["192.0.2.1"]
+    for number in range(10_000):
+        assert verdicts[str(number)] == str(number)[:1]
+    assert len(verdicts) <= 4096

@@ -17,6 +17,7 @@ from apim_middleware._http.forwarded import (
     Hop,
     Trust,
     Vouched,
+    agreed,
     from_forwarded,
     from_x_forwarded,
     host_header,
@@ -139,6 +140,12 @@ def test_a_hop_over_a_local_socket_is_passed_only_when_such_are_trusted(socket: 
     assert from_x_forwarded(fields, judge_with_sockets).client == ("192.0.2.43", 0)
 
 
+@pytest.mark.parametrize("junk", ["unknown", "uni", "unixx", "_hidden", ""])
+def test_what_is_no_socket_ends_the_walk_though_sockets_are_trusted(junk: str) -> None:
+    fields = {FOR: [f"6.6.6.6, {junk}, 10.0.0.1".encode()]}
+    assert from_x_forwarded(fields, judge_with_sockets).client == ("10.0.0.1", 0)
+
+
 def test_a_chain_of_nothing_but_sockets_names_no_client() -> None:
     assert from_x_forwarded({FOR: [b"unix:, unix:"]}, judge_with_sockets) == Vouched()
 
@@ -187,7 +194,7 @@ def test_an_element_is_read_as_it_is_meant(value: str, found: Vouched) -> None:
     "for", "for=", "=192.0.2.1", "192.0.2.1", "for = 192.0.2.1", 'for="192.0.2.1', 'for=192.0.2.1"',
     "for=192.0.2.1 proto=https", "for=192.0.2.1;for=192.0.2.1", "for=192.0.2.1;FOR=192.0.2.2", "for=192.0.2.1;proto",
     'for="192.0.2.1"x', 'f"or=192.0.2.1', 'for="192.0.2.1\\', 'for="192.0.2.1\\"', "for=192.0.2.1;x=\\",
-    "f(or=192.0.2.1", "for=192.0.2.1;x=" + "y" * 1024, ";" * 1024 + "for=192.0.2.1",
+    "f(or=192.0.2.1", "for=192.0.2.1;x=y=z", "for=192.0.2.1;x=" + "y" * 1024, ";" * 1024 + "for=192.0.2.1",
 ])  # fmt: skip
 def test_a_malformed_element_says_nothing_at_all(broken: str) -> None:
     assert forwarded(f"for=6.6.6.6, {broken}, for=10.0.0.2;proto=http, for=10.0.0.1") == Vouched(
@@ -234,6 +241,10 @@ def test_the_host_is_the_last_one_told_for_apache_appends() -> None:
         ({"host": "a.example", "port": "443", "proto": "https"}, "a.example"),
         ({"host": "a.example", "port": "443", "proto": "http"}, "a.example:443"),
         ({"host": "a.example", "port": "80"}, "a.example"),
+        ({"host": "a.example", "port": "443"}, "a.example"),
+        ({"host": "a.example", "port": "80", "proto": "http"}, "a.example"),
+        ({"host": "a.example", "port": "80", "proto": "https"}, "a.example:80"),
+        ({"host": "a.example", "port": "65535"}, "a.example:65535"),
         ({"host": "a.example:1", "port": "8443"}, "a.example:1"),
         ({"host": "[2001:db8::1]", "port": "8443"}, "[2001:db8::1]:8443"),
         ({"host": "[2001:db8::1]:1", "port": "8443"}, "[2001:db8::1]:1"),
@@ -245,6 +256,29 @@ def test_the_host_is_the_last_one_told_for_apache_appends() -> None:
 )
 def test_a_port_is_added_to_a_host_that_names_none(fields: dict[str, str], host: str | None) -> None:
     assert x_forwarded(**fields).host == host
+
+
+CLIENT, ELSEWHERE = ("192.0.2.1", 0), ("198.51.100.7", 0)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        (Vouched(), Vouched(), Vouched()),
+        (Vouched(CLIENT, "https", "a"), Vouched(CLIENT, "https", "a"), Vouched(CLIENT, "https", "a")),
+        (Vouched(("192.0.2.1", 80)), Vouched(CLIENT), Vouched(CLIENT)),
+        (Vouched(CLIENT), Vouched(("192.0.2.1", 80)), Vouched(CLIENT)),
+        (Vouched(("192.0.2.1", 80)), Vouched(("192.0.2.1", 81)), None),
+        (Vouched(CLIENT), Vouched(ELSEWHERE), None),
+        (Vouched(CLIENT), Vouched(), None),
+        (Vouched(), Vouched(CLIENT), None),
+        (Vouched(CLIENT, "https"), Vouched(CLIENT, "http"), None),
+        (Vouched(CLIENT, "https", "a"), Vouched(CLIENT, "https", "b"), None),
+        (Vouched(None, "https"), Vouched(None, "http"), None),
+    ],
+)
+def test_two_families_of_fields_agree_or_nobody_is_believed(one: Vouched, other: Vouched, both: Vouched | None) -> None:
+    assert agreed(one, other) == both
 
 
 def test_real_ip_is_walked_like_a_chain_of_one() -> None:

@@ -15,6 +15,7 @@ from apim_middleware._http.cache_control import (
 from apim_middleware._http.freshness import (
     age_value,
     freshness_lifetime,
+    heuristic_lifetime,
     initial_age,
     not_modified,
     not_modified_fields,
@@ -197,3 +198,20 @@ def test_a_304_says_nothing_of_content_it_does_not_have() -> None:
 @given(JUNK, st.binary(max_size=40), st.binary(max_size=20))
 def test_comparing_validators_never_fails(none_match: list[bytes], since: bytes, etag: bytes) -> None:
     assert not_modified(none_match, since, [(b"etag", etag)], NOW) in (True, False)
+
+
+@pytest.mark.parametrize(
+    ("headers", "lifetime"),
+    [
+        (fields(last_modified=at(-1000)), 100.0),
+        (fields(last_modified=at(-1000), date=at(-200)), 80.0),
+        (fields(last_modified=at(0)), 0.0),
+        (fields(last_modified=at(1000)), 0.0),
+        (fields(last_modified=at(-100_000_000)), 86_400.0),
+        (fields(last_modified=b"yesterday"), None),
+        (fields(date=at(-200)), None),
+    ],
+)
+def test_a_lifetime_is_guessed_from_the_last_change(headers: RawHeaders, lifetime: float | None) -> None:
+    """§4.2.2, a tenth of the time since then, a day at most."""
+    assert heuristic_lifetime(headers, NOW, 0.1) == lifetime

@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 from apim_middleware._http.forwarded import Hop, from_forwarded
 from apim_middleware._http.hops import (
     HOP_BY_HOP,
+    carries,
     end_to_end,
     ends_here,
     forwarding_fields,
+    may_trail,
     nominated,
     one_cookie,
     one_hop_fewer,
@@ -187,3 +189,41 @@ def test_cookies_are_joined_only_where_they_are_split():
 
 def test_every_hop_by_hop_name_is_lower_case():
     assert all(name == name.lower() for name in HOP_BY_HOP)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(b"accept", b"age", b"allow", b"baggage", b"date", b"etag", b"expect", b"expires", b"from", b"last-modified"),
+        *(b"location", b"ocp-apim-subscription-key", b"origin", b"pragma", b"priority", b"proxy-status", b"range"),
+        *(b"referer", b"retry-after", b"server", b"tracestate", b"transfer-encoding", b"user-agent", b"vary"),
+        *(b"x-api-key", b"accept-language", b"sec-fetch-site"),
+    ],
+)
+def test_no_other_field_for_every_recipient_is_nominated(name):
+    """A caller who could would take away what the upstream, or a cache on the way, relies on."""
+    assert nominated([(b"connection", b"x-hop, " + name)]) == {b"x-hop"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(b"alt-svc", b"content-disposition", b"content-location", b"content-security-policy", b"cookie", b"cookie2"),
+        *(b"content-security-policy-report-only", b"expect", b"forwarded", b"max-forwards", b"pragma", b"range"),
+        *(b"refresh", b"set-cookie2", b"status", b"strict-transport-security", b"warning", b"x-content-type-options"),
+        *(b"x-frame-options", b"keep-alive", b"http2-settings", b"proxy-anything", b"if-none-match"),
+    ],
+)
+def test_no_other_field_that_must_be_known_before_the_body_trails(name):
+    assert not may_trail(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(b"host", b"connection", b"content-length", b"keep-alive", b"proxy-connection", b"te", b"trailer"),
+        *(b"transfer-encoding", b"upgrade"),
+    ],
+)
+def test_no_field_that_frames_or_routes_a_message_carries_a_key(name):
+    assert not carries(name)

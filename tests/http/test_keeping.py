@@ -231,3 +231,74 @@ def test_the_fields_a_response_varies_by(vary: list[bytes], names: tuple[bytes, 
 def test_selecting_fields_are_compared_as_their_syntax_allows(one: RawHeaders, other: RawHeaders, same: bool) -> None:
     names = (b"accept", b"accept-encoding", b"accept-language", b"foo")
     assert (selection(names, one) == selection(names, other)) is same
+
+
+# By number, as the standards have them
+
+
+@pytest.mark.parametrize("status", [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 451, 501])
+def test_statuses_that_the_standards_call_cacheable_are_kept(status: int) -> None:
+    """RFC 9110 §15.1, RFC 7725 §3."""
+    assert isinstance(verdict((b"cache-control", b"max-age=60"), status=status), Keeping)
+
+
+@pytest.mark.parametrize("status", [302, 303, 307])
+def test_a_redirection_for_now_is_kept_when_it_says_for_how_long(status: int) -> None:
+    assert isinstance(verdict((b"cache-control", b"max-age=60"), status=status), Keeping)
+    assert verdict(status=status, ttl=60.0) == "no-freshness"
+
+
+@pytest.mark.parametrize(
+    ("status", "known"),
+    [
+        *((status, True) for status in (200, 205, 300, 303, 305, 307, 308, 400, 417, 421, 422, 426, 500, 505)),
+        *((status, False) for status in (199, 206, 304, 306, 309, 399, 418, 420, 423, 425, 427, 499, 506)),
+    ],
+)
+def test_a_status_is_understood_that_the_standard_explains(status: int, known: bool) -> None:
+    """RFC 9110 §15, for responses that want their status to be understood (RFC 9111 §5.2.2.3)."""
+    terms = Terms(statuses=frozenset({status}))
+    found = judge(status, fields(cache_control=b"must-understand, max-age=60"), received=NOW, terms=terms)
+    assert isinstance(found, Keeping) if known else found == "status"
+
+
+def test_a_response_without_a_date_expires_by_the_time_it_was_received() -> None:
+    for seconds in (60, 90):  # one after the other: what was said before is not remembered with its time
+        kept = verdict((b"expires", at(seconds)))
+        assert isinstance(kept, Keeping)
+        assert kept.lifetime == seconds
+
+
+@pytest.mark.parametrize("validator", [(b"etag", b'"1"'), (b"last-modified", at(-1000))])
+def test_what_must_be_asked_for_each_time_is_kept_when_it_can_be(validator: tuple[bytes, bytes]) -> None:
+    kept = verdict((b"cache-control", b"no-cache, max-age=60"), validator)
+    assert isinstance(kept, Keeping)
+    assert kept.lifetime == 0.0
+
+
+@pytest.mark.parametrize(
+    ("tags", "kept"),
+    [
+        (b",".join(b"t%d" % number for number in range(64)), True),
+        (b",".join(b"t%d" % number for number in range(65)), False),
+        (b"t" * 1024, True),
+        (b"t" * 1025, False),
+    ],
+)
+def test_what_could_not_be_taken_away_by_each_of_its_tags_is_not_kept(tags: bytes, kept: bool) -> None:
+    found = verdict((b"cache-control", b"max-age=60"), (b"cache-tag", tags))
+    assert isinstance(found, Keeping) if kept else found == "too-many-tags"
+
+
+@pytest.mark.parametrize("name", [
+    b"proxy-authentication-info", b"proxy-authorization", b"proxy-connection", b"ratelimit", b"ratelimit-policy",
+    b"retry-after", b"te", b"trailer",
+])  # fmt: skip
+def test_no_field_for_one_caller_or_one_connection_is_kept(name: bytes) -> None:
+    assert kept_fields([(name, b"1"), (b"etag", b'"1"')], says(b"max-age=60")) == ((b"etag", b'"1"'),)
+
+
+@pytest.mark.parametrize("names", [16, 17])
+def test_a_response_varies_by_so_many_fields_at_most(names: int) -> None:
+    vary = [b",".join(b"x%d" % number for number in range(names))]
+    assert (selecting_fields(vary) is None) is (names > 16)

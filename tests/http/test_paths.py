@@ -58,6 +58,12 @@ def test_encoded_slashes_stay_encoded_for_policies_and_app_when_kept() -> None:
     assert canonical("/a%2Fb/c", keep_encoded_slashes=True) == ("/a%2Fb/c", b"/a%2Fb/c")
 
 
+@pytest.mark.parametrize("escape", ["%2f", "%2F", "%5c", "%5C"])
+def test_slashes_and_backslashes_are_kept_however_they_were_escaped(escape: str) -> None:
+    kept = f"/a{escape}b"
+    assert canonical(kept, keep_encoded_slashes=True) == (kept, kept.encode())
+
+
 @pytest.mark.parametrize(
     "sent", ["/public/..%2fadmin", "/public%2f..%2fadmin", "/public/..%5cadmin", "/x/%2e%2e%2fadmin", "/.%2fadmin"]
 )
@@ -116,6 +122,29 @@ def test_the_glance_agrees_with_the_long_look(raw: bytes) -> None:
     path = raw.decode("latin-1")
     if is_plain(path, raw):
         assert canonical_path(path, raw) == (path, raw)
+
+
+@pytest.mark.parametrize(
+    ("path", "raw", "plain"),
+    [
+        ("/", b"/", True),
+        ("/a0Z9z-._~!$&'()*+,;=:@/b", b"/a0Z9z-._~!$&'()*+,;=:@/b", True),
+        ("/a", None, False),
+        ("a", b"a", False),
+        ("", b"", False),
+        ("//a", b"//a", False),
+        ("/.a", b"/.a", False),
+        ("/a", b"/b", False),
+        ("/a?b", b"/a?b", False),
+        ("/a#b", b"/a#b", False),
+        ("/a%41", b"/a%41", False),
+        ("/a\\b", b"/a\\b", False),
+        ("/a b", b"/a b", False),
+        ("/é", "/é".encode(), False),
+    ],
+)
+def test_only_what_everybody_reads_alike_is_plain_at_a_glance(path: str, raw: bytes | None, plain: bool) -> None:
+    assert is_plain(path, raw) is plain
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,20 @@ def test_remove_leaves_the_others_byte_for_byte(query: bytes, left: bytes):
     assert queries.remove(query, "a") == left
 
 
+@pytest.mark.parametrize("query", [b"a+b=1", b"a%20b=1", b"a+%62=1"])
+def test_a_name_is_found_however_it_was_written(query: bytes):
+    assert queries.values(query, "a b") == ["1"]
+    assert queries.remove(query, "a b") == b""
+
+
+@pytest.mark.parametrize(
+    ("query", "pairs", "longer"),
+    [(b"a=1", b"b=2", b"a=1&b=2"), (b"", b"b=2", b"b=2"), (b"a=1", b"", b"a=1"), (b"", b"", b"")],
+)
+def test_nothing_stands_between_where_there_are_not_two(query: bytes, pairs: bytes, longer: bytes):
+    assert queries.append(query, pairs) == longer
+
+
 @given(written, st.sampled_from(["a", "b", "a b", "é", "A"]))
 def test_what_is_seen_is_what_the_app_sees(query: bytes, name: str):
     assert queries.values(query, name) == [value for key, value in as_an_app_reads(query) if key == name]

@@ -132,6 +132,12 @@ async def test_options_of_the_whole_server_goes_up():
         assert gateway.heard.startswith(b"OPTIONS * HTTP/1.1\r\n")
 
 
+async def test_options_of_the_whole_server_goes_up_without_its_bytes_as_well():
+    async with Gateway() as gateway:
+        assert (await gateway.ask("OPTIONS", "*", raw_path=None)).status == 200
+        assert gateway.heard.startswith(b"OPTIONS * HTTP/1.1\r\n")
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"])
 async def test_the_method_goes_up(method):
     async with Gateway(saying(b"HTTP/1.1 204 No Content\r\n\r\n")) as gateway:
@@ -197,6 +203,19 @@ class SetUser(Policy):
 
     def on_request(self, exchange):
         exchange.set_header("x-user", "alice")
+
+
+async def test_fields_of_one_hop_do_not_go_up_however_a_layer_writes_them():
+    def adding(app):
+        async def layer(scope, receive, send):
+            headers = [*scope["headers"], (b"Keep-Alive", b"5"), (b"X-Layer", b"1")]
+            await app({**scope, "headers": headers}, receive, send)
+
+        return layer
+
+    async with Gateway() as gateway:
+        await ask(Stack(Policy(), adding)(gateway.app))
+        assert (gateway.lines(b"keep-alive"), gateway.lines(b"x-layer")) == ([], [b"1"])
 
 
 async def test_a_client_cannot_nominate_away_what_a_policy_has_set():
@@ -290,6 +309,12 @@ async def test_a_request_without_a_body_says_nothing_of_one():
         assert gateway.lines(b"content-length") == gateway.lines(b"transfer-encoding") == []
 
 
+async def test_a_request_that_expects_to_be_asked_for_no_body_says_nothing_of_one():
+    async with Gateway() as gateway:
+        await gateway.ask("POST", headers=[(b"expect", b"100-continue")])
+        assert gateway.lines(b"content-length") == gateway.lines(b"transfer-encoding") == []
+
+
 async def test_an_empty_body_stays_an_empty_body():
     async with Gateway() as gateway:
         await gateway.ask("POST", headers=[(b"content-length", b"0")])
@@ -312,7 +337,7 @@ async def test_a_body_may_come_with_an_upgrade_that_is_offered():
         assert (await gateway.ask("POST", headers=offered, body=[b"ok"])).status == 200
 
 
-@pytest.mark.parametrize("body", [[b"short"], [b"rather longer", b"than told"]])
+@pytest.mark.parametrize("body", [[b"short"], [b"rather", b"short"], [b"rather longer", b"than told"]])
 async def test_a_body_that_is_not_as_long_as_told_never_arrives_whole(body):
     async with Gateway(reading(b"never")) as gateway:
         answer = await gateway.ask("POST", headers=[(b"content-length", b"15")], body=body)
@@ -495,6 +520,23 @@ async def test_each_chunk_comes_down_when_it_comes():
 
     async with Gateway(speak) as gateway:
         assert (await gateway.ask(hear=hear)).body == b"data: x\n\n" * 3
+
+
+async def test_a_body_of_announced_length_comes_down_as_it_comes():
+    arrived = anyio.Event()
+
+    async def speak(spoken):
+        await spoken.until()
+        await spoken.say(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nok")
+        await arrived.wait()  # the rest is not said before the client has this
+        await spoken.say(b"ay")
+
+    async def hear(chunk):
+        arrived.set()
+
+    async with Gateway(speak) as gateway:
+        answer = await gateway.ask(hear=hear)
+        assert (answer.body, answer.complete) == (b"okay", True)
 
 
 async def test_a_slow_client_holds_the_upstream_back():
@@ -790,6 +832,29 @@ async def test_being_cancelled_closes_the_upstream(transport):
                 await closed.wait()
 
 
+class SlowToClose(Said):
+    """A response that goes on, and takes a moment to be closed."""
+
+    async def __anext__(self):
+        if self._parts:
+            return self._parts.pop()
+        return await anyio.sleep_forever()
+
+    async def aclose(self):
+        await anyio.lowlevel.checkpoint()
+        await super().aclose()
+
+
+async def test_a_response_is_closed_to_the_end_when_the_client_leaves():
+    said, heard = SlowToClose(), anyio.Event()
+
+    async def hear(chunk):
+        heard.set()
+
+    await ask(Proxy("http://a", transport=Scripted(a=said)), then=heard.wait, hear=hear)
+    assert said.closed
+
+
 async def test_a_time_limit_in_front_is_not_mistaken_for_a_client_that_left():
     async with Gateway(stalling(b"")) as gateway:
         with pytest.raises(TimeoutError):
@@ -913,6 +978,7 @@ async def test_a_bare_proxy_does_the_hygiene_itself(method, scope, outcome):
         ({"path": "/x\r\nhost: evil", "raw_path": b"/x\r\nhost: evil"}, "bad-target"),
         ({"path": "/x\r\nhost: evil", "raw_path": None}, "bad-target"),
         ({"query_string": b"x HTTP/1.1"}, "bad-target"),
+        ({"query_string": b"x#y"}, "bad-target"),
         ({"headers": [(b"x", b"y\r\nz: 1")]}, "bad-header"),
         ({"headers": [(b"x y", b"z")]}, "bad-header"),
         ({"headers": [(b"content-length", b"many")]}, "bad-header"),

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import weakref
 
+from apim_middleware.proxy import _watching
 from apim_middleware.proxy._watching import watched
 
 
@@ -38,3 +39,18 @@ async def is_let_go():
     del load, receive, exchange
     await asyncio.sleep(0)
     return held() is None
+
+
+def test_an_exchange_that_is_over_is_not_watched_any_more():
+    assert asyncio.run(still_watched()) == 0
+
+
+async def still_watched():
+    """How many exchanges are waited for when one that was quick is over."""
+
+    async def exchange(watch):
+        watch.begin()
+
+    await watched(asyncio.Event().wait, exchange)
+    lookout = _watching._lookout(asyncio.get_running_loop())
+    return len(lookout._newer) + len(lookout._older)

@@ -545,6 +545,33 @@ async def test_a_unix_socket_leads_to_the_upstream_as_well(tmp_path):
     assert messages[1] == {"type": "websocket.send", "text": "over unix"}
 
 
+async def test_a_refused_handshake_leaves_room_for_the_next():
+    async def speak(spoken):
+        while await spoken.until():
+            await spoken.say(b"HTTP/1.1 401 x\r\ncontent-length: 0\r\n\r\n")
+
+    async with stub(speak) as upstream:
+        proxy = Proxy(upstream.origin, transport=Http1Transport(max_connections=1))
+        assert [(await visited(proxy))[0]["status"] for _ in range(3)] == [401, 401, 401]
+
+
+async def test_what_a_handshake_says_of_a_body_is_of_no_matter():
+    """A 101 has none (RFC 9110 §15.2), and what follows it is the other protocol's."""
+
+    async def speak(spoken):
+        await spoken.say(accepted(await spoken.until(), b"content-length: 0"))
+        await spoken.more()
+        await spoken.say(frame(1, b"heard") + close(1000))
+        await spoken.hang_on()
+
+    async with stub(speak) as upstream, anyio.create_task_group() as tasks:
+        client = Client()
+        tasks.start_soon(client.run, Proxy(upstream.origin))
+        assert (await client.hear())["type"] == "websocket.accept"
+        client.inbox.put_nowait({"type": "websocket.receive", "text": "hello"})
+        assert await client.hear() == {"type": "websocket.send", "text": "heard"}
+
+
 async def test_websockets_are_counted_apart_from_requests():
     async def speak(spoken):
         head = await spoken.until()

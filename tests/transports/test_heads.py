@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from apim_middleware.errors import UpstreamBroken
 from apim_middleware.transports import _heads
 from apim_middleware.transports._heads import read_head
+from apim_middleware.transports._strictness import MAX_FIELDS
 
 STATUS_LINES = st.sampled_from(
     [
@@ -114,3 +115,52 @@ def test_the_names_of_lines_that_are_remembered_are_in_lower_case():
 )  # fmt: skip
 def test_a_connection_is_kept_as_the_head_says(line, version, keeps):
     assert read(b"HTTP/%b 200 OK\r\n%b\r\n\r\n" % (version, line))[4] is keeps
+
+
+@pytest.mark.parametrize(("lines", "fits"), [(MAX_FIELDS, True), (MAX_FIELDS + 1, False)])
+def test_a_head_has_so_many_lines_at_most(lines, fits):
+    raw = b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * lines + b"\r\n"
+    if fits:
+        assert len(read(raw)[1]) == lines
+        return
+    with pytest.raises(UpstreamBroken, match="more lines"):
+        read(raw)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(
+            b"HTTP/1x1 200 OK",
+            b"HTTP/1.2 200 OK",
+            b"HTTP/2 200 OK",
+            b"http/1.1 200 OK",
+            b"HTTP/1.1 099 x",
+            b"HTTP/1.1 20",
+        ),
+        *(
+            b"HTTP/1.1 600 x",
+            b"HTTP/1.1 2000 x",
+            b"HTTP/1.1 200x",
+            b"HTTP/1.1  200 OK",
+            b" HTTP/1.1 200 OK",
+            b"HTTP/1.1",
+        ),
+        *(b"HTTP/1.1 200 a\x00", b"HTTP/1.1 200 a\x7f", b"HTTP/1.1 200 a\rb", b"HTTP/1.1 200\tOK", b""),
+    ],
+)
+def test_what_is_no_status_line_is_refused(line):
+    with pytest.raises(UpstreamBroken, match="status line"):
+        read(line + b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(b": a", b"x", b"x : a", b"x\t: a", b" x: a", b"\tx: a", b"x y: a", b"x\xe9: a", b"x\x00: a", b"x: a\x00b"),
+        *(b"x: a\rb", b"x: a\x7f", b"x: a\x0b", b"x: a\nb: c"),
+    ],
+)
+def test_what_is_no_header_line_is_refused(line):
+    with pytest.raises(UpstreamBroken, match="broken or folded"):
+        read(b"HTTP/1.1 200 OK\r\n" + line + b"\r\n\r\n")

@@ -282,6 +282,22 @@ async def test_idle_connections_are_closed_after_their_time():
         assert transport.connections == 0
 
 
+async def test_idle_connections_are_closed_after_their_time_again_and_again():
+    """When none was left, the next one is timed as the first was."""
+    transport, closed = Http1Transport(idle=0.01), [anyio.Event(), anyio.Event()]
+
+    async def speak(spoken):
+        while await spoken.until():
+            await spoken.say(OK)
+        next(each for each in closed if not each.is_set()).set()
+
+    async with stub(speak) as upstream:
+        for each in closed:
+            await ask(transport, upstream)
+            await each.wait()
+        assert transport.connections == 0
+
+
 async def test_an_idle_connection_the_upstream_closes_is_forgotten(transport):
     go_on = anyio.Event()
 
@@ -501,6 +517,33 @@ async def test_an_upload_is_broken_off_from_outside_like_anything_else(transport
         with pytest.raises(asyncio.CancelledError):
             await task
         assert transport.connections == 0
+
+
+async def waiting_after(first):
+    """A body of which nothing more comes."""
+    yield first
+    await asyncio.Event().wait()
+
+
+async def test_an_upload_that_waits_ends_with_the_head_of_an_answer_whose_body_goes_on(transport):
+    async def speak(spoken):
+        await spoken.until(b"first")
+        await spoken.say(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nok")
+        await spoken.hang_on()
+
+    async with stub(speak) as upstream:
+        answer = await transport.send(UpstreamRequest("POST", upstream.origin, body=waiting_after(b"first")))
+        assert (answer.status, await anext(answer)) == (200, b"ok")
+        await answer.aclose()
+
+
+async def test_an_upload_that_waits_ends_when_the_upstream_hangs_up(transport):
+    async def speak(spoken):
+        await spoken.until(b"first")
+
+    async with stub(speak) as upstream:
+        with pytest.raises(UpstreamBroken):
+            await transport.send(UpstreamRequest("POST", upstream.origin, body=waiting_after(b"first")))
 
 
 async def test_a_response_that_is_there_does_not_hold_its_connection(transport):
