@@ -319,6 +319,14 @@ def test_what_is_refused_behind_a_request_ends_the_connection_with_the_response(
         assert (b" 101 " in answer, b"\r\nconnection: close\r\n" in answer) == (False, True)
 
 
+def test_all_that_came_whole_before_a_broken_request_is_answered(server: Running) -> None:
+    """The one that is broken waits for its turn behind the others, and gets none."""
+    whole = b"".join(b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % name for name in (b"one", b"two", b"three"))
+    answer = server.talk(whole + CHUNKED.replace(b"/one", b"/four") + b"zz\r\n")
+    assert [found[0] for found in told(answer)] == ["/one", "/two", "/three"]
+    assert answer.count(b"HTTP/1.1") == 3
+
+
 def test_what_is_no_http_is_in_the_log(server: Running, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("WARNING", "uvicorn.error"):
         server.talk(b"no HTTP\r\n\r\n")
