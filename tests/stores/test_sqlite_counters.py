@@ -87,22 +87,34 @@ def rows_there_are(path: Path) -> int:
 
 @EVERY
 @pytest.mark.anyio
-async def test_what_was_counted_is_there_after_a_restart(path: Path, limit: Limit) -> None:
+async def test_what_was_counted_is_there_after_a_restart(path: Path, clock: FakeClock, limit: Limit) -> None:
     for left in (7, 4, 1):
-        async with opened(path) as counters:
+        async with opened(path, clock=clock) as counters:
             assert (await counters.hit([Hit("a", limit, 3)]))[0][:2] == (True, left)
-    async with opened(path) as counters:
+    async with opened(path, clock=clock) as counters:
         assert not (await counters.hit([Hit("a", limit, 3)]))[0].allowed
 
 
 @EVERY
 @pytest.mark.anyio
-async def test_what_was_counted_can_be_corrected_after_a_restart(path: Path, limit: Limit) -> None:
-    async with opened(path) as counters:
+async def test_what_was_counted_can_be_corrected_after_a_restart(path: Path, clock: FakeClock, limit: Limit) -> None:
+    async with opened(path, clock=clock) as counters:
         [tally] = await counters.hit([Hit("a", limit, 8)])
-    async with opened(path) as counters:
+    async with opened(path, clock=clock) as counters:
         await counters.settle([Change("a", limit, -3, tally.counted)])
         assert await remaining(counters, Hit("a", limit)) == [5]
+
+
+@pytest.mark.anyio
+async def test_a_wall_clock_that_is_set_before_anything_was_counted_changes_nothing(
+    path: Path, clock: FakeClock
+) -> None:
+    async with opened(path, clock=clock) as counters:
+        [before] = await counters.peek([Hit("a", LOG)])
+    clock.jump(86_400)
+    async with opened(path, clock=clock) as counters:
+        await counters.settle([Change("a", LOG, 3, before.counted)])
+        assert await remaining(counters, Hit("a", LOG)) == [LOG.quota - 3]
 
 
 @each_of(SLIDING, LOG, BUCKET)

@@ -35,7 +35,10 @@ class Times:
         # Where the system names no run of the machine: the minute in which it seems to have begun.
         self._boot = self._known_boot or f"{(self.wall() - steady) // 60:.0f}"
         self._ahead = ahead if boot == self._boot else max(self.wall(), latest) - steady
-        return float(max(steady + self._ahead, latest))
+        now = float(max(steady + self._ahead, latest))
+        if boot != self._boot:  # kept at once, for the wall clock may be set before anything is written
+            self.write(file, now)
+        return now
 
     def write(self, file: Connection, now: float) -> None:
         """Keep the time that was read."""
