@@ -34,7 +34,7 @@ def problem_handlers() -> Handlers:
     - ``HTTPException``, the app's 404 and 405 among them: its status, text and headers; the code is the status in words
       (``not-found``). What is no text goes along as ``errors``.
     - FastAPI's ``RequestValidationError``: 422 ``unprocessable-content`` with ``errors``: where, what and of which
-      type, but never what was sent.
+      type, but not the values that were sent.
     - Anything else: 500 ``internal-server-error``, which says nothing of what went wrong; the server's log does.
     """
     handlers: Handlers = {Refusal: _refusal, HTTPException: _http_exception, Exception: _failure}

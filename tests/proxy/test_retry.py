@@ -18,7 +18,7 @@ from apim_middleware.errors import (
 )
 from apim_middleware.policy import Stack
 from apim_middleware.proxy import Proxy
-from apim_middleware.proxy._kept_body import KeptBody
+from apim_middleware.proxy._kept_body import KeptBody, is_awaited
 from apim_middleware.proxy._racing import Race
 from apim_middleware.proxy.breaker import CircuitBreaker
 from apim_middleware.proxy.members import Member
@@ -369,6 +369,39 @@ async def test_a_kept_body_begins_where_it_began():
     assert [await anext(first), await anext(first)] == [b"a", b"bc"]
     assert [each async for each in body] == [b"a", b"bc", b"def"]
     assert [each async for each in body] == [b"a", b"bc", b"def"]
+
+
+async def test_of_each_try_it_is_known_whether_the_sender_was_waited_for():
+    """A try that hung while it connected was taken for one that waited for the client, as the one before it had."""
+    sent = anyio.Event()
+
+    async def late():
+        await sent.wait()
+        yield b"a"
+
+    body = KeptBody(late(), 6)
+    body.begin()
+    with anyio.move_on_after(0):
+        await anext(aiter(body))
+    assert is_awaited(body)
+    body.begin()
+    assert not is_awaited(body)
+
+
+@ON_ASYNCIO
+async def test_a_sender_that_has_sent_meanwhile_is_not_waited_for():
+    sent = anyio.Event()
+
+    async def late():
+        await sent.wait()
+        yield b"a"
+
+    body = KeptBody(late(), 6)
+    with anyio.move_on_after(0):
+        await anext(aiter(body))
+    sent.set()
+    await anyio.wait_all_tasks_blocked()
+    assert not is_awaited(body)
 
 
 async def test_a_body_beyond_its_size_is_let_go():

@@ -89,6 +89,18 @@ TWO = [body(b"hel", more=True), body(b"lo")]
         pytest.param(asking(b"HEAD"), [start(), *TWO], OK + CLOSES + b"\r\n", id="HEAD without a length"),
         pytest.param(asking(), [start(status=204), OVER], b"HTTP/1.1 204 No Content\r\n" + CLOSES + b"\r\n", id="204"),
         pytest.param(
+            asking(),
+            [start(LENGTH, status=204), OVER],
+            b"HTTP/1.1 204 No Content\r\n" + CLOSES + b"\r\n",
+            id="204, length",
+        ),
+        pytest.param(
+            asking(),
+            [start(), body(b"hel", more=True), {**OVER, "body": None}],
+            IN_CHUNKS + CLOSES + b"\r\n3\r\nhel\r\n0\r\n\r\n",
+            id="no last part",
+        ),
+        pytest.param(
             asking(last=False),
             [start((b"Connection", b"Close"), LENGTH), *TWO],
             OK + b"connection: Close\r\ncontent-length: 5\r\n\r\nhello",
@@ -148,6 +160,29 @@ def test_a_body_of_another_length_ends_the_connection(app: Script, server: Runni
     app.messages = messages
     answer = server.talk(asking(last=False) + asking(last=False))
     assert answer == SIZED + b"\r\n"
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_half_a_body_that_ends_with_the_connection_is_not_taken_for_whole(app: Script, loop: str) -> None:
+    """RFC 9112 §8: nginx, which speaks HTTP/1.0 to its upstreams unless told otherwise, kept it as if it were all."""
+    app.messages = [start(), body(b"hel", more=True), start()]
+    with serving(app, http=HttpToolsProtocol, lifespan="off", loop=loop) as running, running.connect() as client:
+        client.sendall(OLD)
+        with pytest.raises(ConnectionResetError):
+            while client.recv(65536):
+                pass
+
+
+def test_a_status_that_is_not_final_is_a_500(app: Script, server: Running) -> None:
+    app.messages = [start(status=103)]
+    assert server.talk(asking()).startswith(b"HTTP/1.1 500 ")
+
+
+def test_what_cannot_be_answered_at_all_ends_the_connection(app: Script) -> None:
+    app.messages = [start(LENGTH), *TWO]
+    options = {"headers": [("x y", "a")]}
+    with serving(app, http=HttpToolsProtocol, lifespan="off", **options) as running:
+        assert running.talk(asking(last=False)) == b""
 
 
 def test_responses_are_in_the_access_log(app: Script, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,6 +9,7 @@ import pytest
 from apim_middleware.errors import ConfigError, FeedLost, StoreError, VersionConflict
 from apim_middleware.identity import Subscription
 from apim_middleware.protocols import Record
+from apim_middleware.stores import following
 from apim_middleware.stores.keys import key_digest
 from apim_middleware.stores.record_keys import RecordKeys
 from apim_middleware.stores.records import MemoryRecords
@@ -563,3 +564,37 @@ async def test_what_was_read_anew_before_a_change_does_not_undo_it() -> None:
     record = await keys.find(digest)
     assert record is not None
     assert record.state_at(0.0) == "suspended"
+
+
+class Deliberate(Watched):
+    """Records that take their time to answer."""
+
+    clock: FakeClock
+
+    async def changes(self, after: int, *, limit: int = 1000) -> list[Record]:
+        found = await super().changes(after, limit=limit)
+        self.clock.advance(0.2)
+        return found
+
+
+@pytest.mark.parametrize("stale", [0.0, 0.1])
+async def test_an_answer_that_was_waited_for_is_good_however_long_it_took(clock: FakeClock, stale: float) -> None:
+    records = Deliberate(clock)
+    records.clock = clock
+    keys = RecordKeys(records, clock=clock, refresh=0, stale=stale)
+    await keys.add(ADA)
+    key = await keys.issue("ada")
+    assert [await state(keys, key) for _ in range(2)] == ["active", "active"]
+
+
+async def test_records_that_never_answer_keep_nobody_from_asking_again(
+    keys: RecordKeys, records: Watched, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing ended the question that was under way, so there was never another."""
+    monkeypatch.setattr(following, "_LONGEST", 0.01)
+    records.gate = anyio.Event()
+    with pytest.raises(StoreError):
+        await state(keys, "x")
+    records.gate = None
+    clock.advance(60)
+    assert await state(keys, "x") is None

@@ -1,5 +1,6 @@
 """The command ``apim``: serve a gateway, look at it, compare two of them, and keep its keys."""
 
+import os
 import sys
 from io import TextIOWrapper
 
@@ -17,4 +18,6 @@ def main() -> None:
     try:
         app()
     except OSError as error:  # such as a disk that is full
+        if isinstance(sys.stdout, TextIOWrapper):  # what is left would be tried once more at the end, and complained of
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(f"apim: {error}")

@@ -14,7 +14,7 @@ from apim_middleware.errors import ConnectFailed, NoConnectionFree, Refusal, Tra
 from apim_middleware.exchange import Exchange
 from apim_middleware.protocols import UpstreamRequest, UpstreamResponse
 from apim_middleware.proxy._fleet import Fleet
-from apim_middleware.proxy._kept_body import Body, is_awaited, is_whole, kept, leave
+from apim_middleware.proxy._kept_body import Body, begin, is_awaited, is_whole, kept, leave
 from apim_middleware.proxy._node import Node, Try
 from apim_middleware.proxy._outcomes import kind_of, retry_after
 from apim_middleware.proxy._racing import Race
@@ -282,6 +282,7 @@ def _reason(came: Came) -> str:
 
 
 async def _within(seconds: float, asked: Awaitable[UpstreamResponse], body: Body) -> UpstreamResponse:
+    begin(body)
     with anyio.move_on_after(seconds):
         return await asked
     if is_awaited(body):  # which no member is to blame for

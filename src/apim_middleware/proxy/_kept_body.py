@@ -21,8 +21,7 @@ class KeptBody:
     def __init__(self, body: AsyncIterable[bytes], most: int) -> None:
         """Keep at most so many bytes."""
         self.whole = True
-        self.awaited = False
-        """Whether it was the sender that everybody waited for when the last iteration was left."""
+        self._waits = False
         self._source = aiter(body)
         self._coming: asyncio.Task[bytes | None] | None = None
         self._parts: list[bytes] = []
@@ -33,15 +32,24 @@ class KeptBody:
             raise RuntimeError("some of the body is gone")
         return _Pass(self)
 
+    @property
+    def awaited(self) -> bool:
+        """Whether it is the sender that everybody waits for, or waited for when the last iteration was left."""
+        return self._waits and not (self._coming is not None and self._coming.done())
+
+    def begin(self) -> None:
+        """Another try begins: nobody waits for the sender in it so far."""
+        self._waits = False
+
     def part(self, number: int) -> bytes | None:
         """A chunk that is there; None when it has yet to come."""
         return self._parts[number] if number < len(self._parts) else None
 
     async def more(self) -> bytes:
         """The next chunk that comes, which is kept if there is room."""
-        self.awaited = True
+        self._waits = True
         chunk = await self._comes()
-        self.awaited = False
+        self._waits = False
         if chunk is None:
             raise StopAsyncIteration
         self._room -= len(chunk)
@@ -53,18 +61,20 @@ class KeptBody:
 
     def leave(self) -> None:
         """Nobody reads on, so others may read from where the source does."""
-        if self._coming is not None:
-            self._coming.cancel()
+        coming, self._coming = self._coming, None
+        if coming is not None:
+            coming.cancel()
 
     async def _comes(self) -> bytes | None:
         loop = running_loop()
         if not isinstance(loop, asyncio.AbstractEventLoop):
             return await self._next()
-        if self._coming is None:
-            self._coming = loop.create_task(self._next())
-            self._coming.add_done_callback(_seen)
-        await asyncio.wait([self._coming])
-        coming, self._coming = self._coming, None
+        coming = self._coming
+        if coming is None:
+            coming = self._coming = loop.create_task(self._next())
+            coming.add_done_callback(_seen)
+        await asyncio.wait([coming])
+        self._coming = None
         return coming.result()
 
     async def _next(self) -> bytes | None:
@@ -109,6 +119,12 @@ def is_whole(body: Body, most: int, *, begun: bool) -> bool:
     if isinstance(body, KeptBody):
         return body.whole
     return not (begun and isinstance(body, bytes) and len(body) > most)
+
+
+def begin(body: Body) -> None:
+    """A try begins, of which it may be asked whether it waited for the sender."""
+    if isinstance(body, KeptBody):
+        body.begin()
 
 
 def is_awaited(body: Body) -> bool:

@@ -1,5 +1,8 @@
 """How uvicorn is to write a response: so that its client knows where it ends, whatever the app says of it."""
 
+import socket
+import struct
+from functools import partial
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
@@ -17,13 +20,40 @@ class Response(RequestResponseCycle):
     """One request and the response to it; uvicorn makes it, and it takes the place of uvicorn's.
 
     Header lines are looked at together, and the app hears of wrong ones before anything was sent. Where a body ends is
-    said once (RFC 9112 §6.2), and to clients of HTTP/1.0, which know no chunks, by the end of the connection (§6.1). A
+    said once (RFC 9112 §6.2), and to clients of HTTP/1.0, which know no chunks, by the end of the connection (§6.1);
+    where the app does not come to it, the connection is reset, for a half is not to be taken for the whole. A
     304 may tell a length (RFC 9110 §8.6). A client that waits to be asked for its body and is answered instead may send
     it or not (RFC 9110 §10.1.1): what comes next could be read in two ways, so nothing is to.
     """
 
     _left: int | None = 0
     """Bytes of the body that are still to come; None where its end is told in another way."""
+
+    async def run_asgi(self, app: Any) -> None:  # noqa: ANN401 - as with ``send``
+        """Have the app answer; what cannot be answered at all ends the connection."""
+        try:
+            await super().run_asgi(partial(self._answered, app))
+        except BaseException:
+            self.transport.close()
+            raise
+
+    async def _answered(self, app: Any, scope: Any, receive: Any, send: Any) -> Any:  # noqa: ANN401
+        try:
+            return await app(scope, receive, send)
+        finally:
+            if self.response_started and not self.response_complete and self._ends_with_the_connection:
+                self._break_off()
+
+    @property
+    def _ends_with_the_connection(self) -> bool:
+        return self._left is None and not self.chunked_encoding
+
+    def _break_off(self) -> None:
+        """End the connection so that what was sent is not taken for whole: by a reset, not by a goodbye."""
+        line = self.transport.get_extra_info("socket")
+        if line is not None:
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
 
     async def send(self, message: Any) -> None:  # noqa: ANN401 - as uvicorn's own type of messages is not ours
         """Write what the app says."""
@@ -37,11 +67,13 @@ class Response(RequestResponseCycle):
         if kind != ("http.response.body" if self.response_started else "http.response.start"):
             raise RuntimeError(f"{kind} cannot come now")
         if self.response_started:
-            self._write_body(message.get("body", b""), last=not message.get("more_body", False))
+            self._write_body(message.get("body") or b"", last=not message.get("more_body", False))
         else:
             self._write_head(message["status"], message.get("headers", ()))
 
     def _write_head(self, status: int, headers: Any) -> None:  # noqa: ANN401 - any iterable of pairs
+        if status < 200:
+            raise ValueError(f"{status} is no final response")
         begin, lines = STATUS_LINE[status], checked([*self.default_headers, *headers])
         index = dict(lines)
         if b"transfer-encoding" in index:
@@ -52,6 +84,8 @@ class Response(RequestResponseCycle):
             raise ValueError("the response does not say its length clearly")
         if self.scope["method"] == "HEAD" or status in _BODILESS:
             self._left = 0
+            if status == 204 and length is not None:  # RFC 9110 §8.6
+                lines = without(lines, b"content-length")
         elif length is not None:
             self._left = int(length)
         else:
@@ -70,10 +104,8 @@ class Response(RequestResponseCycle):
 
     def _write_body(self, body: bytes, *, last: bool) -> None:
         if self.chunked_encoding:
-            if body:
-                body = b"%x\r\n%b\r\n" % (len(body), body)
-            if last:
-                body += b"0\r\n\r\n"
+            chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            body = chunk + b"0\r\n\r\n" if last else chunk
         elif self.scope["method"] == "HEAD":
             body = b""
         elif self._left is not None:

@@ -199,7 +199,6 @@ class HttpToolsProtocol(_HttpToolsProtocol):
         _HttpToolsProtocol.on_headers_complete(self)
         if self.cycle is before:  # a WebSocket, which reads the headers once more
             return
-        self.cycle.__class__ = Response  # nothing of it has run yet
         if self.pipeline:
             earlier = [each for each in self._row or (before,) if not each.response_complete]
             self._row = (*earlier, self.cycle)
@@ -336,13 +335,18 @@ class HttpToolsProtocol(_HttpToolsProtocol):
         super().pause_writing()
         self._watch()
 
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:  # noqa: ANN401 - uvicorn's
+        """Have a request answered, now that it is its turn."""
+        cycle.__class__ = Response
+        super()._start_asgi_task(cycle, app)
+
     def on_response_complete(self) -> None:
         """All of a response is on its way.
 
         A request that waited for it begins in the context of the connection, not of the request before it.
         """
         if self.pipeline:
-            self._context.run(_HttpToolsProtocol.on_response_complete, self)
+            self._context.copy().run(_HttpToolsProtocol.on_response_complete, self)
         else:
             _HttpToolsProtocol.on_response_complete(self)
         if self.transport.get_write_buffer_size():

@@ -20,6 +20,9 @@ log = logging.getLogger("apim_middleware.records")
 
 _PAGE = 1000
 
+_LONGEST = 5.0
+"""Seconds in which the records must have answered, whatever time-outs they have themselves."""
+
 _PATIENCE = 0.25
 """Seconds that whoever asks waits for the answer where it could go on without."""
 
@@ -90,7 +93,7 @@ class Following(Generic[C]):
         Who is ``urgent`` waits for the answer. Of the others the first waits as well, but not for long.
         """
         answered = not self._is_due() or await self._renewed(urgent=urgent or self._is_stale())
-        if self._is_stale():
+        if not answered and self._is_stale():
             raise Unanswered("what is known is too old, and cannot be asked for")
         return answered
 
@@ -120,9 +123,16 @@ class Following(Generic[C]):
         if last:
             return
         try:
-            await self._circuit.run(self.refresh)
+            await self._circuit.run(self._refreshed)
         except StoreError as error:
             self._outage.begins(error)
+
+    async def _refreshed(self) -> None:
+        """Ask, for so long at most: who never answers must not keep others from being asked."""
+        with anyio.move_on_after(_LONGEST):
+            await self.refresh()
+            return
+        raise StoreError(f"the records did not answer in {_LONGEST:g} seconds")
 
     async def changed(self, record: Record | None = None) -> None:
         """Know at once what was changed here, and what came before; if that fails, whoever uses the copy next asks."""

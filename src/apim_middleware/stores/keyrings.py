@@ -151,7 +151,8 @@ class Keyring:
         keys = [
             HeldKey(slot=key["slot"], digest=bytes.fromhex(key["sha256"]), ends=key["ends"]) for key in document["keys"]
         ]
-        subscription = Subscription(**document["subscription"])
+        said = {name: value for name, value in document["subscription"].items() if value is not None}
+        subscription = Subscription(**said)
         return cls(subscription=subscription, state=document["state"], expires=document["expires"], keys=tuple(keys))
 
 
