@@ -87,5 +87,5 @@ def _is_somebody(user: object) -> bool:
     """Whether a user in the way of Starlette is known; unsure means yes."""
     try:
         return bool(user.is_authenticated)  # type: ignore[attr-defined]
-    except (AttributeError, NotImplementedError):  # as a user of Starlette raises that does not say
+    except (AttributeError, NotImplementedError):  # the latter is how BaseUser of Starlette answers by default
         return True
