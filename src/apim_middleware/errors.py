@@ -137,3 +137,16 @@ class UpstreamBroken(TransportError):
 
 class ResponseOver(OSError):
     """The response of this app was replaced or broken off; what it still sends goes nowhere."""
+
+
+def refusal_of(error: TransportError) -> Refusal:
+    """What callers are told of an upstream that could not be asked, where nothing was sent to them yet."""
+    if isinstance(error, NoConnectionFree):
+        return Refusal(
+            503, "upstream-busy", "Every connection to the upstream is in use.", headers={"retry-after": "1"}
+        )
+    if isinstance(error, ConnectFailed):
+        return Refusal(502, "upstream-unreachable", "The upstream could not be reached.")
+    if isinstance(error, UpstreamTimeout):
+        return Refusal(504, "upstream-timeout", "The upstream took too long.")
+    return Refusal(502, "upstream-broken", "The upstream did not give a proper response.")

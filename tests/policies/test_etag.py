@@ -12,7 +12,7 @@ from starlette.responses import FileResponse, PlainTextResponse, StreamingRespon
 from starlette.routing import Route
 
 from apim_middleware import Cache, SetHeader, Stack
-from apim_middleware.errors import ConfigError, UpstreamBroken
+from apim_middleware.errors import ConfigError, UpstreamBroken, UpstreamTimeout
 from apim_middleware.policies.etag import ETag
 from apim_middleware.policy import Policy
 from apim_middleware.testing import Answer, call, connect
@@ -322,6 +322,15 @@ async def test_an_upstream_that_breaks_off_what_is_held_is_a_502():
     answer = await call(Stack(SetHeader(name="x-seen", value="yes", on="response"), ETag())(proxied))
     assert (answer.status, answer.header(b"x-seen")) == (502, b"yes")
     assert b'"code": "upstream-broken"' in answer.body
+
+
+async def test_an_upstream_that_takes_too_long_over_what_is_held_is_a_504():
+    async def proxied(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise UpstreamTimeout("slow")
+
+    answer = await call(ETag()(proxied))
+    assert answer.status == 504
 
 
 async def test_an_upstream_that_breaks_off_what_flows_breaks_it_off():

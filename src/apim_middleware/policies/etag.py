@@ -12,7 +12,7 @@ from apim_middleware._ring import refusal_messages, refuse, refused, seats_of
 from apim_middleware.bodies import Gathered
 from apim_middleware.documentation import Answer, Documentation, Told
 from apim_middleware.env import Env
-from apim_middleware.errors import Refusal, ResponseOver, TransportError
+from apim_middleware.errors import Refusal, ResponseOver, TransportError, refusal_of
 from apim_middleware.exchange import KEY
 from apim_middleware.policy import Policy, ring, stated
 from apim_middleware.types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
@@ -36,8 +36,8 @@ class ETag(Policy):
     could be the one GET has. Conditions of methods that change something are the app's, which alone can check and act
     in one.
 
-    An upstream that breaks off a response while that is held is a 502 ``upstream-broken``, for the client has nothing
-    of it yet.
+    An upstream that breaks off a response while that is held is a 502 ``upstream-broken``, or 504 ``upstream-timeout``,
+    for the client has nothing of it yet.
     """
 
     guards = False
@@ -80,8 +80,8 @@ class _Tagging:
             if response.over:
                 log.debug("the app failed when the rest of its response was not wanted", exc_info=True)
             elif response.held and isinstance(error, TransportError):  # nothing was sent: there is time to say so
-                log.warning("upstream-broken: %s", error)
-                refusal = Refusal(502, "upstream-broken", "The upstream did not give its whole response.")
+                refusal = refusal_of(error)
+                log.warning("%s: %s", refusal.code, error)
                 await refuse(refusal, scope, send)
             else:
                 raise

@@ -7,14 +7,7 @@ from apim_middleware._http import hops
 from apim_middleware._http.headers import get_all, without
 from apim_middleware._http.lines import checked
 from apim_middleware._ring import refusal_messages
-from apim_middleware.errors import (
-    ConnectFailed,
-    NoConnectionFree,
-    Refusal,
-    TransportError,
-    UpstreamBroken,
-    UpstreamTimeout,
-)
+from apim_middleware.errors import Refusal, TransportError, UpstreamBroken, refusal_of
 from apim_middleware.exchange import Exchange
 from apim_middleware.protocols import UpstreamResponse
 from apim_middleware.types import RawHeaders, Scope, Send
@@ -23,7 +16,6 @@ log = logging.getLogger("apim_middleware")
 
 _BODILESS = (204, 304)
 _NOMINATES_NOTHING = (None, b"keep-alive", b"close")
-_SOON = {"retry-after": "1"}
 
 
 async def refuse(refusal: Refusal, scope: Scope, send: Send) -> None:
@@ -34,22 +26,12 @@ async def refuse(refusal: Refusal, scope: Scope, send: Send) -> None:
 
 async def fail(error: TransportError | Refusal, scope: Scope, send: Send) -> None:
     """Answer that the upstream has given no answer; the log says why, and so do traces."""
-    refusal = _failed(error) if isinstance(error, TransportError) else error
+    refusal = refusal_of(error) if isinstance(error, TransportError) else error
     log.warning("%s: %s", refusal.code, error if isinstance(error, TransportError) else refusal.detail)
     exchange = Exchange.of(scope)
     if exchange is not None:
         exchange.attributes["apim.upstream.error"] = refusal.code
     await refuse(refusal, scope, send)
-
-
-def _failed(error: TransportError) -> Refusal:
-    if isinstance(error, NoConnectionFree):
-        return Refusal(503, "upstream-busy", "Every connection to the upstream is in use.", headers=_SOON)
-    if isinstance(error, ConnectFailed):
-        return Refusal(502, "upstream-unreachable", "The upstream could not be reached.")
-    if isinstance(error, UpstreamTimeout):
-        return Refusal(504, "upstream-timeout", "The upstream took too long.")
-    return Refusal(502, "upstream-broken", "The upstream did not give a proper response.")
 
 
 def relayed(status: int, lines: RawHeaders, index: dict[bytes, bytes], via: tuple[bytes, bytes]) -> RawHeaders:
