@@ -15,6 +15,7 @@ from pathlib import Path
 
 import anyio
 import anyio.streams.tls
+import anyio.to_thread
 import pytest
 from tests.servers import LOOPBACK, saying, stub
 
@@ -544,6 +545,34 @@ async def test_an_upload_that_waits_ends_when_the_upstream_hangs_up(transport):
     async with stub(speak) as upstream:
         with pytest.raises(UpstreamBroken):
             await transport.send(UpstreamRequest("POST", upstream.origin, body=waiting_after(b"first")))
+
+
+async def closed_upon(listener):
+    """A body to whose first chunk the upstream answers, and resets the connection, before the others are sent."""
+    yield bytes(1 << 16)
+    upstream = await anyio.to_thread.run_sync(begun, listener)
+    with upstream:
+        upstream.sendall(b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 2\r\n\r\nno")
+    for _ in range(20):
+        yield bytes(1 << 16)
+
+
+def begun(listener):
+    """A connection over which a request has begun to come."""
+    upstream, _ = listener.accept()
+    upstream.settimeout(10)
+    upstream.recv(1)
+    return upstream
+
+
+@pytest.mark.parametrize("length", [21 << 16, None])
+async def test_an_answer_is_heard_though_the_upstream_closed_on_the_rest_of_an_upload(transport, length, caplog):
+    """Nothing was read between the answer and the write that fails: that was a 502, and a warning for each chunk."""
+    with contextlib.closing(socket.create_server((LOOPBACK, 0))) as listener:
+        origin = f"http://{LOOPBACK}:{listener.getsockname()[1]}"
+        async with contextlib.aclosing(closed_upon(listener)) as upload:
+            status, _, body = await ask(transport, origin, "POST", body=upload, length=length)
+    assert (status, body, caplog.messages) == (413, b"no", [])
 
 
 async def test_a_response_that_is_there_does_not_hold_its_connection(transport):

@@ -5,8 +5,10 @@ it is waited on.
 """
 
 import asyncio
+import contextlib
 import contextvars
 import select
+import socket
 import ssl
 from math import inf
 from typing import Protocol, cast
@@ -109,6 +111,8 @@ class Connection(asyncio.Protocol):
         """Send bytes; look at ``writable`` before sending many more."""
         if self._transport is not None:
             self._transport.write(data)
+            if self._transport.is_closing():  # it failed; ``connection_lost`` comes next
+                self.writable = False
 
     def expect_within(self, seconds: float | None) -> "asyncio.Future[None]":
         """What the exchange is to wait for, and for how long at most."""
@@ -191,6 +195,8 @@ class Connection(asyncio.Protocol):
         """Closed, by whichever side."""
         if not self.gone.done():
             self.gone.set_result(None)
+        if error is not None:
+            self._hear_out()
         answer = self._answer
         if answer is None:
             self.abort()
@@ -198,6 +204,19 @@ class Connection(asyncio.Protocol):
             self._part(answer)
         else:
             self._fail(UpstreamBroken("the upstream hung up before its response was whole"), error)
+
+    def _hear_out(self) -> None:
+        """Take what came before sending failed: an early answer closes on the rest of its request (RFC 9112 §9.5)."""
+        transport = self._transport
+        if self._answer is None or transport is None or transport.get_extra_info("ssl_object") is not None:
+            return
+        with (
+            contextlib.suppress(OSError),
+            socket.fromfd(transport.get_extra_info("socket").fileno(), socket.AF_INET, socket.SOCK_STREAM) as line,
+        ):
+            line.settimeout(0)
+            while self._answer is not None and self._ahead < _AHEAD and (data := line.recv(_AHEAD)):
+                self.data_received(data)
 
     def pause_writing(self) -> None:
         """The upstream takes no more until it says so."""
