@@ -15,7 +15,7 @@ from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
 from apim_middleware.exchange import Exchange
 from apim_middleware.gateway import Gateway, Reloadable
-from apim_middleware.model import Api, Operation, Product
+from apim_middleware.model import Api, Operation, Product, Revision
 from apim_middleware.policies.cache import Cache
 from apim_middleware.policies.limits import RateLimit
 from apim_middleware.policy import Policy
@@ -89,6 +89,20 @@ async def test_a_cache_stays_warm() -> None:
     await app.reload(shop(Cache(), Counts(), backend=backend, env=app.gateway.env))
     await get(app, "/shop/x")
     assert made == ["/shop/x"]
+
+
+async def test_a_cache_answers_nobody_with_what_another_revision_said() -> None:
+    """A revision that was rolled back went on answering until it was stale."""
+    revisions = Revision(1), Revision(2, backend=Backend("two"))
+    policies = (Cache(ttl=60),)
+    api = Api(
+        "shop", "/shop", backend=Backend("one"), revisions=revisions, policies=policies, subscription_required=False
+    )
+    app = Reloadable(Gateway(apis=(api,), env=Env(clock=FakeClock())))
+    names = [told(await get(app, "/shop/x"))["name"]]
+    await app.reload(Gateway(apis=(api.promote(2),), env=app.gateway.env))
+    names.append(told(await get(app, "/shop/x"))["name"])
+    assert names == ["one", "two"]
 
 
 async def test_equal_backends_are_the_same_object() -> None:

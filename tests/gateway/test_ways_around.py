@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.gateway.houses import KEY, Backend, Subscribers, code, get, told
 
+from apim_middleware import conditions
 from apim_middleware.conditions import routed_path
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
@@ -16,6 +17,7 @@ from apim_middleware.gateway import Gateway
 from apim_middleware.gateway.app_of_apps import AppOfApps
 from apim_middleware.gateway.sub_app import SubApp
 from apim_middleware.model import Api, Operation, Product, Version, Versions
+from apim_middleware.policies.branch import Choose, When
 from apim_middleware.policies.cache import Cache
 from apim_middleware.policies.require_header import RequireHeader
 from apim_middleware.policy import Policy, Stack
@@ -265,6 +267,41 @@ async def test_versions_that_the_query_names_are_kept_apart_though_the_cache_lea
     gateway = Gateway(apis=(api,), env=Env(clock=FakeClock()))
     names = [told(await get(gateway, "/shop/x", query=query))["name"] for query in (b"v=a", b"v=b")]
     assert names == ["one", "two"]
+
+
+BY_KIND = Operation("GET", "/x?kind=secret"), Operation("GET", "/x")
+
+
+@pytest.mark.parametrize(
+    "cache",
+    [
+        Cache(only_query=("page",)),
+        Cache(only_query=("page", "kinds*")),
+        Cache(without_query=("k*",)),
+        When(conditions.header("x-page"), Cache(only_query=("page",))),
+        Choose((conditions.header("x-page"), Stack(Cache(only_query=("page",))))),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("scope", ["gateway", "product", "api"])
+def test_a_cache_that_leaves_out_what_tells_operations_apart_is_refused(scope: str, cache: Any) -> None:
+    """What one operation fetched, with a credential of its own maybe, answered requests for the other."""
+    where = {each: {"policies": (cache,)} if each == scope else {} for each in ("gateway", "product", "api")}
+    product = Product("free", apis=("shop",), subscription_required=False, **where["product"])
+    api = open_api("shop", "/shop", Backend(), operations=BY_KIND, **where["api"])
+    with pytest.raises(ConfigError, match=r"Cache\.with|Cache\.only") as raised:
+        Gateway(apis=(api,), products=(product,), **where["gateway"])
+    assert "leaves out 'kind', by which GET /x?kind=secret behind it is found" in str(raised.value)
+
+
+@pytest.mark.parametrize("cache", [Cache(only_query=("page", "kind")), Cache(without_query=("utm_*",)), Cache()])
+def test_a_cache_may_leave_out_what_tells_no_operations_apart(cache: Cache) -> None:
+    Gateway(apis=(open_api("shop", "/shop", Backend(), operations=BY_KIND, policies=(cache,)),))
+
+
+def test_a_cache_of_one_operation_may_leave_out_what_that_is_found_by() -> None:
+    own = Operation("GET", "/x?kind=secret", policies=(Cache(only_query=("page",)),))
+    Gateway(apis=(open_api("shop", "/shop", Backend(), operations=(own, BY_KIND[1])),))
 
 
 @pytest.mark.parametrize("directives", [b"max-age=60", b"max-age=60, stale-while-revalidate=600"])

@@ -359,11 +359,14 @@ class Keeper(Flying, Purgeable):
 
 
 def _versioned(resource: Resource, match: Match | None) -> Resource:
-    """Of versions of an API one, however it was named, for rules may leave the name out."""
-    if match is None or not match.route.version:
+    """Of versions and revisions of an API one, however it was named: rules may leave names out, and some have none."""
+    if match is None:
+        return resource
+    route = match.route
+    if not route.version and route.revision == 1:
         return resource
     host, (scheme, root, path, raw, query) = resource
-    return host, (scheme, f"{root}\0{match.route.version}", path, raw, query)
+    return host, (scheme, f"{root}\0{route.version}\0{route.revision}", path, raw, query)
 
 
 def _hit(member: bytes, age: int, ttl: int) -> tuple[Line, Line]:

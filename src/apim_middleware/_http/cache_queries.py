@@ -23,13 +23,13 @@ class QueryRule(NamedTuple):
         """The query as it is kept and sent on; parameters that stay are byte for byte what they were."""
         if not query:
             return query
-        parts = [part for part in query.split(b"&") if part and self._stays(part)]
+        parts = [part for part in query.split(b"&") if part and self.keeps(_name(part))]
         if self.sort:
             parts.sort(key=_name)  # stable: the values of one name stay in their order
         return b"&".join(parts)
 
-    def _stays(self, part: bytes) -> bool:
-        name = _name(part)
+    def keeps(self, name: str) -> bool:
+        """Whether a parameter of this name stays."""
         return not _among(name, self.without) and (self.only is None or _among(name, self.only))
 
 

@@ -14,6 +14,7 @@ from apim_middleware.gateway._places import DEFAULT_NAME, home
 from apim_middleware.gateway._plans import Edition, House
 from apim_middleware.gateway._scopes import Scope
 from apim_middleware.gateway._sites import Sites
+from apim_middleware.gateway._telling import check_kept_apart
 from apim_middleware.gateway._tries import Taken
 from apim_middleware.model import ANY, Api, Definition, Operation, Product, definitions
 from apim_middleware.policy import check_read
@@ -157,6 +158,7 @@ class Building:
         """Refuse plans whose policies cannot work in their order: one of each kind is looked at."""
         products = {(each == entry.strangers, self.house.signature_of(each)): each for each in entry.contexts()}
         for edition in entry.editions():
+            check_kept_apart(edition, entry.contexts())
             kinds = {approach.signature: approach for approach in edition.approaches.values()}
             for product in products.values():
                 told_apart = product != entry.strangers and self.house.adds(product)

@@ -4,6 +4,7 @@ import json
 
 from apim_middleware._http.headers import get
 from apim_middleware.errors import Refusal
+from apim_middleware.policies.limits import OUT_OF_BANDWIDTH
 from apim_middleware.types import RawHeaders
 
 _MESSAGES = {
@@ -33,7 +34,8 @@ def _message(refusal: Refusal) -> str:
     if refusal.code == "rate-limit-exceeded" and seconds is not None:
         return f"Rate limit is exceeded. Try again in {seconds} seconds."
     if refusal.code == "quota-exceeded" and seconds is not None:
-        return f"Out of call volume quota. Quota will be replenished in {_clock(seconds)}."
+        kind = "bandwidth" if refusal.detail == OUT_OF_BANDWIDTH else "call volume"
+        return f"Out of {kind} quota. Quota will be replenished in {_clock(seconds)}."
     return _MESSAGES.get(refusal.code) or refusal.detail or refusal.title
 
 
