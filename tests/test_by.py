@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -124,8 +125,33 @@ def test_a_key_of_several_relies_on_what_each_relies_on() -> None:
 def test_a_claim_is_the_callers() -> None:
     found = exchange()
     assert by.claim("tid")(found) is None
-    found.principal = Principal(subject="ada", claims={"tid": 7})
-    assert by.claim("tid")(found) == "7"
+    found.principal = Principal(subject="ada", claims={"tid": "t1"})
+    assert by.claim("tid")(found) == "t1"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (7, "7"), (True, "true"), (("admin", "fin"), '["admin","fin"]'), ((), "[]"), (["a"], '["a"]'),
+        (MappingProxyType({"b": 1, "a": MappingProxyType({})}), '{"a":{},"b":1}'), ("", ""), (None, None),
+        (frozenset("ba"), '["a","b"]'),
+    ],
+)  # fmt: skip
+def test_what_is_no_text_is_written_as_json(value: object, text: str | None) -> None:
+    """It was written as Python has it, and sent to backends so."""
+    found = exchange()
+    found.principal = Principal(subject="ada", claims={"it": value})
+    found.attributes["it"] = value
+    assert (by.claim("it")(found), by.attribute("it")(found)) == (text, text)
+
+
+def test_an_owner_is_that_of_the_subscription() -> None:
+    found = exchange()
+    known = [by.owner(found)]
+    for each in (Subscription(id="a"), Subscription(id="a", owner="ada"), Subscription(id="b", owner="ada")):
+        found.subscription = each
+        known.append(by.owner(found))
+    assert (known, by.needs(by.owner)) == ([None, None, "ada", "ada"], {"subscription"})
 
 
 NAMES = [

@@ -28,6 +28,7 @@ KEYS = {
     "everyone": "by.everyone",
     "header": 'by.header("x-tenant")',
     "operation": "by.operation",
+    "owner": "by.owner",
     "principal": "by.principal",
     "product": "by.product",
     "route": 'by.route(login=conditions.path("/login"))',

@@ -4,8 +4,9 @@ A key is a function of the exchange that gives text, or None when the exchange h
 ``needs`` names what must be established further out, so that an order that cannot work fails while building.
 """
 
+import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Set
 from functools import lru_cache, wraps
 from inspect import isawaitable
 from itertools import chain
@@ -46,6 +47,7 @@ __all__ = [
     "everyone",
     "header",
     "operation",
+    "owner",
     "principal",
     "product",
     "route",
@@ -141,6 +143,12 @@ def subscription(exchange: Exchange) -> str | None:
     return None if found is None else found.id
 
 
+def owner(exchange: Exchange) -> str | None:
+    """The owner of the subscription whose key came with the request, of all subscriptions together."""
+    found = exchange.subscription
+    return None if found is None else found.owner or None
+
+
 def product(exchange: Exchange) -> str | None:
     """The product in whose context the call is made: of the subscription, or an open one of the gateway."""
     return exchange.product
@@ -173,6 +181,7 @@ def username(exchange: Exchange) -> str | None:
 telling(client, needs={"client"})
 telling(principal, needs={"principal"})
 telling(subscription, needs={"subscription"})
+telling(owner, needs={"subscription"})
 telling(product, needs={"subscription"})
 
 
@@ -214,13 +223,12 @@ def cookie(name: str) -> Key:
 
 @made_once
 def claim(name: str) -> Key:
-    """A claim of the authenticated caller's token, as text."""
+    """A claim of the authenticated caller's token: its text, or as JSON what is none (``7``, ``["a","b"]``)."""
     _check_name("claim", name)
 
     def key(exchange: Exchange) -> str | None:
         caller = exchange.principal
-        value = None if caller is None else caller.claims.get(name)
-        return None if value is None else str(value)
+        return None if caller is None else _as_text(caller.claims.get(name))
 
     key.__name__ = f"claim({name!r})"
     return telling(key, needs={"principal"})
@@ -228,15 +236,27 @@ def claim(name: str) -> Key:
 
 @made_once
 def attribute(name: str) -> Key:
-    """What a policy further out noted under this name in ``exchange.attributes``, as text."""
+    """What a policy further out noted under this name in ``exchange.attributes``: its text, or as JSON what is none."""
     _check_name("attribute", name)
 
     def key(exchange: Exchange) -> str | None:
-        value = exchange.attributes.get(name)
-        return None if value is None else str(value)
+        return _as_text(exchange.attributes.get(name))
 
     key.__name__ = f"attribute({name!r})"
     return key
+
+
+def _as_text(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, separators=(",", ":"), sort_keys=True, default=_plain)
+
+
+def _plain(value: object) -> object:
+    """What JSON has no word for: claims are kept so that nobody changes them."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return sorted(value, key=str) if isinstance(value, Set) else str(value)
 
 
 @made_once

@@ -31,15 +31,19 @@ class ResponseHead:
                 self.headers = _lowered(self.headers)
                 break
 
-    def get(self, name: bytes) -> bytes | None:
-        """The first value under a lower-case name."""
+    def get(self, name: bytes | str) -> bytes | None:
+        """The first value under a name."""
+        if isinstance(name, str) or not name.islower():
+            name = header_name(name)
         for key, value in self.headers:
             if key == name:
                 return value
         return None
 
-    def get_all(self, name: bytes) -> list[bytes]:
-        """Every value under a lower-case name, in order."""
+    def get_all(self, name: bytes | str) -> list[bytes]:
+        """Every value under a name, in order."""
+        if isinstance(name, str) or not name.islower():
+            name = header_name(name)
         return [value for key, value in self.headers if key == name]
 
     def set(self, name: bytes | str, value: bytes | str) -> None:
@@ -190,8 +194,10 @@ class Exchange:
         client = self.scope.get("client")
         return (client[0] or None) if client else None
 
-    def header(self, name: bytes) -> bytes | None:
-        """The first value of a request header under its lower-case name."""
+    def header(self, name: bytes | str) -> bytes | None:
+        """The first value of a request header."""
+        if isinstance(name, str) or not name.islower():
+            name = header_name(name)
         if self.scope["headers"] is not self._indexed:
             self._reindex()
         return self._index.get(name)
@@ -206,8 +212,10 @@ class Exchange:
         self._indexed = self.scope["headers"]
         self._index = dict(reversed(self._indexed))
 
-    def headers(self, name: bytes) -> list[bytes]:
-        """Every value of a request header under its lower-case name, in order."""
+    def headers(self, name: bytes | str) -> list[bytes]:
+        """Every value of a request header, in order."""
+        if isinstance(name, str) or not name.islower():
+            name = header_name(name)
         return [value for key, value in self.scope["headers"] if key == name]
 
     # Changing the request: the lists are replaced, never edited, for the server may hold them too

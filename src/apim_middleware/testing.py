@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 
-from apim_middleware._http.headers import get, get_all
+from apim_middleware._http.headers import get, get_all, header_name
 from apim_middleware.types import ASGIApp, Message, RawHeaders, Scope
 
 _HOST = (b"host", b"testserver")
@@ -84,13 +84,13 @@ class Answer:
         bodies = [each for each in self.messages if each["type"].endswith("response.body")]
         return bool(bodies) and _is_last(bodies[-1])
 
-    def header(self, name: bytes) -> bytes | None:
-        """The first value under a lower-case name."""
-        return get(self.headers, name)
+    def header(self, name: bytes | str) -> bytes | None:
+        """The first value under a name."""
+        return get(self.headers, header_name(name))
 
-    def all(self, name: bytes) -> list[bytes]:
-        """Every value under a lower-case name."""
-        return get_all(self.headers, name)
+    def all(self, name: bytes | str) -> list[bytes]:
+        """Every value under a name."""
+        return get_all(self.headers, header_name(name))
 
 
 def _is_last(message: Message) -> bool:
