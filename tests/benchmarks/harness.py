@@ -32,12 +32,14 @@ class Effort:
     sample: float
     served_rounds: int
     load: int
+    paced: float = 2.0
+    """Seconds at a fixed rate for each server."""
     body: int = 100 << 20
     """Bytes of a large body."""
 
 
 FULL = Effort(rounds=201, sample=0.003, served_rounds=7, load=2)
-SMOKE = Effort(rounds=3, sample=0.0005, served_rounds=1, load=1)
+SMOKE = Effort(rounds=3, sample=0.0005, served_rounds=1, load=1, paced=0.2)
 
 
 class Case(NamedTuple):

@@ -129,7 +129,7 @@ def halved(fronts: Mapping[str, Front], effort: Effort) -> None:
     order = random.Random(2)
     for _ in range(effort.served_rounds):
         for name in order.sample(list(fronts), len(fronts)):
-            found[name].append(paced(f"http://127.0.0.1:{fronts[name].port}/1k", rate, effort.load))
+            found[name].append(paced(f"http://127.0.0.1:{fronts[name].port}/1k", rate, effort.paced))
     rows, best = [], median(tail for _, tail in found["nginx"])
     for name, times in found.items():
         middle, tail = (median(each) for each in zip(*times, strict=True))
@@ -137,7 +137,7 @@ def halved(fronts: Mapping[str, Front], effort: Effort) -> None:
     table(f"Proxies at half load, {rate:,.0f} req/s for all", ["64 connections", "p50 ms", "p99 ms", "x nginx"], rows)
 
 
-def paced(url: str, rate: float, seconds: int) -> tuple[float, float]:
+def paced(url: str, rate: float, seconds: float) -> tuple[float, float]:
     """The milliseconds after which 50 and 99 % of all requests were answered that were due at this rate."""
     command = [sys.executable, str(HERE / "pace.py"), str(rate), "64", str(seconds), url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -151,7 +151,7 @@ def paced(url: str, rate: float, seconds: int) -> tuple[float, float]:
 
 def growth(fronts: Mapping[str, Front], effort: Effort) -> None:
     """The same from one connection to many."""
-    rows, steps = [], CONNECTIONS if effort.served_rounds > 1 else (CONNECTIONS[0], CONNECTIONS[-1])
+    rows, steps = [], CONNECTIONS if effort.served_rounds > 1 else (CONNECTIONS[-1],)
     for name, each in fronts.items():
         rates: dict[int, list[float]] = {connections: [] for connections in steps}
         for _ in range(min(3, effort.served_rounds)):

@@ -189,7 +189,7 @@ def footprint(effort: Effort) -> None:
     """What an import costs a fresh interpreter that has asyncio already."""
     imports = IMPORTS | ({"the popular libraries": "import popular"} if PEERS else {})
     found: dict[str, list[list[float]]] = {name: [] for name in imports}
-    for _ in range(min(effort.rounds, 9)):
+    for _ in range(effort.served_rounds):
         for name, code in imports.items():
             command = [sys.executable, "-c", MEASURE, code, str(Path(__file__).parent)]
             said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
