@@ -17,8 +17,8 @@ def test_fields_are_found_by_their_name_however_it_is_written(name: bytes | str)
     assert [exchange.headers(name), head.get_all(name), answer.all(name)] == [[b"2", b"3"]] * 3
 
 
-@pytest.mark.parametrize("name", ["x units", b"", "x-ünits", "x:"])
-def test_what_can_be_the_name_of_no_field_is_a_mistake(name: bytes | str) -> None:
+@pytest.mark.parametrize("name", ["x units", "", "x-ünits", "x:"])
+def test_text_that_can_be_the_name_of_no_field_is_a_mistake(name: str) -> None:
     for ask in (Exchange(http_scope()).header, ResponseHead(200, ()).get):
         with pytest.raises(ValueError, match="not a header name"):
             ask(name)

@@ -34,7 +34,7 @@ class ResponseHead:
     def get(self, name: bytes | str) -> bytes | None:
         """The first value under a name."""
         if isinstance(name, str) or not name.islower():
-            name = header_name(name)
+            name = _lower(name)
         for key, value in self.headers:
             if key == name:
                 return value
@@ -43,7 +43,7 @@ class ResponseHead:
     def get_all(self, name: bytes | str) -> list[bytes]:
         """Every value under a name, in order."""
         if isinstance(name, str) or not name.islower():
-            name = header_name(name)
+            name = _lower(name)
         return [value for key, value in self.headers if key == name]
 
     def set(self, name: bytes | str, value: bytes | str) -> None:
@@ -60,6 +60,11 @@ class ResponseHead:
         """Take away every line of this name."""
         own = header_name(name)
         self.headers = [pair for pair in self.headers if pair[0] != own]
+
+
+def _lower(name: bytes | str) -> bytes:
+    """A name as fields are found by; ValueError when it is text that no field can have for a name."""
+    return header_name(name) if isinstance(name, str) else name.lower()
 
 
 class AcceptedHead(ResponseHead):
@@ -197,7 +202,7 @@ class Exchange:
     def header(self, name: bytes | str) -> bytes | None:
         """The first value of a request header."""
         if isinstance(name, str) or not name.islower():
-            name = header_name(name)
+            name = _lower(name)
         if self.scope["headers"] is not self._indexed:
             self._reindex()
         return self._index.get(name)
@@ -215,7 +220,7 @@ class Exchange:
     def headers(self, name: bytes | str) -> list[bytes]:
         """Every value of a request header, in order."""
         if isinstance(name, str) or not name.islower():
-            name = header_name(name)
+            name = _lower(name)
         return [value for key, value in self.scope["headers"] if key == name]
 
     # Changing the request: the lists are replaced, never edited, for the server may hold them too
