@@ -159,6 +159,73 @@ async def test_only_what_may_be_done_twice_is_repeated_once_it_was_sent(method, 
     assert (answer.status == 200) is repeated
 
 
+POSTS = Retry(backoff=0, methods=(*Retry.methods, "POST"), statuses=(429, 503))
+
+
+def test_what_is_repeated_by_default_is_what_is_idempotent():
+    assert set(Retry().methods) == IDEMPOTENT
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_method_that_is_named_is_repeated_after_a_status(status):
+    gateway = Gateway(A, B, told={"a": status}, retry=POSTS)
+    answer = await gateway.ask("POST", headers=LONG, body=[b"one ", b"two!"])
+    assert answer.status == 200
+    assert gateway.transport.bodies == {"a": [b"one two!"], "b": [b"one two!"]}
+
+
+async def test_a_method_that_is_named_is_not_repeated_after_another_status():
+    gateway = Gateway(A, B, told={"a": 502}, retry=POSTS)
+    assert ((await gateway.ask("POST")).status, gateway.transport.asked) == (502, ["a"])
+
+
+@pytest.mark.parametrize("failure", [UpstreamTimeout("x"), UpstreamBroken("x")])
+async def test_a_method_that_is_named_is_not_repeated_when_nobody_knows_what_was_done(failure):
+    gateway = Gateway(A, B, told={"a": failure}, retry=POSTS)
+    await gateway.ask("POST")
+    assert gateway.transport.asked == ["a"]
+
+
+@pytest.mark.parametrize("failure", [ConnectFailed("x"), NoConnectionFree("x")])
+async def test_a_method_that_is_named_is_repeated_when_nothing_was_sent(failure):
+    gateway = Gateway(A, B, told={"a": failure}, retry=POSTS)
+    assert ((await gateway.ask("POST")).status, gateway.transport.asked) == (200, ["a", "b"])
+
+
+@pytest.mark.parametrize("failure", [UpstreamTimeout("x"), UpstreamBroken("x"), 503])
+async def test_an_idempotent_method_that_is_not_named_is_not_repeated(failure):
+    gateway = Gateway(A, B, told={"a": failure}, retry=Retry(backoff=0, methods=("GET",)))
+    await gateway.ask("DELETE")
+    assert gateway.transport.asked == ["a"]
+
+
+async def test_what_was_not_sent_is_repeated_whatever_is_named():
+    gateway = Gateway(A, B, told={"a": ConnectFailed("x")}, retry=Retry(backoff=0, methods=("GET",)))
+    assert (await gateway.ask("PATCH")).status == 200
+
+
+async def test_a_body_too_large_to_keep_goes_up_once_whatever_is_named():
+    retry = Retry(backoff=0, methods=("POST",), max_body_bytes=7)
+    gateway = Gateway(A, B, told={"a": 503}, retry=retry)
+    answer = await gateway.ask("POST", headers=LONG, body=[b"one ", b"two!"])
+    assert (answer.status, gateway.transport.asked) == (503, ["a"])
+
+
+async def test_a_connection_that_breaks_under_a_post_is_not_tried_again_over_real_sockets():
+    async def break_off(spoken):
+        await spoken.until(b"one two!")
+
+    async def well(spoken):
+        await spoken.say(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+
+    async with stub(break_off) as one, stub(well) as two:
+        app = Proxy(Pool(one.origin, two.origin), retry=POSTS)
+        answer = await ask(app, "POST", headers=LONG, body=b"one two!")
+        await app._transport.aclose()
+    assert problem(answer) == (502, "upstream-broken")
+    assert two.heard == []
+
+
 async def test_nothing_is_repeated_once_a_response_has_begun():
     gateway = Gateway(A, B, told={"a": Said(breaks=UpstreamBroken("half"))}, retry=AT_ONCE)
     with pytest.raises(UpstreamBroken):
@@ -761,6 +828,11 @@ def test_one_upstream_has_nobody_else_to_ask():
         (Retry, {"deadline": 0}, "deadline"),
         (Retry, {"statuses": (), "errors": ()}, "statuses"),
         (Retry, {"statuses": ("x",)}, "statuses"),
+        (Retry, {"methods": ()}, "methods"),
+        (Retry, {"methods": ("post",)}, "methods"),
+        (Retry, {"methods": ("GET, POST",)}, "methods"),
+        (Retry, {"methods": ("GÉT",)}, "methods"),
+        (Retry, {"methods": ("GET", "POST"), "statuses": ()}, "methods"),
         (Hedge, {"after": 0}, "after"),
         (Hedge, {}, "after"),
         (Hedge, {"after": 1, "budget": 2.0}, "budget"),

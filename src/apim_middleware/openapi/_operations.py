@@ -140,7 +140,8 @@ class Writer:
         codes = list(dict.fromkeys(code for each in answers for code in each.codes))
         words = _described(int(status), codes)
         described = response.get("description", "")
-        response = {**response, "description": f"{described}\n\n{words}" if described else words}
+        if codes or not described:
+            response = {**response, "description": f"{described}\n\n{words}" if described else words}
         if codes:
             response["content"] = self._content(response.get("content", {}), codes)
         return self._told(response, [name for each in answers for name in each.headers])

@@ -14,6 +14,7 @@ from apim_middleware.errors import ConfigError
 from apim_middleware.model import Api, Deprecation, Operation
 from apim_middleware.openapi._checking import check, resolve
 from apim_middleware.openapi._grammar import METHODS
+from apim_middleware.openapi._mocking import Mocks
 from apim_middleware.openapi._places import Place, below, mistake
 from apim_middleware.openapi._reading import read
 from apim_middleware.openapi._templates import PARAMETERS, parameters_of, server_path, template_of
@@ -49,6 +50,7 @@ def api_from_openapi(
     hosts: tuple[str, ...] = (),
     policies: tuple[Layer, ...] = (),
     operation_policies: Mapping[str, tuple[Layer, ...]] | None = None,
+    mock: bool = False,
     subscription_required: bool = True,
     deprecated_since: datetime | None = None,
     max_bytes: int = 8 << 20,
@@ -66,9 +68,13 @@ def api_from_openapi(
     ``deprecated_since``, without it they only say so in the documents. Security that the document asks for is told in
     documents, not enforced: put policies there.
 
+    With ``mock`` every operation answers by itself, behind its policies, and the backend is asked for nothing: a
+    ``MockResponse`` is made of its first 2xx response, of an example of it, else of its schema, else without a body.
+
     ConfigError names the place, as a JSON pointer, and the reason: another version of OpenAPI, no operations, larger
     than ``max_bytes`` or ``max_operations``, wrong types, references that lead nowhere or elsewhere, operation ids or
-    paths that are there twice, parameters that are declared for a path and not in it, paths no request can have.
+    paths that are there twice, parameters that are declared for a path and not in it, paths no request can have, mocked
+    answers that are together larger than ``max_bytes``.
     """
     if server_path and not server_path.startswith("/"):
         problem = f"{shown(server_path)} begins no path"
@@ -76,7 +82,8 @@ def api_from_openapi(
     root = read(document, max_bytes)
     _check_version(root)
     check(root)
-    reading = _Reading(root, server_path, deprecated_since, max_operations)
+    mocks = Mocks(root, max_bytes) if mock else None
+    reading = _Reading(root, server_path, deprecated_since, max_operations, mocks)
     operations = tuple(reading.operations(operation_policies or {}))
     if not operations:
         problem, cure = "holds no operations, and an API without any lets everything pass", "Describe some in paths"
@@ -123,9 +130,14 @@ class _Reading:
     """Reads the operations of a document that was checked."""
 
     def __init__(
-        self, root: dict[str, Any], base: str | None, deprecated_since: datetime | None, max_operations: int
+        self,
+        root: dict[str, Any],
+        base: str | None,
+        deprecated_since: datetime | None,
+        max_operations: int,
+        mocks: Mocks | None,
     ) -> None:
-        self._root = root
+        self._root, self._mocks = root, mocks
         self._base = None if base is None else base.removesuffix("/")
         self._deprecation = None if deprecated_since is None else Deprecation(since=deprecated_since)
         self._most = max_operations
@@ -139,7 +151,7 @@ class _Reading:
         for each in self._unique():
             operation = self._operation(each)
             own = unused.pop(operation.name, ())
-            yield replace(operation, policies=own) if own else operation
+            yield replace(operation, policies=(*own, *operation.policies)) if own else operation
         if unused:
             name = next(iter(unused))
             known = ", ".join(list(self._names)[:20])
@@ -224,6 +236,7 @@ class _Reading:
             title=document.get("summary", ""),
             description=document.get("description", ""),
             tags=tuple(tags),
+            policies=() if self._mocks is None else (self._mocks.answer(document, found.place),),
             deprecation=self._deprecation if document.get("deprecated") else None,
             document=document,
         )

@@ -197,7 +197,7 @@ class MockResponse(Policy):
 
     ``MockResponse(body={"id": 7, "name": "Ada"})``. It behaves as ``ReturnResponse`` with a body known beforehand; that
     it has a name of its own shows in a stack what is still to be built. Follows Azure's ``mock-response``, with the
-    example written here.
+    example written here; ``api_from_openapi(..., mock=True)`` writes those of a document.
     """
 
     guards = False

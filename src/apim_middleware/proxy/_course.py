@@ -168,10 +168,12 @@ class Course:
         begun = not isinstance(came, ConnectFailed)
         if not is_whole(request.body, retry.max_body_bytes, begun=begun):
             return False
-        if begun and request.method not in IDEMPOTENT:  # it may have been executed
+        if begun and request.method not in retry.methods:  # it may have been executed
             return False
         if not isinstance(came, TransportError):
             return came.status in self._plan.bad
+        if begun and request.method not in IDEMPOTENT:  # nobody said that it was not executed
+            return False
         return (kind_of(came) or ("connect" if isinstance(came, NoConnectionFree) else None)) in retry.errors
 
     def _turn(self, retry: Retry, repetition: int, over: float) -> tuple[Try, float] | None:

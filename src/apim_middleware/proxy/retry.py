@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from apim_middleware._config import Configured
+from apim_middleware._http.headers import is_token
+from apim_middleware._http.targets import IDEMPOTENT
 from apim_middleware.proxy._outcomes import KINDS, Kind
 from apim_middleware.proxy._statuses import statuses_of
 
@@ -14,10 +16,10 @@ _RESERVE = 10.0
 class Retry(Configured):
     """Ask again when an upstream fails, another member of the pool if there is one.
 
-    A request that may have been executed is repeated only if its method is idempotent (RFC 9110 §9.2.2: ``GET``,
-    ``HEAD``, ``OPTIONS``, ``TRACE``, ``PUT``, ``DELETE``); one of which nothing was sent, because no connection was
-    made, always. Its body is kept for that up to ``max_body_bytes``; once more has gone up, nothing is repeated. Nor is
-    anything once a response has begun to go down. Follows Azure's ``retry`` around ``forward-request``.
+    A request that may have been executed is repeated only if its method is one of ``methods``, the idempotent ones by
+    default; one of which nothing was sent, because no connection was made, always. Its body is kept for that up to
+    ``max_body_bytes``; once more has gone up, nothing is repeated. Nor is anything once a response has begun to go
+    down. Follows Azure's ``retry`` around ``forward-request``.
     """
 
     attempts: int = 3
@@ -25,6 +27,14 @@ class Retry(Configured):
 
     statuses: tuple[int | str, ...] = (502, 503, 504)
     """Statuses after which it is sent again: ``503``, ``"5xx"``, ``"500-504"``; ``()`` for none."""
+
+    methods: tuple[str, ...] = ("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE")
+    """Methods that may be sent again, all of them; by default those that are idempotent (RFC 9110 §9.2.2).
+
+    ``(*Retry.methods, "POST")`` names one more. A ``POST`` is sent again only when an upstream answered with one of
+    ``statuses``: one that did the work and then failed does it twice. 429 and 503 say that it was not done; 500, 502
+    and 504 do not. When a connection broke, or took too long, nobody knows, and it is not sent again.
+    """
 
     errors: tuple[Kind, ...] = KINDS
     """Errors after which it is sent again: ``"connect"``, ``"timeout"``, ``"broken"``; all by default."""
@@ -68,6 +78,18 @@ class Retry(Configured):
                 raise self.mistake(name, "leaves no time", "Give seconds above 0")
         if not statuses_of(self, "statuses") and not self.errors:
             raise self.mistake("statuses", "leaves nothing to repeat for", "Write statuses=(502, 503, 504)")
+        self._check_methods()
+
+    def _check_methods(self) -> None:
+        if not self.methods:
+            raise self.mistake("methods", "leaves nothing to repeat", 'Write methods=("GET", "HEAD"), or leave it out')
+        for method in self.methods:
+            if not is_token(method.encode("latin-1", "replace")) or method != method.upper():
+                cure = 'Write methods=(*Retry.methods, "POST"), in capitals'
+                raise self.mistake("methods", f"holds {method!r}, which is no method", cure)
+            if method not in IDEMPOTENT and not self.statuses:
+                cure = "Write statuses=(429, 503), or leave it out of methods"
+                raise self.mistake("methods", f"holds {method}, which is repeated only after statuses", cure)
 
     def wait(self, repetition: int, drawn: float) -> float:
         """Seconds before this repetition, counted from 1; ``drawn`` is from 0 up to 1."""

@@ -21,6 +21,10 @@ def openapi(
     name: Annotated[str, typer.Option(help="what to call the API")],
     backend: Annotated[str, typer.Option(help="the URL behind it")],
     path: Annotated[str, typer.Option(help="where it begins")] = "/",
+    server_path: Annotated[
+        str | None, typer.Option(help='what stands in front of its paths, "" for nothing; the path of its servers')
+    ] = None,
+    mock: Annotated[bool, typer.Option("--mock", help="answer with its examples, and never ask the backend")] = False,
     is_open: Annotated[bool, typer.Option("--open", help="let anybody call it, without a subscription key")] = False,
     form: Annotated[Literal["toml", "yaml", "json"], typer.Option("--format", help="how to write it")] = "toml",
 ) -> None:
@@ -28,7 +32,7 @@ def openapi(
     from apim_middleware.openapi import api_from_openapi
 
     with told():
-        api = api_from_openapi(document, name=name, path=path, backend=backend)
+        api = api_from_openapi(document, name=name, path=path, backend=backend, server_path=server_path, mock=mock)
         keys = MemoryKeys()  # stands for those of the program
         gateway = Gateway(apis=(replace(api, subscription_required=not is_open),), keys=None if is_open else keys)
         written = dumps(gateway, form, names={"keys": keys})
