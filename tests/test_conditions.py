@@ -226,6 +226,9 @@ def test_a_condition_that_cannot_work_is_found_while_building(make: Callable[[],
         (("4XX",), 400, True),
         (("4xx",), 500, False),
         ((200, "5xx"), 503, True),
+        (("500-504",), 504, True),
+        (("500-504",), 505, False),
+        (("500-504", 429), 429, True),
         ((200, "5xx"), None, False),
     ],
 )
@@ -268,7 +271,9 @@ def test_a_response_that_was_replaced_further_out_has_not_failed() -> None:
     assert not conditions.failed(exchange)
 
 
-@pytest.mark.parametrize("wanted", [(), (99,), (600,), ("6xx",), ("40x",), ("",), (None,), (True,)])
+@pytest.mark.parametrize(
+    "wanted", [(), (99,), (600,), ("6xx",), ("40x",), ("",), (None,), (True,), ("504-500",), ("500-5xx",)]
+)
 def test_what_is_no_status_is_a_mistake(wanted: tuple[Any, ...]) -> None:
     with pytest.raises(ConfigError, match="names no statuses"):
         conditions.status(*wanted)

@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / PACKAGE
 FLOORS = {
     0: (
         *("types", "errors", "protocols", "identity", "match", "documentation"),
-        *("_adaptive", "_config", "_http", "_networks", "_synonyms", "_yaml"),
+        *("_adaptive", "_annotations", "_config", "_http", "_networks", "_spelling", "_synonyms", "_yaml"),
     ),
     1: (
         *("exchange", "env", "by", "policy", "conditions", "bodies"),

@@ -1,15 +1,18 @@
 """Mistakes in what users write: each message says what was wrong, and a cure that works."""
 
 import importlib
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 import apim_middleware as apim
 from apim_middleware import Api, Cache, Gateway, IPFilter, JWTAuth, Operation, Proxy, Quota, RateLimit, SetHeader
-from apim_middleware._config import BUILT_IN, KEYS, _is_made_by
+from apim_middleware._config import BUILT_IN, _is_made_by
 from apim_middleware._limits.rates import UNITS
-from apim_middleware._synonyms import SYNONYMS
+from apim_middleware._spelling import KEYS
+from apim_middleware._synonyms import ADVICE, POLICIES, SYNONYMS
 from apim_middleware.configuration import loads
 from apim_middleware.configuration._catalogue import named, names
 from apim_middleware.configuration._functions import function_of
@@ -259,7 +262,6 @@ def test_an_object_that_must_be_awaited_is_told_where_nobody_awaits_it(make: Cal
     [
         (lambda: RateLimit(calls=1, renewal_period=60), "per"),
         (lambda: RateLimit(calls=1, per=1, counter_key=None), "by"),
-        (lambda: RateLimit(calls=1, per=1, increment_condition=None), "count_when"),
         (lambda: RateLimit(limit=1, per=1), "calls"),
         (lambda: Quota(calls=1, per=1, first_period_start=None), "starts"),
         (lambda: apim.LimitConcurrency(max_count=1), "at_once"),
@@ -276,6 +278,115 @@ def test_an_object_that_must_be_awaited_is_told_where_nobody_awaits_it(make: Cal
 )
 def test_a_name_from_elsewhere_finds_the_field_that_is_meant(make: Callable[[], object], meant: str) -> None:
     assert told(make).endswith(f"Did you mean {meant}?")
+
+
+@pytest.mark.parametrize(
+    ("make", "cure"),
+    [
+        (lambda: RateLimit(calls=1, per=1, increment_condition=None), 'count_when=..., and increment="afterwards"'),
+        (lambda: Quota(calls=1, per=1, increment_count=2), "Write used=..."),
+        (lambda: JWTAuth(audience="a", openid_config="https://i/.well-known/openid-configuration"), "issuer itself"),
+        (lambda: JWTAuth(issuer="a", audience="a", require_scheme="Bearer"), "the scheme is always Bearer"),
+        (lambda: JWTAuth(issuer="a", audience="a", token_value="b"), "Write token_from="),
+        (lambda: JWTAuth(issuer="a", audience="a", failed_validation_httpcode=403), "on_response"),
+        (lambda: JWTAuth(issuer="a", audience="a", failed_validation_error_message="no"), "on_response"),
+        (lambda: JWTAuth(issuer="a", audience="a", require_expiration_time=True), "always refused"),
+        (lambda: JWTAuth(issuer="a", audience="a", output_token_variable_name="jwt"), "exchange.principal"),
+        (lambda: Cache(ttl=1, downstream_caching_type="private"), "SetHeader of Cache-Control before Cache"),
+        (lambda: apim.Product("p", apis=(), state="published"), "Write published=True"),
+        (lambda: IPFilter(action="allow", addresses=()), "write allow=(...) or deny=(...)"),
+        (lambda: IPFilter(forbid=()), "Did you mean deny?"),
+    ],
+)
+def test_a_name_from_elsewhere_that_is_no_one_field_is_told_what_to_do(make: Callable[[], object], cure: str) -> None:
+    """Was: a field that happens to have a similar name, or a list of all fields."""
+    assert cure in told(make)
+
+
+def test_the_issuer_that_is_told_in_the_place_of_its_metadata_is_one() -> None:
+    message = told(lambda: JWTAuth(issuer="https://i.example/t/.well-known/openid-configuration", audience="a"))
+    assert 'Write "https://i.example/t"' in message
+    assert JWTAuth(issuer="https://i.example/t", audience="a")
+
+
+def test_the_issuer_of_metadata_at_the_root_of_a_host_is_told_with_its_path() -> None:
+    message = told(lambda: apim.Issuer("https://i.example/.well-known/oauth-authorization-server/t"))
+    assert 'Write "https://i.example/t"' in message
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"), [("60s", 60), ("1m", 60), ("PT1M", 60), ("2 hours", 7200), ("P1D", 86400)]
+)
+def test_a_duration_with_a_unit_is_told_in_seconds(written: str, seconds: int) -> None:
+    """Was: give float."""
+    assert told(lambda: RateLimit(calls=1, per=written)).endswith(f"Give seconds: {seconds}.")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("written", ["P", "PT", "soon", "1 fortnight", "60"])
+def test_what_is_no_duration_with_a_unit_is_not_told_in_seconds(written: str) -> None:
+    assert told(lambda: RateLimit(calls=1, per=written)).endswith("Give float.")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("make", "cure"),
+    [
+        (lambda: Quota(calls=100, period=604_800), "Write per=604800."),
+        (lambda: Quota(calls=100, per="week"), 'Write period="week".'),
+        (lambda: Quota(calls=100), 'Give per, in seconds, or period="month" with calls, or rate.'),
+        (lambda: RateLimit(calls=1, per=1, count_when="5xx"), 'Write conditions.status("5xx").'),
+        (lambda: RateLimit(calls=1, per=1, count_when=500), "Write conditions.status(500)."),
+        (lambda: RateLimit(calls=1, per=1, count_when="failed"), "Write conditions.failed."),
+        (lambda: apim.When("/admin", LIMIT), 'Write conditions.path("/admin").'),
+        (lambda: SetHeader(name="x-a", value="b", on="request", exists="delete"), "Use RemoveHeader, or RemoveQuery"),
+        (lambda: SetHeader(name="x-a", value="b", on="outbound"), 'Write on="response".'),
+        (lambda: apim.Versions("segment", (apim.Version("v1"),)), 'Write by="path".'),
+        (lambda: apim.Choose((apim.conditions.failed,)), "Write Choose((condition, layer), ...)."),
+    ],
+)
+def test_a_value_as_others_write_it_is_told_as_it_is_written_here(make: Callable[[], object], cure: str) -> None:
+    assert cure in told(make)
+
+
+def test_a_function_is_shown_by_its_name() -> None:
+    """Was: where in memory it is, too."""
+    message = told(lambda: apim.Choose((apim.conditions.path("/a"),)))  # type: ignore[arg-type]
+    assert message.startswith("Choose.branches: ((path('/a'),),) is not")
+
+
+def test_a_condition_in_a_file_is_told_in_the_quotes_of_a_file() -> None:
+    text = "[[policies]]\nuse = 'RateLimit'\ncalls = 1\nper = 60\ncount_when = '5xx'"
+    assert told(lambda: loads(text)).endswith("Write \"conditions.status('5xx')\".")
+
+
+def test_every_name_that_needs_advice_is_beside_a_field_of_something() -> None:
+    known = {field for name in names() for field in parameters_of(named(name))[0]}
+    assert {field for field, _ in ADVICE.values()} <= known
+
+
+# Policies
+
+
+@pytest.mark.parametrize("name", ["check-header", "CheckHeader", "check_header"])
+def test_a_policy_of_azure_in_a_file_is_told_what_it_is_here(name: str) -> None:
+    """Was: did you mean SetHeader."""
+    message = told(lambda: loads(f"[[policies]]\nuse = '{name}'\nname = 'x-a'"))
+    assert message.endswith("Azure's check-header is RequireHeader here.")
+
+
+def test_a_policy_of_azure_without_a_counterpart_is_told_to_have_none() -> None:
+    message = told(lambda: loads("[[policies]]\nuse = 'validate-content'"))
+    assert message.endswith("Azure's validate-content has no counterpart here.")
+
+
+def test_what_policies_of_azure_are_here_are_names_of_ours() -> None:
+    said = {word for text in POLICIES.values() for word in re.findall(r"\b[A-Z]\w+", text)}
+    assert said - {"CORSMiddleware", "Starlette", "HTTP", "TLS"} <= set(apim.__all__)
+
+
+def test_the_table_for_who_comes_from_azure_has_the_same_policies() -> None:
+    page = (Path(__file__).parents[1] / "docs/coming-from-azure.md").read_text("utf-8")
+    first = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert set(re.findall(r"`([a-z-]+)`", " ".join(first))) - {"context"} == set(POLICIES)
 
 
 def test_a_name_from_elsewhere_may_have_hyphens_in_a_file() -> None:

@@ -1,41 +1,22 @@
 """Configuration is checked while building: names, presence and types of fields, from the annotations themselves."""
 
 import dataclasses
-import difflib
 import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import Any, Literal, Self, Union
+from typing import Any, Literal, Self
 
-from apim_middleware._synonyms import meant
+from apim_middleware._annotations import arms_of, describe, is_condition, is_key, matches, methods_of
+from apim_middleware._spelling import condition_named, key_named, nearest, seconds_in
+from apim_middleware._synonyms import VALUES, advice
 from apim_middleware.errors import ConfigError
 from apim_middleware.types import Layer
 
-_ARTICLE = re.compile(r"\ba (\w+)")
-"""One of something: ``a layer``, ``a function of 1 argument``."""
-
-KEYS = {
-    "api": "by.api",
-    "attribute": 'by.attribute("app.tenant")',
-    "both": "by.both(by.subscription, by.client)",
-    "claim": 'by.claim("sub")',
-    "client": "by.client",
-    "cookie": 'by.cookie("session")',
-    "either": "by.either(by.subscription, by.client)",
-    "everyone": "by.everyone",
-    "header": 'by.header("x-tenant")',
-    "operation": "by.operation",
-    "owner": "by.owner",
-    "principal": "by.principal",
-    "product": "by.product",
-    "route": 'by.route(login=conditions.path("/login"))',
-    "subscription": "by.subscription",
-    "username": "by.username",
-}
-"""The keys of ``by``, each as one is written."""
+_FUNCTION = re.compile(r"<function (.+?) at 0x[0-9a-f]+>")
+"""What Python shows of a function, of which only the name says anything."""
 
 BUILT_IN = {
     "Counters": ("MemoryCounters", "SQLiteCounters", "RedisCounters", "LimitsCounters"),
@@ -75,10 +56,16 @@ class Configured:
                 if not matches(value, hints[name]):
                     secret = not named[name].repr
                     problem, cure = _misfit(name, value, hints[name], secret=secret)
+                    cure = cls.cure_of(name, value) or cure
                     if value is None and not _is_compulsory(named[name]):
                         cure = f"Leave it out, or {cure[0].lower()}{cure[1:]}"
                     raise ConfigError(cls.__name__, name, f"{shown(value, secret=secret)} {problem}", cure)
         return super().__new__(cls)
+
+    @classmethod
+    def cure_of(cls, field: str, value: object) -> str | None:
+        """The cure for a value that does not fit, where a class knows more of it than the annotation says."""
+        return None
 
     def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, object]]:
         """Copying and pickling go through the same checks as building."""
@@ -96,6 +83,8 @@ class Configured:
 def _misfit(name: str, value: object, wanted: Any, *, secret: bool) -> tuple[str, str]:  # noqa: ANN401 - an annotation
     """What is wrong with a value that does not fit an annotation, and the cure, which shows no secret."""
     problem = f"is not {describe(wanted)}"
+    if cure := _said_elsewhere(name, value, wanted, secret=secret):
+        return problem, cure
     several = [args[0] for arm in arms_of(wanted) if (args := typing.get_args(arm))[1:] == (Ellipsis,)]
     if any(map(is_key, (*arms_of(wanted), *several))) and (texts := _texts_in(value)):
         return problem, _key_cure(name, texts, alone=isinstance(value, str))
@@ -110,6 +99,19 @@ def _misfit(name: str, value: object, wanted: Any, *, secret: bool) -> tuple[str
         if isinstance(each, type) and any(_is_made_by(each, one) for one in several):
             return f"holds the class {each.__name__}, and an object of it is wanted", f"Write {each.__name__}(...)"
     return problem, f"Give {offer(wanted)}"
+
+
+def _said_elsewhere(name: str, value: object, wanted: Any, *, secret: bool) -> str | None:  # noqa: ANN401
+    """The cure for a value as others write it: another word, a duration with a unit, a condition as text."""
+    arms = arms_of(wanted)
+    if isinstance(value, str) and any(typing.get_origin(arm) is Literal for arm in arms):
+        return VALUES.get((name, value.lower()))
+    if isinstance(value, str) and float in arms and not secret:
+        seconds = seconds_in(value)
+        return None if seconds is None else f"Give seconds: {seconds}"
+    if any(map(is_condition, arms)) and (written := condition_named(value)):
+        return f"Write {written}"
+    return None
 
 
 def _key_cure(name: str, texts: Sequence[str], *, alone: bool) -> str:
@@ -127,33 +129,11 @@ def _as_tuple(value: Collection[object], *, secret: bool) -> str:
     return text if text and len(text) <= 80 and "<" not in text else "(..., ...)"
 
 
-def is_key(wanted: Any) -> bool:  # noqa: ANN401 - an annotation
-    """Whether a key of ``by`` is wanted: a function of the exchange that gives text or None."""
-    args = typing.get_args(wanted)
-    if len(args) != 2 or not isinstance(args[0], list):
-        return False
-    return [getattr(each, "__name__", "") for each in args[0]] == ["Exchange"] and args[1] == (str | None)
-
-
 def _texts_in(value: object) -> list[str]:
     """A text, or those of a tuple or list of texts."""
     found = value if isinstance(value, tuple | list) else [value]
     texts = [each for each in found if isinstance(each, str)]
     return texts if len(texts) == len(found) else []
-
-
-def key_named(text: str) -> str | None:
-    """The key of ``by`` that a text names, as it is written; None when it names none."""
-    name = text.strip().removeprefix("apim_middleware.").removeprefix("by.")
-    if name.partition("(")[0] in KEYS and name.endswith(")"):
-        return f"by.{name}"
-    return KEYS.get(nearest(name, KEYS, cutoff=0.8) or "")
-
-
-def nearest(name: str, names: Iterable[str], *, cutoff: float = 0.6) -> str | None:
-    """That of several names which was perhaps meant by another."""
-    names = tuple(names)
-    return meant(name, names) or next(iter(difflib.get_close_matches(name.lower(), names, n=1, cutoff=cutoff)), None)
 
 
 def _is_made_by(kind: type, wanted: Any) -> bool:  # noqa: ANN401 - an annotation
@@ -167,11 +147,6 @@ def _is_made_by(kind: type, wanted: Any) -> bool:  # noqa: ANN401 - an annotatio
     if getattr(wanted, "_is_protocol", False):
         return all(hasattr(kind, name) for name, each in vars(wanted).items() if name[0] != "_" and callable(each))
     return issubclass(kind, wanted)
-
-
-def methods_of(protocol: type) -> list[str]:
-    """What a protocol asks for."""
-    return [name for name in vars(protocol) if not name.startswith("_")]
 
 
 def offer(wanted: Any) -> str:  # noqa: ANN401 - an annotation
@@ -221,7 +196,7 @@ def shown(value: object, *, secret: bool = False) -> str:
     """A value as an error message may show it: short, and never a secret."""
     if secret:
         return f"a value of type {type(value).__name__}"
-    text = repr(value)
+    text = _FUNCTION.sub(r"\1", repr(value))
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -238,6 +213,7 @@ def check_known(owner: str, given: Mapping[str, object], known: Iterable[str]) -
         if name not in names:
             near = nearest(name, names)
             cure = f"Did you mean {near}?" if near else f"The fields are {', '.join(names)}"
+            cure = advice(name, names) or cure
             raise ConfigError(owner, name, f"no such field (given {shown(value, secret=True)})", cure)
 
 
@@ -295,116 +271,3 @@ def uncalled(factory: object) -> tuple[str, str]:
     """What is wrong with a factory that was given in the place of what it makes, and the cure."""
     name = f"{getattr(factory, '__module__', '').rpartition('.')[2]}.{getattr(factory, '__name__', '')}"
     return f"{name} was not called", f"Call it: {name}(...)"
-
-
-def matches(value: object, wanted: Any) -> bool:  # noqa: ANN401 - an annotation can be anything
-    """Whether a value fits an annotation, as far as can be told without calling or consuming it."""
-    origin, args = typing.get_origin(wanted), typing.get_args(wanted)
-    if wanted is Any or wanted is object or isinstance(wanted, typing.TypeVar):
-        return True
-    if wanted is None or wanted is type(None):
-        return value is None
-    if origin in (Union, types.UnionType):
-        return any(matches(value, each) for each in args)
-    if origin is Literal:
-        return any(type(value) is type(each) and value == each for each in args)
-    if origin is tuple:
-        return isinstance(value, tuple) and _tuple_matches(value, args)
-    if origin is type:
-        return isinstance(value, type)
-    if isinstance(origin, type):
-        return _generic_matches(value, origin, args)
-    if wanted is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and _is_float(value)
-    if wanted is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if not isinstance(wanted, type):
-        return True
-    if getattr(wanted, "_is_protocol", False):
-        return all(_offers(value, name, each) for name, each in vars(wanted).items() if not name.startswith("_"))
-    return isinstance(value, wanted)
-
-
-def _is_float(value: float) -> bool:
-    """Whether a number can be computed with: an int can be larger than any float."""
-    try:
-        float(value)
-    except OverflowError:
-        return False
-    return True
-
-
-def arms_of(wanted: Any) -> tuple[Any, ...]:  # noqa: ANN401 - an annotation
-    """The kinds of value an annotation allows."""
-    return typing.get_args(wanted) if typing.get_origin(wanted) in (Union, types.UnionType) else (wanted,)
-
-
-def _offers(value: object, name: str, wanted: object) -> bool:
-    """Whether a value has what a protocol asks for; a class has methods, but they are those of its instances."""
-    if not hasattr(value, name):
-        return False
-    if not callable(wanted):
-        return True
-    unbound = isinstance(value, type) and inspect.isfunction(inspect.getattr_static(value, name, None))
-    return callable(getattr(value, name)) and not unbound
-
-
-def _tuple_matches(value: tuple[object, ...], args: tuple[Any, ...]) -> bool:
-    if len(args) == 2 and args[1] is Ellipsis:
-        return all(matches(each, args[0]) for each in value)
-    return len(value) == len(args) and all(map(matches, value, args))
-
-
-def _generic_matches(value: object, origin: type, args: tuple[Any, ...]) -> bool:
-    if origin.__module__ == "collections.abc" and origin.__name__ == "Callable":
-        return callable(value) and _takes(value, args[0] if args else ...)
-    if (
-        isinstance(value, str | bytes)
-        and issubclass(origin, Collection | Iterable)
-        and not issubclass(origin, str | bytes)
-    ):
-        return False  # a single string is not a collection of strings, whatever Python says
-    if not isinstance(value, origin):
-        return False
-    if isinstance(value, Mapping) and len(args) == 2:
-        return all(matches(key, args[0]) and matches(each, args[1]) for key, each in value.items())
-    if isinstance(value, Collection) and len(args) == 1:
-        return all(matches(each, args[0]) for each in value)
-    return True
-
-
-def _takes(function: Callable[..., object], parameters: object) -> bool:
-    """Whether a function can be called with so many arguments, as far as it says so."""
-    if not isinstance(parameters, list):
-        return True
-    try:
-        inspect.signature(function).bind(*parameters)
-    except TypeError:
-        return False
-    except ValueError:  # it does not say
-        return True
-    return True
-
-
-def describe(wanted: Any) -> str:  # noqa: ANN401 - an annotation can be anything
-    """An annotation in words for an error message; a None among others, which is a default, goes without saying."""
-    origin, args = typing.get_origin(wanted), typing.get_args(wanted)
-    if origin in (Union, types.UnionType):
-        return " or ".join(describe(each) for each in args if each is not type(None))
-    if origin is Literal:
-        return " or ".join(repr(each) for each in args)
-    if wanted is None or wanted is type(None):
-        return "None"
-    if wanted == Layer:
-        return "a layer"
-    if wanted is bool:
-        return "true or false"
-    if isinstance(origin, type) and origin.__name__ == "Callable":
-        count = len(args[0]) if args and isinstance(args[0], list) else None
-        return "a function" if count is None else f"a function of {count or 'no'} argument{'' if count == 1 else 's'}"
-    if origin is tuple and args[1:] == (Ellipsis,):
-        several = _ARTICLE.sub(r"\1s", describe(args[0]))
-        return f"a tuple of {several}"
-    if isinstance(origin, type) and args:
-        return f"{origin.__name__} of {' and '.join(describe(each) for each in args if each is not Ellipsis)}"
-    return wanted.__name__ if isinstance(wanted, type) else str(wanted)

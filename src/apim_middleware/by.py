@@ -12,12 +12,13 @@ from inspect import isawaitable
 from itertools import chain
 from typing import ParamSpec, TypeAlias, TypeVar
 
-from apim_middleware._config import KEYS, awaits, is_factory, shown, uncalled
+from apim_middleware._config import awaits, is_factory, shown, uncalled
 from apim_middleware._http import cookies
 from apim_middleware._http.addresses import address_text, parse_address
 from apim_middleware._http.basic import BadCredentials, read
 from apim_middleware._http.headers import header_name
 from apim_middleware._http.unseen import unseen
+from apim_middleware._spelling import KEYS
 from apim_middleware.errors import ConfigError
 from apim_middleware.exchange import Exchange
 

@@ -7,13 +7,13 @@ A condition is any function of the exchange that gives true or false; these are 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from inspect import isawaitable
 from itertools import chain
-from re import fullmatch
 from typing import TypeAlias, TypeVar
 
 from apim_middleware import by
 from apim_middleware._config import awaits, shown
 from apim_middleware._http.headers import header_name, header_value, is_token
 from apim_middleware._http.paths import BadTarget, written_path
+from apim_middleware._http.statuses import statuses_named
 from apim_middleware._http.unseen import unseen
 from apim_middleware.errors import ConfigError
 from apim_middleware.exchange import Exchange
@@ -93,16 +93,15 @@ def is_websocket(exchange: Exchange) -> bool:
 
 @by.made_once
 def status(*wanted: int | str) -> PlainCondition:
-    """Whether the response has one of these statuses: ``status(404, "5xx")``; false as long as there is no response."""
-    texts = [str(each).lower() for each in wanted]
-    if not texts or not all(fullmatch("[1-5](xx|[0-9]{2})", text) for text in texts):
-        raise _mistake("status", wanted, "names no statuses", 'Write status(404, "5xx")')
-    exact = {int(text) for text in texts if text.isdigit()}
-    classes = {int(text[0]) for text in texts if text.endswith("xx")}
+    """Whether the response has one of these statuses: ``status(404, "5xx", "500-504")``; false before it is there."""
+    meant = [statuses_named(str(each)) for each in wanted]
+    if not meant or not all(meant):
+        raise _mistake("status", wanted, "names no statuses", 'Write status(404, "5xx", "500-504")')
+    statuses = frozenset(chain(*meant))
 
     def matches(exchange: Exchange) -> bool:
         head = exchange.response
-        return head is not None and (head.status in exact or head.status // 100 in classes)
+        return head is not None and head.status in statuses
 
     return _named(matches, "status", map(repr, wanted))
 

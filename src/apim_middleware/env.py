@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
 
-from apim_middleware._config import BUILT_IN, check, check_named, methods_of
+from apim_middleware._annotations import methods_of
+from apim_middleware._config import BUILT_IN, check, check_named
 from apim_middleware._http.hygiene import Hygiene, Scrub
 from apim_middleware._lifespan import Ending
 from apim_middleware.errors import ConfigError

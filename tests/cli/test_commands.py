@@ -16,6 +16,7 @@ from typing import Any
 import httpx2
 import pytest
 from anyio import to_thread
+from starlette.testclient import TestClient
 from tests.certificates import write_certificate
 from tests.servers import PATIENCE, free_port, program, redis_server
 from typer.testing import CliRunner
@@ -24,7 +25,7 @@ from apim_middleware.cli import _key_stores, _serving
 from apim_middleware.cli._targets import found
 from apim_middleware.cli._watching import Watched
 from apim_middleware.cli.app import app
-from apim_middleware.configuration import load
+from apim_middleware.configuration import load, loads
 from apim_middleware.gateway import Gateway
 from apim_middleware.identity import Subscription
 from apim_middleware.stores.keys import MemoryKeys
@@ -281,6 +282,12 @@ def test_keys_are_made_rotated_and_revoked(store: str) -> None:
     assert rotated.strip() not in apim("keys", "list", "--store", store)
 
 
+@pytest.mark.parametrize(("options", "warned"), [((), 1), (("--product", "starter"), 0), (("--api", "*"), 0)])
+def test_a_subscription_that_opens_nothing_says_so(tmp_path: Path, options: tuple[str, ...], warned: int) -> None:
+    said = apim("keys", "new", "one", *options, "--store", str(tmp_path / "keys.db"))
+    assert said.count("it opens no API of a gateway: --product or --api says which") == warned
+
+
 def test_what_is_not_there_cannot_be_rotated(tmp_path: Path) -> None:
     store = str(tmp_path / "keys.db")
     apim("keys", "new", "two", "--store", store)
@@ -410,6 +417,45 @@ def test_a_document_becomes_a_gateway_file(tmp_path: Path) -> None:
     file.write_text(apim("import", "openapi", str(described), *options, "--open"))
     (operation,) = load(file).apis[0].operations
     assert (operation.method, operation.template, operation.name) == ("GET", "/orders/{id}", "getOrder")
+
+
+@pytest.mark.parametrize(
+    ("options", "template"),
+    [((), "/v1/orders"), (("--server-path", ""), "/orders"), (("--server-path", "/api"), "/api/orders")],
+)
+def test_what_stands_in_front_of_the_paths_of_a_document_can_be_said(
+    described: Path, options: tuple[str, ...], template: str
+) -> None:
+    text = apim("import", "openapi", str(described), "--name", "orders", "--backend", "http://a", "--open", *options)
+    (operation,) = loads(text, "toml").apis[0].operations
+    assert operation.template == template
+
+
+@pytest.mark.parametrize("form", ["toml", "yaml", "json"])
+def test_a_document_becomes_a_gateway_that_answers_with_its_examples(described: Path, form: Any) -> None:
+    options = ("--name", "orders", "--backend", "http://a", "--open", "--mock", "--format", form)
+    gateway = loads(apim("import", "openapi", str(described), *options), form)
+    with TestClient(gateway) as client:
+        assert client.get("/v1/orders").json() == EXAMPLE
+
+
+EXAMPLE = [{"use": "it", "cost": "${PRICE}", "note": "{{ note }}"}]
+"""What means something else where a gateway is written."""
+
+
+@pytest.fixture
+def described(tmp_path: Path) -> Path:
+    """A document with an example."""
+    content = {"application/json": {"example": EXAMPLE}}
+    document = {
+        "openapi": "3.1.0",
+        "info": {"title": "Orders", "version": "1"},
+        "servers": [{"url": "https://orders.example/v1"}],
+        "paths": {"/orders": {"get": {"responses": {"200": {"description": "all", "content": content}}}}},
+    }
+    file = tmp_path / "orders.json"
+    file.write_text(json.dumps(document))
+    return file
 
 
 # Serving

@@ -14,16 +14,21 @@ from apim_middleware import (
     Api,
     APIKeyAuth,
     Cache,
+    Choose,
     Gateway,
     Idempotency,
     IPFilter,
     JWTAuth,
+    LimitConcurrency,
     LimitGuesses,
     Limits,
     MemoryKeys,
     Operation,
+    Product,
     RateLimit,
     RewritePath,
+    SetHeader,
+    SetQuery,
     Stack,
     Subscription,
     TrustedProxies,
@@ -285,3 +290,126 @@ def test_open_routes_of_one_path_are_told_apart_by_version() -> None:
     said = told(gateway(versions=versions), "stands open")
     assert "any /orders/* stands open in the version v1: no policy decides who may call it." in said
     assert len(said) == len(set(said)) > 1
+
+
+# Keys
+
+
+def bought(limit: Layer, **more: Any) -> Gateway:
+    product = Product("starter", apis=("shop",), policies=(limit,), **more)
+    return Gateway(keys=MemoryKeys(), products=(product,), apis=(Api("shop", "/orders", backend="http://a"),))
+
+
+PER_SUBSCRIPTION = RateLimit(calls=1, per=60, by=by.subscription)
+
+
+@pytest.mark.parametrize(
+    "layer", [PER_SUBSCRIPTION, Limits(PER_SUBSCRIPTION), LimitConcurrency(at_once=1, by=by.subscription)]
+)
+def test_a_limit_by_the_subscription_in_a_gateway_without_keys_is_told_of(layer: Layer) -> None:
+    [sentence] = told(gateway(layer), "by the subscription")
+    assert sentence.endswith("every call is refused with 403. Give Gateway(keys=...), or another key.")
+
+
+def test_a_limit_by_the_subscription_in_an_open_product_is_told_of() -> None:
+    [sentence] = told(bought(PER_SUBSCRIPTION, subscription_required=False), "by the subscription")
+    assert "any /orders/* in the product starter asks for none: calls without a key are refused" in sentence
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        bought(PER_SUBSCRIPTION),
+        bought(RateLimit(calls=1, per=60, by=by.subscription, when_unknown="together"), subscription_required=False),
+        bought(RateLimit(calls=1, per=60, by=by.either(by.subscription, by.client)), subscription_required=False),
+        bought(LimitConcurrency(at_once=1, by=by.product), subscription_required=False),
+        gateway(APIKeyAuth(keys=MemoryKeys()), PER_SUBSCRIPTION),
+        gateway(TOKENS, RateLimit(calls=1, per=60, by=by.principal)),
+    ],
+    ids=["a key is asked for", "together", "either", "by the product", "a policy asks", "by the principal"],
+)
+def test_a_limit_whose_key_can_be_known_is_no_reason_for_advice(app: Gateway) -> None:
+    assert told(app, "by the subscription") == []
+
+
+# Versions
+
+
+def test_a_retired_version_does_not_stand_open() -> None:
+    """Its routes did, which answer 410 to everybody."""
+    versions = Versions("path", (Version("v1", retired=True), Version("v2")))
+    assert told(gateway(versions=versions), "stands open") == [
+        "any /orders/v2/* stands open in the version v2: no policy decides who may call it."
+    ]
+
+
+# Texts
+
+
+@pytest.mark.parametrize(
+    ("text", "cure"),
+    [
+        ("Basic {{key}}", "a named value is a NamedValue"),
+        ("{{ key }}", "a named value is a NamedValue"),
+        ("@(context.Subscription.Key)", "an expression is a function of the exchange"),
+        ("@{ return key; }", "an expression is a function of the exchange"),
+    ],
+)
+def test_a_text_of_azure_is_told_of_and_not_shown(text: str, cure: str) -> None:
+    [sentence] = told(gateway(SetHeader(name="x-key", value=text, on="request")), "SetHeader")
+    assert sentence.startswith(f"SetHeader 'x-key' sends a text of Azure as it is written: {cure}")
+    assert text not in sentence
+
+
+def test_a_text_that_is_the_name_of_a_key_is_told_how_the_key_is_written() -> None:
+    [sentence] = told(gateway(SetQuery(name="who", value="by.header('x-a')")), "SetQuery")
+    assert sentence.endswith(
+        """Write value=by.header('x-a') for the key, in a file { function = "by.header('x-a')" }."""
+    )
+
+
+@pytest.mark.parametrize("text", ["{a} {{", "by the way", "by.nobody", "me@(here)", "{{}}"])
+def test_a_text_that_is_only_alike_is_no_reason_for_advice(text: str) -> None:
+    assert told(gateway(SetHeader(name="x-key", value=text, on="request")), "SetHeader") == []
+
+
+# Orders that work, and not as they look
+
+
+def test_a_limit_by_the_principal_in_front_of_who_says_it_is_told_of_behind_a_key() -> None:
+    """It counts by the holder of the key."""
+    limit = RateLimit(calls=10, per=60, by=by.principal)
+
+    def behind_a_key(*layers: Layer) -> Gateway:
+        api = Api("shop", "/orders", backend=PlainTextResponse("here"), policies=layers)
+        return Gateway(keys=MemoryKeys(), apis=(api,))
+
+    [sentence] = told(behind_a_key(limit, TOKENS), "only behind it")
+    assert sentence == "RateLimit goes by the principal, which JWTAuth says only behind it. Write JWTAuth first."
+    assert not told(behind_a_key(TOKENS, limit), "only behind it")
+
+
+BETA = When(conditions.header("x-beta"), SetHeader(name="x-a", value="b", on="response"))
+
+
+@pytest.mark.parametrize(
+    "branch",
+    [BETA, Choose((conditions.path("/a"), SetQuery(name="a", value="b")), (conditions.header("x-beta"), BETA))],
+    ids=["when", "choose"],
+)
+def test_a_branch_behind_a_cache_that_goes_by_an_unkeyed_header_is_told_of(branch: Layer) -> None:
+    [sentence] = told(gateway(Cache(), branch), "behind Cache")
+    assert sentence.endswith('Write it first, or Cache(vary_by=by.header("x-beta")).')
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (BETA, Cache()),
+        (Cache(vary_by=(by.client, by.header("x-beta"))), BETA),
+        (Cache(), When(conditions.path("/a"), SetQuery(name="a", value="b"))),
+    ],
+    ids=["in front", "keyed", "by path"],
+)
+def test_a_branch_that_a_cache_knows_of_is_no_reason_for_advice(layers: tuple[Layer, ...]) -> None:
+    assert not told(gateway(*layers), "behind Cache")

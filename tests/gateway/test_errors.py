@@ -12,6 +12,7 @@ from apim_middleware.model import Api
 from apim_middleware.policies.limits import Quota, RateLimit
 from apim_middleware.proxy.app import Proxy
 from apim_middleware.testing import FakeClock, call, connect
+from apim_middleware.types import Receive, Scope, Send
 
 pytestmark = pytest.mark.anyio
 
@@ -54,6 +55,22 @@ async def test_quotas_say_when_they_are_replenished() -> None:
     body = json.loads(answer.body)
     assert answer.status == 403
     assert body["message"].startswith("Out of call volume quota. Quota will be replenished in ")
+
+
+@pytest.mark.parametrize("units", ["bytes", "request-bytes", "response-bytes"])
+async def test_quotas_of_bytes_speak_of_bandwidth(units: str) -> None:
+    """They spoke of calls."""
+    quota = Quota(calls=1, per=3600, units=units)  # type: ignore[arg-type]
+
+    async def reads(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await Backend()(scope, receive, send)
+
+    app, lines = house(quota, backend=reads)
+    await call(app, "POST", "/a", headers=lines, body=b"more than a byte")
+    answer = await get(app, "/a", lines)
+    message = json.loads(answer.body)["message"]
+    assert message.startswith("Out of bandwidth quota. Quota will be replenished in ")
 
 
 async def test_the_proxy_refuses_in_the_same_way() -> None:

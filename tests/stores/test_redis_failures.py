@@ -113,7 +113,7 @@ async def test_all_who_wait_hear_of_a_server_that_dies(server: RedisServer, coun
 
 @pytest.mark.anyio
 async def test_a_server_that_stands_still_is_an_error_in_time_for_everybody(server: RedisServer) -> None:
-    """Those who wait for their turn need not wait for a time of their own: they hear of the connection being given up."""
+    """Those who wait for their turn need not wait for a time of their own: the connection is given up."""
     counters = RedisCounters(server.url, timeout=0.25)
     await counters.hit(HIT)
     server.freeze()

@@ -50,6 +50,8 @@ class Issuer(Configured):
         """Refuse what names nobody, or its keys twice."""
         if not self.name:
             raise self.mistake("name", "is empty", "Give the exact text")
+        if cure := cure_of_metadata(self.name):
+            raise self.mistake("name", "is where metadata is, and no issuer", cure)
         if self.audience in ("", ()) or (isinstance(self.audience, tuple) and "" in self.audience):
             raise self.mistake("audience", "is empty", "Give the exact text")
         given = [name for name in ("keys", "jwks_url", "metadata_url") if getattr(self, name) is not None]
@@ -72,6 +74,18 @@ class Issuer(Configured):
         if cloud not in _LOGIN:
             raise ConfigError("Issuer.entra", "cloud", f"{cloud!r} is no cloud", f"Choose from {', '.join(_LOGIN)}")
         return tuple(each for tenant in tenants for each in _entra(tenant.lower(), _LOGIN[cloud], _STS[cloud]))
+
+
+def cure_of_metadata(name: str) -> str | None:
+    """What to write in the place of a URL of metadata where an issuer is wanted; None for what is no such URL."""
+    before, found, after = name.partition("/.well-known/")
+    if not found or "@" in before:  # which is not shown: it may be a password
+        return None
+    _, slash, below = after.partition("/")  # RFC 8414 §3.1: the path of the issuer stands behind
+    issuer = f"{before}{slash}{below}"
+    return (
+        f'Write "{issuer}", or what its metadata says of issuer, as Issuer(..., metadata_url=...) if that is elsewhere'
+    )
 
 
 def _entra(tenant: str, login: str, sts: str) -> tuple[Issuer, Issuer]:

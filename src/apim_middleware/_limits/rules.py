@@ -92,6 +92,11 @@ class Limiting(Configured):
         return needs_of(self.by) if self.tier is None else needs_of(self.by) | needs_of(self.tier)
 
     @property
+    def said(self) -> str:
+        """What callers are told who are beyond the limit."""
+        return self.detail
+
+    @property
     def counts_bytes(self) -> bool:
         """Whether bytes are counted."""
         return self.units != "requests"

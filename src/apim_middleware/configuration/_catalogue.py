@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from apim_middleware._config import Configured, in_one_line
+from apim_middleware._synonyms import called_here
 from apim_middleware.env import Env
 from apim_middleware.identity import Subscription
 from apim_middleware.policy import Composable, Policy
@@ -43,7 +44,8 @@ def named(name: str) -> Any:  # noqa: ANN401 - a class
     if not _is_configured(found):
         near = difflib.get_close_matches(name, names(), n=1)
         ours = 'Write a public name of apim_middleware, or use = "module:Class" for one of your own'
-        raise UnknownName(f"{name!r} is no class of this package", f"Did you mean {near[0]}?" if near else ours)
+        cure = called_here(name) or (f"Did you mean {near[0]}?" if near else ours)
+        raise UnknownName(f"{name!r} is no class of this package", cure)
     return found
 
 

@@ -17,17 +17,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from apim_middleware._config import (
-    arms_of,
-    check_known,
-    describe,
-    in_one_line,
-    is_key,
-    key_named,
-    matches,
-    nearest,
-    shown,
-)
+from apim_middleware._annotations import arms_of, describe, is_key, matches
+from apim_middleware._config import check_known, in_one_line, shown
+from apim_middleware._spelling import condition_named, key_named, nearest
 from apim_middleware.configuration._catalogue import UnknownName, imported, named
 from apim_middleware.configuration._functions import NotAFunction, function_of
 from apim_middleware.configuration._keeping import Kept
@@ -139,7 +131,8 @@ class Reader:
             named = key_named(str(text)) if key else None
             meant = "'{}'" if named and '"' in named else '"{}"'  # as TOML has it
             cure = 'Write "by.client" or "conditions.path(\'/admin/*\')", or {import = "module:name"}'
-            cure = f"Write {meant.format(named)}" if named else cure
+            meant_by_it = named or (None if key else condition_named(text, "'"))
+            cure = f"Write {meant.format(meant_by_it)}" if meant_by_it else cure
             raise _mistake(where, text, f"is no key and no condition: {error}", cure) from None
         except ConfigError as error:
             raise _placed(error, where) from None

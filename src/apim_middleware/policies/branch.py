@@ -113,6 +113,12 @@ class Choose(_Branching):
         check_one_by_one(cls.__name__, "branches", given)
         return super().__new__(cls, branches=branches, **given)
 
+    @classmethod
+    def cure_of(cls, field: str, value: object) -> str | None:
+        """Branches are pairs."""
+        pairs = not isinstance(value, tuple) or all(isinstance(each, tuple) and len(each) == 2 for each in value)
+        return None if field != "branches" or pairs else "Write Choose((condition, layer), ...)"
+
     def __init__(self, *branches: Branch, otherwise: Layer | None = None) -> None:
         """Keep the pairs as one field."""
         object.__setattr__(self, "branches", branches)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, Union
 from apim_middleware._jose.claims import Path, steps
 from apim_middleware._jose.described import described
 from apim_middleware._jose.fields import check_numbers, check_places, check_timeout, check_wishes, texts_in, words_in
-from apim_middleware._jose.issuers import Issuer, StaticKey
+from apim_middleware._jose.issuers import Issuer, StaticKey, cure_of_metadata
 from apim_middleware._jose.places import finder, headers_in
 from apim_middleware._jose.proofs import DPoP, ProofCheck
 from apim_middleware._jose.refusals import Refusals
@@ -175,6 +175,9 @@ class JWTAuth(Policy):
         for name in ("issuer", "audience", "token_type"):
             if not _several(getattr(self, name)) or "" in _several(getattr(self, name)):
                 raise self.mistake(name, "is empty", "Give the exact text")
+        for each in _several(self.issuer):
+            if isinstance(each, str) and (cure := cure_of_metadata(each)):
+                raise self.mistake("issuer", "is where metadata is, and no issuer", cure)
         self._check_keys()
         check_wishes(self)
         check_places(self)

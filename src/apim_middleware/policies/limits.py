@@ -25,6 +25,9 @@ from apim_middleware.protocols import Limit
 from apim_middleware.stores.calendars import period_of
 from apim_middleware.types import ASGIApp
 
+OUT_OF_BANDWIDTH = "The quota of bytes is used up."
+"""What is said of a quota that counts bytes."""
+
 _PERIODS = {"hour": 3_600.0, "day": 86_400.0, "week": 604_800.0, "month": 30 * 86_400.0, "year": 365 * 86_400.0}
 """The periods of the calendar and how long they usually are."""
 
@@ -141,6 +144,20 @@ class Quota(_Counted):
     detail = "The quota of calls is used up."
     topic = "apim.quota"
 
+    @property
+    def said(self) -> str:
+        """What callers are told who are beyond the quota."""
+        return OUT_OF_BANDWIDTH if self.counts_bytes else self.detail
+
+    @classmethod
+    def cure_of(cls, field: str, value: object) -> str | None:
+        """Windows in seconds are those of ``per``, and those of the calendar of ``period``."""
+        if field == "period" and type(value) in (int, float):
+            return f"Write per={value}"
+        if field == "per" and isinstance(value, str) and value.lower() in (*_PERIODS, "lifetime"):
+            return f'Write period="{value.lower()}"'
+        return None
+
     def __post_init__(self) -> None:
         """There is one way to tell the window, and it is on the calendar."""
         if self.period is not None:
@@ -162,6 +179,8 @@ class Quota(_Counted):
 
     def _counted(self) -> tuple[Rate, ...]:
         if self.period is None:
+            if self.calls is not None and self.per is None:
+                raise self.mistake("per", "is no limit", 'Give per, in seconds, or period="month" with calls, or rate')
             return super()._counted()
         if self.calls is None:
             raise self.mistake("calls", "is no limit", "Give calls with period")

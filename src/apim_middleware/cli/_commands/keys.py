@@ -57,6 +57,8 @@ def new(
         _check_new(product, api, owner, group or (), catalog)
         products = gateway(catalog, names).products if catalog and product else ()
     made = _run(add)
+    if not product and not api:
+        warn("it opens no API of a gateway: --product or --api says which, --api '*' all")
     if as_json:
         say_json({**_row(made.keyring()), "primary": made.primary, "secondary": made.secondary})
         return
