@@ -15,6 +15,7 @@ import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Literal
 
 from apim_middleware._annotations import arms_of, describe, is_key, matches
@@ -224,7 +225,8 @@ def in_pairs(wanted: Any) -> bool:  # noqa: ANN401 - an annotation
     return is_mapping(wanted) and typing.get_args(wanted)[0] is not str
 
 
-def parameters_of(kind: Any) -> tuple[dict[str, Any], str]:  # noqa: ANN401 - a class
+@lru_cache(maxsize=256)
+def parameters_of(kind: Any) -> tuple[Mapping[str, Any], str]:  # noqa: ANN401 - a class
     """What a class can be given, with annotations; and the name under which it takes any number of values, if any."""
     if (dataclasses.is_dataclass(kind) and "__init__" not in vars(kind)) or _is_generated(kind):
         hints = typing.get_type_hints(kind)

@@ -102,7 +102,7 @@ class Writer:
         return _refuse(where, f"is a {type(given).__name__}, which cannot be written here")
 
     def _table(self, given: Any, where: str, *, exactly: object) -> dict[str, Any]:  # noqa: ANN401 - a dataclass
-        kind = type(given)
+        kind: Any = type(given)
         table: dict[str, Any] = {} if kind is exactly else {"use": _name(kind, where)}
         hints, several = parameters_of(kind)
         for field in dataclasses.fields(given):

@@ -136,20 +136,23 @@ def _defined(kind: type, definitions: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [{"$ref": f"#/$defs/{kind.__name__}"}, {"$ref": "#/$defs/used"}]}
 
 
-@lru_cache(maxsize=256)
 def _documented(kind: type) -> dict[str, str]:
     """The words below the fields of a class, and below those of what it is based on."""
+    return {name: words for each in reversed(kind.__mro__) for name, words in _documented_in(each).items()}
+
+
+@lru_cache(maxsize=256)
+def _documented_in(kind: type) -> dict[str, str]:
+    """The words below the fields that a class has itself."""
     found: dict[str, str] = {}
-    for each in reversed(kind.__mro__):
-        try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(each))).body[0]
-        except (OSError, TypeError, SyntaxError):
-            continue
-        body = tree.body if isinstance(tree, ast.ClassDef) else []
-        for pair in pairwise(body):
-            match pair:
-                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str() as words)):
-                    found[name] = " ".join(words.split())
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    except (OSError, TypeError, SyntaxError):
+        return found
+    for pair in pairwise(tree.body if isinstance(tree, ast.ClassDef) else []):
+        match pair:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str() as words)):
+                found[name] = " ".join(words.split())
     return found
 
 
