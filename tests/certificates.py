@@ -15,7 +15,11 @@ def write_certificate(folder: Path, name: str, *, serial: int = 1) -> tuple[Path
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = dt.datetime.now(dt.UTC)
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
-    builder = builder.serial_number(serial).not_valid_before(now).not_valid_after(now + dt.timedelta(days=1))
+    builder = (
+        builder.serial_number(serial)
+        .not_valid_before(now - dt.timedelta(minutes=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+    )
     names = x509.SubjectAlternativeName([x509.DNSName(name)])
     signed = builder.add_extension(names, critical=False).sign(key, hashes.SHA256())
     pem, form, plain = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

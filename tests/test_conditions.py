@@ -1,5 +1,6 @@
 """Conditions judge what the app will route, so that no spelling of a request gets around them."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apim_middleware import by, conditions
+from apim_middleware._functions import needs
 from apim_middleware._http.hygiene import Hygiene
 from apim_middleware.conditions import Condition
 from apim_middleware.errors import ConfigError, Refusal
@@ -170,7 +172,7 @@ def test_a_promise_is_not_taken_for_an_answer(join: Callable[..., Condition]):
 
 def test_joined_conditions_need_what_each_of_them_needs():
     condition = conditions.all_of(yes, conditions.not_(by.principal), by.subscription)
-    assert by.needs(condition) == {"principal", "subscription"}
+    assert needs(condition) == {"principal", "subscription"}
 
 
 def test_a_condition_reads_as_it_was_written():
@@ -313,3 +315,14 @@ def test_authentication_has_failed_when_credentials_came_and_were_no_good(
     if status is not None:
         exchange.response = ResponseHead(status, [])
     assert conditions.authentication_failed(exchange) == held
+
+
+def test_completion_offers_conditions_alone() -> None:
+    assert dir(conditions) == sorted(conditions.__all__)
+
+
+def test_whatever_makes_a_condition_or_is_one_is_offered() -> None:
+    """``holds`` asks one, and is none."""
+    made_here = [each for each in vars(conditions).values() if inspect.isfunction(each)]
+    public = {each.__name__ for each in made_here if each.__module__ == conditions.__name__ and each.__name__[0] != "_"}
+    assert public - {"holds"} == set(conditions.__all__) - {"Condition", "PlainCondition"}

@@ -13,11 +13,12 @@ SOURCE = Path(__file__).parents[1] / "src" / PACKAGE
 FLOORS = {
     0: (
         *("types", "errors", "protocols", "identity", "match", "documentation"),
-        *("_adaptive", "_annotations", "_config", "_http", "_networks", "_spelling", "_synonyms", "_yaml"),
+        *("_adaptive", "_annotations", "_config", "_digest", "_functions", "_http", "_networks"),
+        *("_order", "_spelling", "_synonyms", "_yaml"),
     ),
     1: (
         *("exchange", "env", "by", "policy", "conditions", "bodies"),
-        *("_alongside", "_lifespan", "_loops", "_ring", "_server"),
+        *("_alongside", "_lifespan", "_loops", "_ring", "_server", "_together", "_unseen_reads"),
     ),
     2: (
         *("model", "stores", "transports", "_jose", "_limits", "_caching", "_certificates", "_signing", "_telemetry"),

@@ -4,6 +4,7 @@ import copy
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import pytest
@@ -279,6 +280,63 @@ def test_a_misspelt_hook_is_refused(name: str) -> None:
     kind = type("Typo", (Policy,), {"bind": lambda self, env: hooks()})
     with pytest.raises(ConfigError, match=rf"Hooks\.{name}: is no hook\. Did you mean on_"):
         Stack(kind())(app)
+
+
+async def ends_later(self: object, exchange: Exchange) -> None: ...
+
+
+def takes_nothing(self: object) -> None: ...
+
+
+def takes_two(self: object, exchange: Exchange, status: int) -> None: ...
+
+
+def takes_by_name(self: object, *, exchange: Exchange) -> None: ...
+
+
+UNFIT = [
+    ("on_end", ends_later, "is async, and would never be awaited. Write a plain function."),
+    ("on_request", takes_nothing, "cannot be called with the exchange alone: .* Write def on_request.self, exchange."),
+    ("on_response", takes_two, "cannot be called with the exchange alone: missing a required argument: 'status'"),
+    ("on_sent", takes_by_name, "cannot be called with the exchange alone"),
+    ("on_end", takes_nothing, "cannot be called with the exchange alone"),
+]
+
+
+@pytest.mark.parametrize(("name", "hook", "message"), UNFIT)
+def test_a_hook_that_cannot_do_its_work_is_refused(name: str, hook: object, message: str) -> None:
+    """An ``async def on_end`` was built and never awaited; the others failed at every request."""
+    kind = type("Unfit", (Policy,), {name: hook})
+    with pytest.raises(ConfigError, match=rf"Unfit\.{name}: {message}"):
+        Stack(kind())(app)
+
+
+@pytest.mark.parametrize(("name", "hook", "message"), UNFIT)
+def test_it_is_refused_on_what_was_bound_too(name: str, hook: object, message: str) -> None:
+    hooks = type("Hooks", (), {name: hook})
+    kind = type("Unfit", (Policy,), {"bind": lambda self, env: hooks()})
+    with pytest.raises(ConfigError, match=rf"Unfit\.{name}: of Hooks {message}"):
+        kind()(app)
+
+
+def test_an_end_that_must_be_awaited_is_found_in_what_can_be_called() -> None:
+    class Later:
+        async def __call__(self, exchange: Exchange) -> None: ...
+
+    for hook in (Later(), partial(ends_later, None)):
+        kind = type("Unfit", (Policy,), {"on_end": hook})
+        with pytest.raises(ConfigError, match=r"Unfit\.on_end: is async"):
+            kind()(app)
+
+
+def test_hooks_that_do_not_say_what_they_take_pass() -> None:
+    class Silent:
+        __signature__ = "unknown"
+
+        def __call__(self, *args: object) -> None: ...
+
+    hooks = {"on_request": Silent(), "on_response": None, "on_sent": lambda *args: None, "on_end": dict.fromkeys}
+    Stack(type("Odd", (Policy,), hooks)())(app)
 
 
 def test_a_need_established_only_further_in_is_found_one_by_one_too() -> None:

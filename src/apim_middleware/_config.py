@@ -5,12 +5,12 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from apim_middleware._annotations import arms_of, describe, is_condition, is_key, matches, methods_of
-from apim_middleware._spelling import condition_named, key_named, nearest, seconds_in
+from apim_middleware._spelling import condition_named, key_named, nearest, seconds_in, written
 from apim_middleware._synonyms import VALUES, advice
 from apim_middleware.errors import ConfigError
 from apim_middleware.types import Layer
@@ -62,22 +62,51 @@ class Configured:
                     raise ConfigError(cls.__name__, name, f"{shown(value, secret=secret)} {problem}", cure)
         return super().__new__(cls)
 
+    one_by_one: ClassVar[str] = ""
+    """The field whose values are given one after the other, without its name, as the layers of ``AnyOf``."""
+
+    def __init_subclass__(cls, **given: object) -> None:
+        """Keep dataclasses from writing a repr that says every default."""
+        super().__init_subclass__(**given)
+        cls.__repr__ = cls.__repr__  # type: ignore[method-assign] # they write none where a class has its own
+
+    def __repr__(self) -> str:
+        """The call that would make it again, but for what is secret; what was left to the defaults is left out."""
+        if not dataclasses.is_dataclass(self):
+            return object.__repr__(self)
+        return f"{type(self).__name__}({', '.join(self._said())})"
+
+    def _said(self) -> Iterator[str]:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            named = field.kw_only or bool(self.one_by_one)
+            if field.name == self.one_by_one:
+                yield from map(written, value)
+            elif field.repr and not (named and _is_default(field, value)):
+                yield f"{field.name}={written(value)}" if named else written(value)
+
     @classmethod
     def cure_of(cls, field: str, value: object) -> str | None:
         """The cure for a value that does not fit, where a class knows more of it than the annotation says."""
         return None
 
-    def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, object]]:
+    def __getnewargs_ex__(self) -> tuple[tuple[Any, ...], dict[str, object]]:
         """Copying and pickling go through the same checks as building."""
         if not dataclasses.is_dataclass(self):
             return (), {}
-        return (), {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.init}
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.init}
+        return given.pop(self.one_by_one, ()), given
 
     def mistake(self, field: str, problem: str, cure: str) -> ConfigError:
         """A ConfigError about one field, with the value that was given."""
         secret = any(each.name == field and not each.repr for each in dataclasses.fields(self))  # type: ignore[arg-type]
         value = shown(getattr(self, field, None), secret=secret)
         return ConfigError(type(self).__name__, field, f"{value} {problem}", cure)
+
+
+def _is_default(field: "dataclasses.Field[Any]", value: object) -> bool:
+    made = dataclasses.MISSING if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return bool(value == (made if field.default is dataclasses.MISSING else field.default))
 
 
 def _misfit(name: str, value: object, wanted: Any, *, secret: bool) -> tuple[str, str]:  # noqa: ANN401 - an annotation

@@ -71,7 +71,7 @@ class Ring:
         hooks = [seat.hooks for seat in self.seats]
         self._inbound = _resolved(hooks, "on_request")
         self._awaited = _awaited(self._inbound)
-        self._ways = tuple(_Way.out_of(hooks[:depth]) for depth in range(len(hooks) + 1))
+        self._ways = tuple(_WayOut.out_of(hooks[:depth]) for depth in range(len(hooks) + 1))
         self._through = self._ways[-1]
         self._guards = sum(1 for seat in self.seats if seat.policy.guards is not False)
         self._may_tap = any(getattr(each, "taps_body", False) for each in hooks)
@@ -238,7 +238,7 @@ _AWAIT, _CALL, _END = range(3)
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
+class _WayOut:
     """The way out from one depth of a ring."""
 
     hooks: tuple[Any, ...]
@@ -250,7 +250,7 @@ class _Way:
     silent: bool  # nobody looks at the response
 
     @classmethod
-    def out_of(cls, hooks: Sequence[Any], *, refused: bool = False) -> "_Way":
+    def out_of(cls, hooks: Sequence[Any], *, refused: bool = False) -> "_WayOut":
         """The way out through these policies, the innermost of which may have ``refused`` the response."""
         speaking = len(hooks) - refused
         heads = _resolved(hooks[:speaking], "on_response")[::-1]
@@ -288,7 +288,7 @@ class _Passage:
     _outer: "_Passage | None"  # what goes on without the policies whose response was replaced
     failure: BaseException | None
 
-    def __init__(self, exchange: Exchange, way: _Way, send: Send) -> None:
+    def __init__(self, exchange: Exchange, way: _WayOut, send: Send) -> None:
         self._exchange, self._way, self._send = exchange, way, send
         self._taps: tuple[Tap, ...] = ()
         self._head_sent = self._trailers = self.ended = False
@@ -400,8 +400,8 @@ class _Passage:
         """A policy refuses the response: those further out get the refusal instead, those further in go on unheard."""
         refusal = refused(self._exchange, error)
         hooks, send = self._way.hooks, self._send
-        outer = self._outer = _Passage(self._exchange, _Way.out_of(hooks[: place + 1], refused=True), send)
-        self._way, self._send = _Way.out_of(hooks[place + 1 :], refused=self._way.refused), self._unheard
+        outer = self._outer = _Passage(self._exchange, _WayOut.out_of(hooks[: place + 1], refused=True), send)
+        self._way, self._send = _WayOut.out_of(hooks[place + 1 :], refused=self._way.refused), self._unheard
         self._head_sent = True
         try:
             for message in refusal_messages(refusal, self._exchange.scope):

@@ -3,8 +3,11 @@
 import difflib
 import re
 from collections.abc import Iterable
+from types import FunctionType
 
 from apim_middleware._synonyms import meant
+
+_OURS = "apim_middleware."
 
 KEYS = {
     "api": "by.api",
@@ -80,3 +83,15 @@ def nearest(name: str, names: Iterable[str], *, cutoff: float = 0.6) -> str | No
     """That of several names which was perhaps meant by another."""
     names = tuple(names)
     return meant(name, names) or next(iter(difflib.get_close_matches(name.lower(), names, n=1, cutoff=cutoff)), None)
+
+
+def written(value: object) -> str:
+    """A value as people write it: functions by their names, those of ``by`` and ``conditions`` as they are made."""
+    if isinstance(value, FunctionType):
+        home, name = value.__module__.removeprefix(_OURS), value.__name__.replace(_OURS, "")
+        return f"{home}.{name}" if home in ("by", "conditions") else name
+    if type(value) is tuple:
+        return f"({', '.join(map(written, value))}{',' if len(value) == 1 else ''})"
+    if type(value) is dict:
+        return "{" + ", ".join(f"{written(key)}: {written(each)}" for key, each in value.items()) + "}"
+    return repr(value)

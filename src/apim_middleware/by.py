@@ -1,18 +1,19 @@
 """Keys: whom a limit counts, whom a cached response belongs to.
 
 A key is a function of the exchange that gives text, or None when the exchange has no such thing.
-``needs`` names what must be established further out, so that an order that cannot work fails while building.
+Each tells what must be established further out, so that an order that cannot work fails while building.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Set
-from functools import lru_cache, wraps
+from functools import lru_cache
 from inspect import isawaitable
 from itertools import chain
-from typing import ParamSpec, TypeAlias, TypeVar
+from typing import TypeAlias
 
 from apim_middleware._config import awaits, is_factory, shown, uncalled
+from apim_middleware._functions import annotated, made_once, name_of, needs, reads
 from apim_middleware._http import cookies
 from apim_middleware._http.addresses import address_text, parse_address
 from apim_middleware._http.basic import BadCredentials, read
@@ -23,9 +24,6 @@ from apim_middleware.errors import ConfigError
 from apim_middleware.exchange import Exchange
 
 Key: TypeAlias = Callable[[Exchange], str | None]
-
-P = ParamSpec("P")
-F = TypeVar("F", bound=Callable[..., object])
 
 _COOKIE_NAME = re.compile(r"(?![ \t])[ \t!-:<>-~\x80-\xff]+(?<![ \t])").fullmatch
 """The names that can come: people write more than the tokens of RFC 6265 §4.1.1."""
@@ -55,53 +53,6 @@ __all__ = [
     "subscription",
     "username",
 ]
-
-
-def made_once(make: Callable[P, F]) -> Callable[P, F]:
-    """Have equal arguments make one function, so that policies that are written alike are equal."""
-    remembered = lru_cache(maxsize=1024, typed=True)(make)
-
-    @wraps(make)
-    def made(*args: P.args, **given: P.kwargs) -> F:
-        try:
-            return remembered(*args, **given)  # type: ignore[arg-type]
-        except TypeError:  # something that cannot be looked up is a mistake, of which ``make`` knows more
-            return make(*args, **given)
-
-    vars(made)["factory"] = made  # so that one that was not called is told from what it makes
-    return made
-
-
-def telling(function: F, *, needs: Iterable[str] = (), reads: Iterable[str] = (), paths: Iterable[str] = ()) -> F:
-    """The function itself, made to tell what it relies on, which headers it asks for, and which paths it compares."""
-    vars(function).update(needs=frozenset(needs), reads=frozenset(reads), paths=frozenset(paths))
-    return function
-
-
-def needs(function: Callable[..., object]) -> frozenset[str]:
-    """What a key or condition relies on: ``client``, ``principal``, ``subscription``, or nothing known."""
-    found: frozenset[str] = getattr(function, "needs", frozenset())
-    return found
-
-
-def reads(function: object) -> frozenset[str]:
-    """The request headers that a key or condition asks for, as far as it says so."""
-    found = getattr(function, "reads", None)
-    return found if isinstance(found, frozenset) else frozenset()  # stores and doubles have other things of that name
-
-
-def parts_of(key: object) -> tuple[str, tuple[Callable[..., object], ...]]:
-    """How a key is made of others, ``both``, ``either`` or ``route``, and of which; nothing for one that is not."""
-    found = getattr(key, "parts", None)
-    return found if isinstance(found, tuple) else ("", ())
-
-
-def name_of(function: Callable[..., object]) -> str:
-    """A name for a function that is the same in every process; a lambda's says where it is written."""
-    name = getattr(function, "__name__", type(function).__qualname__)
-    if name == "<lambda>":  # all have one name; the line tells them apart
-        name = f"{function.__qualname__}:{function.__code__.co_firstlineno}"
-    return f"{getattr(function, '__module__', '')}.{name}"
 
 
 def everyone(exchange: Exchange) -> str:
@@ -179,11 +130,11 @@ def username(exchange: Exchange) -> str | None:
     return None if credentials is None else credentials[0]
 
 
-telling(client, needs={"client"})
-telling(principal, needs={"principal"})
-telling(subscription, needs={"subscription"})
-telling(owner, needs={"subscription"})
-telling(product, needs={"subscription"})
+annotated(client, needs={"client"})
+annotated(principal, needs={"principal"})
+annotated(subscription, needs={"subscription"})
+annotated(owner, needs={"subscription"})
+annotated(product, needs={"subscription"})
 
 
 @made_once
@@ -203,7 +154,7 @@ def header(name: str) -> Key:
         return None if value is None else value.decode("latin-1")
 
     key.__name__ = f"header({name!r})"
-    return telling(key, reads={name})
+    return annotated(key, reads={name})
 
 
 @made_once
@@ -232,7 +183,7 @@ def claim(name: str) -> Key:
         return None if caller is None else _as_text(caller.claims.get(name))
 
     key.__name__ = f"claim({name!r})"
-    return telling(key, needs={"principal"})
+    return annotated(key, needs={"principal"})
 
 
 @made_once
@@ -338,7 +289,7 @@ def _combined(key: Key, name: str, parts: Iterable[str], asked: Iterable[Callabl
     key.__name__ = key.__qualname__ = f"{name}({', '.join(parts)})"
     asked = tuple(asked)
     vars(key)["parts"] = (name, asked)
-    return telling(key, needs=chain(*map(needs, asked)), reads=chain(*map(reads, asked)))
+    return annotated(key, needs=chain(*map(needs, asked)), reads=chain(*map(reads, asked)))
 
 
 def __dir__() -> list[str]:

@@ -9,15 +9,14 @@ from inspect import isawaitable
 from itertools import chain
 from typing import TypeAlias, TypeVar
 
-from apim_middleware import by
 from apim_middleware._config import awaits, shown
+from apim_middleware._functions import annotated, made_once, needs, paths_of, reads
 from apim_middleware._http.headers import header_name, header_value, is_token
-from apim_middleware._http.paths import BadTarget, written_path
+from apim_middleware._http.paths import BadTarget, routed_path, written_path
 from apim_middleware._http.statuses import statuses_named
 from apim_middleware._http.unseen import unseen
 from apim_middleware.errors import ConfigError
 from apim_middleware.exchange import Exchange
-from apim_middleware.types import Scope
 
 Condition: TypeAlias = Callable[[Exchange], bool | Awaitable[bool]]
 """What layers ask, which can await the answer."""
@@ -27,8 +26,24 @@ PlainCondition: TypeAlias = Callable[[Exchange], bool]
 
 F = TypeVar("F", bound=PlainCondition)
 
+__all__ = [
+    "Condition",
+    "PlainCondition",
+    "all_of",
+    "any_of",
+    "authentication_failed",
+    "failed",
+    "header",
+    "is_websocket",
+    "method",
+    "not_",
+    "path",
+    "status",
+    "succeeded",
+]
 
-@by.made_once
+
+@made_once
 def path(*patterns: str) -> PlainCondition:
     """Whether the path is one of these: ``"/admin"`` is that path, ``"/admin/*"`` is that path and all below it.
 
@@ -49,10 +64,10 @@ def path(*patterns: str) -> PlainCondition:
         routed = routed_path(exchange.scope)[1]
         return routed.startswith(below) or routed.rstrip("/") in exact
 
-    return _named(by.telling(matches, paths=patterns), "path", map(repr, patterns))
+    return _named(annotated(matches, paths=patterns), "path", map(repr, patterns))
 
 
-@by.made_once
+@made_once
 def method(*methods: str) -> PlainCondition:
     """Whether the method is one of these; ``"GET"`` includes HEAD (RFC 9110 §9.3.2) and WebSocket handshakes."""
     _check_texts("method", methods)
@@ -67,7 +82,7 @@ def method(*methods: str) -> PlainCondition:
     return _named(matches, "method", map(repr, methods))
 
 
-@by.made_once
+@made_once
 def header(name: str, value: str | None = None) -> PlainCondition:
     """Whether a request header was sent at all, or, with a value, whether one of its lines is exactly that."""
     given = (name,) if value is None else (name, value)
@@ -83,7 +98,7 @@ def header(name: str, value: str | None = None) -> PlainCondition:
     def matches(exchange: Exchange) -> bool:
         return exchange.header(key) is not None if wanted is None else wanted in exchange.headers(key)
 
-    return _named(by.telling(matches, reads={name}), "header", map(repr, given))
+    return _named(annotated(matches, reads={name}), "header", map(repr, given))
 
 
 def is_websocket(exchange: Exchange) -> bool:
@@ -91,7 +106,7 @@ def is_websocket(exchange: Exchange) -> bool:
     return exchange.is_websocket
 
 
-@by.made_once
+@made_once
 def status(*wanted: int | str) -> PlainCondition:
     """Whether the response has one of these statuses: ``status(404, "5xx", "500-504")``; false before it is there."""
     meant = [statuses_named(str(each)) for each in wanted]
@@ -135,19 +150,19 @@ def authentication_failed(exchange: Exchange) -> bool:
     return head is not None and head.status == 401
 
 
-@by.made_once
+@made_once
 def not_(condition: PlainCondition) -> PlainCondition:
     """Whether the condition does not hold."""
     return _joined("not_", [condition], lambda exchange: not holds(condition, exchange))
 
 
-@by.made_once
+@made_once
 def all_of(*conditions: PlainCondition) -> PlainCondition:
     """Whether every condition holds; those after the first that does not are not asked."""
     return _joined("all_of", conditions, lambda exchange: all(holds(each, exchange) for each in conditions))
 
 
-@by.made_once
+@made_once
 def any_of(*conditions: PlainCondition) -> PlainCondition:
     """Whether at least one condition holds; those after the first that does are not asked."""
     return _joined("any_of", conditions, lambda exchange: any(holds(each, exchange) for each in conditions))
@@ -163,21 +178,6 @@ def holds(condition: Condition, exchange: Exchange) -> bool:
     return bool(verdict)
 
 
-def paths_of(condition: object) -> frozenset[str]:
-    """The patterns of paths that a condition compares, as far as it says so."""
-    found = getattr(condition, "paths", None)
-    return found if isinstance(found, frozenset) else frozenset()
-
-
-def routed_path(scope: Scope) -> tuple[str, str]:
-    """Where the app behind is mounted, and the canonical path below that: what Starlette and its like route by."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "")
-    if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
-        return root, path[len(root) :]
-    return "", path
-
-
 def _check_texts(name: str, given: Sequence[object]) -> None:
     if not given or not all(isinstance(each, str) for each in given):
         raise _mistake(name, given, "is not text", f'Write {name}("...")')
@@ -190,10 +190,10 @@ def _mistake(name: str, given: object, problem: str, cure: str) -> ConfigError:
 def _joined(name: str, conditions: Sequence[PlainCondition], matches: PlainCondition) -> PlainCondition:
     if not conditions or not all(callable(each) and not awaits(each) for each in conditions):
         raise _mistake(name, conditions, "are no plain conditions", "Give functions that need no await")
-    by.telling(
+    annotated(
         matches,
-        needs=chain(*map(by.needs, conditions)),
-        reads=chain(*map(by.reads, conditions)),
+        needs=chain(*map(needs, conditions)),
+        reads=chain(*map(reads, conditions)),
         paths=chain(*map(paths_of, conditions)),
     )
     return _named(matches, name, [getattr(each, "__name__", repr(each)) for each in conditions])
@@ -202,3 +202,7 @@ def _joined(name: str, conditions: Sequence[PlainCondition], matches: PlainCondi
 def _named(condition: F, name: str, given: Iterable[str]) -> F:
     condition.__name__ = condition.__qualname__ = f"{name}({', '.join(given)})"
     return condition
+
+
+def __dir__() -> list[str]:
+    return [*__all__]

@@ -4,12 +4,15 @@ ApimError
 ├── ConfigError         a mistake in configuration, raised while building
 ├── Refusal             raised by a policy: this exchange goes no further
 ├── StoreError          a store could not answer
+│   ├── NotDone             and has certainly not done what it was asked
+│   └── Spoiled             it is well, but cannot keep or read what this one call is about
 ├── VersionConflict     a record is not as whoever wants to change it believes
 ├── FeedLost            changes can be told only from a later version on
 ├── SubscriptionRefused a subscription cannot begin, or is not there to be approved or rejected
 ├── ClientLeft          the client left before its request was whole (an OSError too)
 └── TransportError      an upstream could not be asked
     ├── ConnectFailed       no connection was made; nothing was sent
+    │   └── NoConnectionFree    there are as many as there may be
     ├── UpstreamTimeout     it took too long
     └── UpstreamBroken      it broke off or did not speak HTTP
 
@@ -32,13 +35,17 @@ class ConfigError(ApimError, ValueError, TypeError):
     """A mistake in configuration: which policy, which field, what was given, and the cure."""
 
     def __init__(self, policy: str, field: str, problem: str, cure: str) -> None:
-        """Keep the four parts; the message says them in one sentence each."""
-        where, stop = f"{policy}.{field}" if field else policy, "" if cure.endswith("?") else "."
-        super().__init__(f"{where}: {problem}. {cure}{stop}")
+        """Keep the four parts."""
+        super().__init__(policy, field, problem, cure)
         self.policy = policy
         self.field = field
         self.problem = problem
         self.cure = cure
+
+    def __str__(self) -> str:
+        """Where it is, the problem and the cure."""
+        where = f"{self.policy}.{self.field}" if self.field else self.policy
+        return f"{where}: {self.problem}. {self.cure}{'' if self.cure.endswith('?') else '.'}"
 
 
 class Refusal(ApimError):
@@ -110,9 +117,15 @@ class SubscriptionRefused(ApimError):
     """
 
     def __init__(self, code: str, problem: str, cure: str) -> None:
-        """Keep the code; the message is a sentence for the problem and one for the cure."""
-        super().__init__(f"{problem}. {cure}.")
+        """Keep the three parts."""
+        super().__init__(code, problem, cure)
         self.code = code
+        self.problem = problem
+        self.cure = cure
+
+    def __str__(self) -> str:
+        """The problem and the cure, a sentence each."""
+        return f"{self.problem}. {self.cure}."
 
 
 class TransportError(ApimError):

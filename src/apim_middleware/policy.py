@@ -1,25 +1,23 @@
 """Policies and stacks: ``Stack(a, b, c)(app)`` behaves as ``a(b(c(app)))``."""
 
-import dataclasses
-import logging
-from collections.abc import Callable, Iterable, Sequence
+import inspect
+from collections.abc import Callable
 from difflib import get_close_matches
 from functools import lru_cache
+from types import FunctionType, MethodType
 from typing import Any, Self, TypeVar
 
-from apim_middleware._config import Configured, check_named, shown
-from apim_middleware._http.unseen import unseen
+from apim_middleware._config import Configured, awaits, check_named, shown
 from apim_middleware._lifespan import Ending
+from apim_middleware._order import check_counts, check_guards, check_needs
 from apim_middleware._ring import Ring, Seat, seats_of
-from apim_middleware.by import reads
+from apim_middleware._unseen_reads import look_at_functions
 from apim_middleware.documentation import Documentation, documentation_of, together
 from apim_middleware.env import Env, default_env
 from apim_middleware.errors import ConfigError
 from apim_middleware.types import ASGIApp, Layer
 
 T = TypeVar("T")
-
-log = logging.getLogger("apim_middleware")
 
 _HOOKS = ("on_request", "on_response", "on_sent", "on_end")
 
@@ -121,6 +119,7 @@ def ring(
     ``endings`` are run at the end of the lifespan, besides that of the environment.
     """
     _check_names(hooks)
+    _check_calls(policy, hooks)
     look_at_functions(policy, env)
     built = Ring([Seat(policy, hooks, env)], app, env.scrub, closed=closed, endings=endings | {env.ending})
     check_guards(_seated(built))
@@ -134,6 +133,45 @@ def _check_names(hooks: object) -> None:
     for name in sorted(given.difference(_HOOKS)):
         if near := get_close_matches(name, _HOOKS, n=1, cutoff=0.85):
             raise ConfigError(kind.__name__, name, "is no hook", f"Did you mean {near[0]}?")
+
+
+def _check_calls(policy: Policy, hooks: object) -> None:
+    """Refuse a hook that could not be called with an exchange, and an ``on_end`` that nobody would await."""
+    within = "" if hooks is policy else f"of {type(hooks).__name__} "
+    for name in _HOOKS:
+        hook = getattr(hooks, name, None)
+        if misfit := _misfit(hook):
+            problem = f"{within}cannot be called with the exchange alone: {misfit}"
+            raise ConfigError(type(policy).__name__, name, problem, f"Write def {name}(self, exchange)")
+    if awaits(getattr(hooks, "on_end", None)):
+        problem = f"{within}is async, and would never be awaited"
+        raise ConfigError(type(policy).__name__, "on_end", problem, "Write a plain function")
+
+
+def _misfit(hook: object) -> str:
+    """Why a hook cannot be called with an exchange; nothing where it can be, or does not say."""
+    if hook is None:
+        return ""
+    if isinstance(hook, MethodType) and isinstance(hook.__func__, FunctionType):  # as most: looked at once for a class
+        return _misfit_of_method(hook.__func__)
+    return _misfit_of(hook, object())
+
+
+@lru_cache(maxsize=1024)
+def _misfit_of_method(function: FunctionType) -> str:
+    return _misfit_of(function, object(), object())
+
+
+def _misfit_of(function: Any, *given: object) -> str:  # noqa: ANN401 - whatever is called
+    try:
+        signature = inspect.signature(function)
+    except Exception:  # it does not say, or its annotations fail
+        return ""
+    try:
+        signature.bind(*given)
+    except TypeError as error:
+        return str(error)
+    return ""
 
 
 def _seated(built: ASGIApp) -> list[Policy]:
@@ -156,38 +194,6 @@ def check_app(front: str, app: object) -> None:
     """Refuse to stand in front of what is no app, such as the name of one: every request would fail."""
     if not callable(app):
         raise ConfigError(front, "", f"was put in front of {shown(app)}, which is no ASGI app", "Give the app itself")
-
-
-def check_read(policy: Configured, field: str, header: str, env: Env) -> None:
-    """Refuse a field of a policy that asks for a request header which nobody here ever sees."""
-    if found := unseen(header.lower().encode("latin-1", "replace"), env.scrub):
-        problem, cure = found
-        raise policy.mistake(field, f"asks for the header {header}, which hygiene {problem}", cure)
-
-
-def look_at_read(policy: Configured, field: str, header: str, env: Env) -> None:
-    """Warn where ``check_read`` refuses: what is no credential may be put there by a layer, behind hygiene."""
-    if found := unseen(header.lower().encode("latin-1", "replace"), env.scrub):
-        _warn(f"{type(policy).__name__}.{field}", header, *found)
-
-
-@lru_cache(maxsize=1024)
-def _warn(where: str, header: str, problem: str, cure: str) -> None:
-    """Once, however often a stack is built."""
-    told = "%s asks for the header %s, which hygiene %s: it is there only if a layer in front sets it. %s"
-    log.warning(told, where, header, problem, cure)
-
-
-def look_at_functions(policy: Configured, env: Env) -> None:
-    """The same for the keys and conditions that a policy was given."""
-    if dataclasses.is_dataclass(policy):
-        for field in dataclasses.fields(policy):
-            for header in sorted(_reads(getattr(policy, field.name, None))):
-                look_at_read(policy, field.name, header, env)
-
-
-def _reads(value: object) -> frozenset[str]:
-    return frozenset[str]().union(*map(_reads, value)) if isinstance(value, tuple) else reads(value)
 
 
 class Stack(Composable):
@@ -229,7 +235,7 @@ class Stack(Composable):
 
     @stated
     def documentation(self) -> Documentation:
-        """That of its layers together."""
+        """What its layers ask of callers and may answer, together."""
         return together(map(documentation_of, self.layers))
 
     def __eq__(self, other: object) -> bool:
@@ -264,50 +270,3 @@ def policies_in(layer: Layer | None) -> list[Policy]:
     if isinstance(layer, Stack):
         return layer.policies()
     return [layer] if isinstance(layer, Policy) else []
-
-
-def guarding(policies: Iterable[Policy]) -> bool | None:
-    """Whether one of these decides who may come in; None where it cannot be told."""
-    said = {policy.guards for policy in policies}
-    return True if True in said else None if None in said else False
-
-
-def unmet(policies: Sequence[Policy]) -> frozenset[str]:
-    """What these policies, outermost first, rely on and those before them do not establish."""
-    needs, met = frozenset[str](), frozenset[str]()
-    for policy in policies:
-        needs |= policy.needs - met
-        met |= policy.provides
-    return needs
-
-
-def check_needs(policies: Sequence[Policy]) -> None:
-    """Refuse an order in which what a policy needs is established only further in."""
-    for place, policy in enumerate(policies):
-        outside = frozenset[str]().union(*(each.provides for each in policies[:place]))
-        for later in policies[place + 1 :]:
-            if unmet := sorted((policy.needs - outside) & later.provides):
-                needy, provider = type(policy).__name__, type(later).__name__
-                problem = f"relies on the {unmet[0]}, which {provider} establishes only behind it"
-                raise ConfigError(needy, "", problem, f"Write {provider} before {needy}")
-
-
-def check_guards(policies: Sequence[Policy]) -> None:
-    """Refuse a guard behind a policy that answers from memory, for it would not be asked."""
-    for place, policy in enumerate(policies):
-        for earlier in () if policy.guards is False else policies[:place]:
-            if earlier.answers:
-                guard, front = type(policy).__name__, type(earlier).__name__
-                problem = f"stands behind {front}, which would answer from memory without asking it"
-                unsaid = "" if policy.guards else f', or say "guards = False" in {guard} if it keeps nobody out'
-                raise ConfigError(guard, "", problem, f"Write {guard} before {front}{unsaid}")
-
-
-def check_counts(policies: Sequence[Policy]) -> None:
-    """Refuse two policies at one place that differ, but not in what they would be told apart by in a store."""
-    seen: dict[tuple[type[Policy], str], Policy] = {}
-    for policy in policies:
-        for name in policy.counts:
-            if seen.setdefault((type(policy), name), policy) != policy:
-                problem = f"would count together with another {type(policy).__name__} of the stack"
-                raise ConfigError(type(policy).__name__, "name", problem, "Give one of them another name")

@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 
-from apim_middleware._http.headers import get, get_all, header_name
+from apim_middleware._http.headers import header_name
 from apim_middleware.types import ASGIApp, Message, RawHeaders, Scope
 
 _HOST = (b"host", b"testserver")
@@ -86,11 +86,12 @@ class Answer:
 
     def header(self, name: bytes | str) -> bytes | None:
         """The first value under a name."""
-        return get(self.headers, header_name(name))
+        return next(iter(self.all(name)), None)
 
     def all(self, name: bytes | str) -> list[bytes]:
         """Every value under a name."""
-        return get_all(self.headers, header_name(name))
+        wanted = header_name(name)
+        return [value for key, value in self.headers if key.lower() == wanted]
 
 
 def _is_last(message: Message) -> bool:

@@ -1,4 +1,4 @@
-"""Table 7: how much a shelf finds, and what that costs, beside the least recently used order and SIEVE.
+"""Table 7: how much the S3-FIFO cache finds, and what that costs, beside the least recently used order and SIEVE.
 
 Traffic is Zipf's: the second most wanted thing is asked for half as often as the first, and so on, or more or less than
 that. Scans are what a crawler does: many things in a row that nobody asks for again. Things differ in size.
@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 from harness import Effort, table, timed
 
-from apim_middleware.stores.shelf import Shelf
+from apim_middleware.stores.s3_fifo import S3Fifo
 
 KEYS, ASKED = 50_000, 400_000
 FIRST_SCANNED = 10**9
@@ -116,7 +116,7 @@ class Sieve:
 
 
 CACHES: dict[str, Callable[[int], Cache]] = {
-    "Shelf (S3-FIFO)": Shelf, "SIEVE": Sieve, "least recently used": Recent,
+    "S3-FIFO": S3Fifo, "SIEVE": Sieve, "least recently used": Recent,
 }  # fmt: skip
 
 

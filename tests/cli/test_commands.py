@@ -567,6 +567,12 @@ def test_a_port_that_is_none_is_not_served_at(file: Path) -> None:
     assert "65535" in apim("serve", str(file), "--port", "99999", exits=2)
 
 
+async def looked_at(watched: Watched) -> None:
+    """A file that stays as it is, is seen so the second time."""
+    await watched.look()
+    await watched.look()
+
+
 @pytest.mark.anyio
 async def test_a_file_that_changed_is_taken_over_and_a_broken_one_is_not(
     file: Path, caplog: pytest.LogCaptureFixture
@@ -579,15 +585,30 @@ async def test_a_file_that_changed_is_taken_over_and_a_broken_one_is_not(
 
     assert await quota() == b'"default";q=2;w=60'
     _change(file, FILE.replace("calls = 2", "calls = 5"))
-    await watched.look()
+    await looked_at(watched)
     assert await quota() == b'"default";q=5;w=60'
     _change(file, FILE.replace("calls", "cals"))
-    await watched.look()
+    await looked_at(watched)
     assert await quota() == b'"default";q=5;w=60'
     assert "is not taken over" in caplog.text
     _remove(file)
-    await watched.look()
+    await looked_at(watched)
     assert await quota() == b'"default";q=5;w=60'
+    assert caplog.text.count("is gone: what it said goes on") == 1
+
+
+@pytest.mark.anyio
+async def test_a_file_that_is_being_written_is_not_taken_over_before_it_stays_as_it_is(file: Path) -> None:
+    """The first half of one is valid, too, and may lack what protects."""
+    watched = Watched(file, load(file), lambda now: load(file, after=now))
+    policies = []
+    for calls in (3, 4, 5):
+        _change(file, FILE.replace("calls = 2", f"calls = {calls}"))
+        await watched.look()
+        policies.append((await call(watched, path="/orders/7")).header(b"ratelimit-policy"))
+    await watched.look()
+    policies.append((await call(watched, path="/orders/7")).header(b"ratelimit-policy"))
+    assert policies == [b'"default";q=2;w=60'] * 3 + [b'"default";q=5;w=60']
 
 
 @pytest.mark.anyio
@@ -606,7 +627,7 @@ async def test_a_file_that_changes_while_it_is_read_is_taken_over(file: Path, mo
     monkeypatch.setenv(_serving.TARGET, str(file))
     monkeypatch.setenv(_serving.RELOAD, "1")
     watched: Any = _serving.app()
-    await watched.look()
+    await looked_at(watched)
     assert (await call(watched, path="/orders/7")).header(b"ratelimit-policy") == b'"default";q=5;w=60'
 
 
@@ -621,7 +642,7 @@ async def test_a_file_whose_classes_fail_in_their_own_way_is_not_taken_over(
 
     watched = Watched(file, load(file), read)
     _change(file, FILE.replace("calls = 2", "calls = 5"))
-    await watched.look()
+    await looked_at(watched)
     assert (await call(watched, path="/orders/7")).header(b"ratelimit-policy") == b'"default";q=2;w=60'
     assert "is not taken over" in caplog.text
 

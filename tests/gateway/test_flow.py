@@ -2,14 +2,20 @@
 
 import gc
 import weakref
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from tests.gateway.houses import Backend, Passes, get
 
+from apim_middleware.env import Env
 from apim_middleware.exchange import KEY, Exchange
 from apim_middleware.gateway import Gateway
 from apim_middleware.model import Api, Operation
 from apim_middleware.policy import Policy, Stack
+from apim_middleware.proxy.app import Proxy
+from apim_middleware.proxy.pool import Pool
+from apim_middleware.proxy.retry import Retry
 from apim_middleware.testing import Answer, call, connect, http_scope
 from apim_middleware.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -157,3 +163,28 @@ async def test_a_request_is_told_its_own_route_by_a_plan_it_shares() -> None:
         await get(app, path)
     assert [seen["exchange"].match.route.template for seen in backend.seen] == ["/a/x", "/a/y/{id}", "/a/x"]
     assert [dict(seen["exchange"].parameters) for seen in backend.seen] == [{}, {"id": "1"}, {}]
+
+
+class Heard:
+    """The events an environment was told of."""
+
+    def __init__(self) -> None:
+        self.events = list[str]()
+
+    def count(self, event: str, attributes: Mapping[str, str]) -> None:
+        """One more."""
+        self.events.append(event)
+
+
+@pytest.mark.parametrize("own", [False, True])
+async def test_a_proxy_without_an_environment_tells_that_of_its_gateway(own: bool) -> None:
+    """What happened to its members was in no metric."""
+    env, other, ours, others = Env(), Env(), Heard(), Heard()
+    env.listen(ours)
+    other.listen(others)
+    given: dict[str, Any] = {"env": other} if own else {}
+    proxy = Proxy(Pool("http://127.0.0.1:1"), retry=Retry(attempts=2), **given)
+    api = Api("shop", "/shop", backend=proxy, subscription_required=False)
+    assert (await get(Gateway(apis=(api,), env=env), "/shop/x")).status == 502
+    told = (ours.events, others.events)
+    assert told == (([], ["apim.upstream.retries"]) if own else (["apim.upstream.retries"], []))

@@ -64,8 +64,8 @@ def test_a_gateway_behaves_as_its_layers_nested(backend: str) -> None:
 @pytest.fixture
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
     """A ring whose way out forgets the policy nearest the app."""
-    real = _ring._Way.out_of
-    monkeypatch.setattr(_ring._Way, "out_of", staticmethod(lambda hooks, **more: real(hooks[:-1], **more)))
+    real = _ring._WayOut.out_of
+    monkeypatch.setattr(_ring._WayOut, "out_of", staticmethod(lambda hooks, **more: real(hooks[:-1], **more)))
 
 
 @pytest.mark.usefixtures("forgetful")

@@ -12,7 +12,6 @@ from apim_middleware.model import (
     Api,
     Deprecation,
     Fragment,
-    Group,
     NamedValue,
     Operation,
     Product,
@@ -33,7 +32,6 @@ VALUES = [
     Deprecation(since=datetime(2026, 1, 1, tzinfo=UTC)),
     Fragment("baseline", ()),
     User("ada", groups=("developers",)),
-    Group("developers"),
 ]
 
 

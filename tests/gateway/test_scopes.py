@@ -348,7 +348,7 @@ async def test_plans_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(2):
         for number in range(6):
             assert (await get(app, f"/s{number}/x", lines)).status == 200
-    assert sum(map(len, app.compiled._house.plans.of.values())) <= 3
+    assert sum(map(len, app.compiled._plans.made.of.values())) <= 3
     assert (await get(app, "/s0/x", lines)).status == 200
     assert (await get(app, "/s0/x", lines)).status == 429
 
@@ -361,7 +361,7 @@ async def test_routes_make_room_and_are_told_anew(monkeypatch: pytest.MonkeyPatc
             assert (await get(app, f"/s{number}/x", lines)).status == 200
     seen = [scope["exchange"].match.route for api in app.apis for scope in api.backend.seen]
     assert [route.template for route in seen] == [f"/s{number}/x" for number in range(6) for _ in range(2)]
-    assert sum(map(len, app.compiled._house.routes.of.values())) <= 3
+    assert sum(map(len, app.compiled._plans.routes.of.values())) <= 3
 
 
 async def test_operations_share_a_plan_unless_policies_stand_between() -> None:
@@ -371,7 +371,7 @@ async def test_operations_share_a_plan_unless_policies_stand_between() -> None:
     api = Api("s", "/s", backend=Backend(), operations=(*operations, ending), subscription_required=False)
     app = Gateway(apis=(api,))
     answers = {name: await get(app, f"/s/{name}") for name in ("x", "y", "z", "over")}
-    assert len(app.compiled._house.plans.of[""]) == 3
+    assert len(app.compiled._plans.made.of[""]) == 3
     assert {name: answer.all(b"x-passed") for name, answer in answers.items() if name != "over"} == {
         "x": [], "y": [], "z": [b"own"],
     }  # fmt: skip

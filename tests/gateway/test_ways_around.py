@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.gateway.houses import KEY, Backend, Subscribers, code, get, told
 
 from apim_middleware import conditions
-from apim_middleware.conditions import routed_path
+from apim_middleware._http.paths import routed_path
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
 from apim_middleware.exchange import Exchange

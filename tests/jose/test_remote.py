@@ -46,7 +46,7 @@ class House:
 
     async def rest(self) -> None:
         """Whatever is fetched in the background has come."""
-        await self.source._errand.over()
+        await self.source._job.over()
 
     async def renewed(self) -> str:
         """What is known when somebody has asked and the background has rested."""

@@ -100,11 +100,11 @@ def broken_way(hooks: Any, **options: Any) -> Any:
     return real_out_of(hooks[:-1], **options)
 
 
-real_out_of = _ring._Way.out_of
+real_out_of = _ring._WayOut.out_of
 
 
 def test_a_broken_ring_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """The comparison can fail: a ring that loses one policy on the way out does not pass for nested layers."""
-    monkeypatch.setattr(_ring._Way, "out_of", staticmethod(broken_way))
+    monkeypatch.setattr(_ring._WayOut, "out_of", staticmethod(broken_way))
     with pytest.raises(AssertionError):
         test_fused_stacks_behave_as_nested_ones("asyncio")

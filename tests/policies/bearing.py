@@ -45,7 +45,7 @@ class House:
     async def renewed(self, text: bytes) -> None:
         """Somebody has come with a token, and what that set off in the background has come to its end."""
         await self.ask(text)
-        await self.env.bind(self.policy)._source._errand.over()
+        await self.env.bind(self.policy)._source._job.over()
 
     @property
     def principal(self) -> Principal:

@@ -523,8 +523,8 @@ def test_branches_are_values(policy: Policy):
 
 
 def test_a_choice_reads_as_it_was_written():
-    assert repr(Choose((yes, a), otherwise=b)) == f"Choose(({yes!r}, {a!r}), otherwise={b!r})"
-    assert repr(Choose((yes, a))) == f"Choose(({yes!r}, {a!r}))"
+    assert repr(Choose((yes, a), otherwise=b)) == f"Choose((yes, {a!r}), otherwise={b!r})"
+    assert repr(Choose((yes, a))) == f"Choose((yes, {a!r}))"
 
 
 def test_a_fork_is_made_for_what_its_conditions_need():

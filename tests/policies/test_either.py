@@ -682,4 +682,4 @@ def test_they_are_values() -> None:
     assert one != AnyOf(JWT, RequireHeader(name="x-a"))
     assert copy.copy(one) == pickle.loads(pickle.dumps(one)) == one
     assert repr(AllOf(RequireHeader(name="x-a"))) == f"AllOf({RequireHeader(name='x-a')!r})"
-    assert repr(one).endswith("anonymous=True, when_bad='refuse')")
+    assert repr(one).endswith("RequireHeader(name='x-a'), anonymous=True)")

@@ -113,7 +113,7 @@ def test_a_lost_lease_is_taken_again_and_told_of(caplog: pytest.LogCaptureFixtur
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(pay, processes[0])
             await anyio.sleep(1)
-            entries._shelf.clear()
+            entries._kept.clear()
             await anyio.sleep(60)
             assert (await pay(processes[1])).status == 409
             app.go_on.set()

@@ -626,7 +626,6 @@ KEY = rsa_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         ("at_once", {"at_once": 0}),
         ("timeout", {"timeout": 0}),
         ("max_token_bytes", {"max_token_bytes": 0}),
-        ("when_issuer_fails", {"when_issuer_fails": "allow"}),
         ("dpop", {"dpop": DPoP(), "token_from": "query:token"}),
     ],
 )

@@ -251,7 +251,7 @@ async def test_a_key_one_of_several_withdraws_verifies_no_more() -> None:
     await house.ask(ours)
     source: Any = house.env.bind(house.policy)._source
     for each in source._sources.values():
-        await each._errand.over()
+        await each._job.over()
     assert (await house.ask(ours)).status == 200
     assert (await house.ask(theirs)).status == 401
 

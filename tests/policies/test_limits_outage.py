@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from apim_middleware import by, conditions
-from apim_middleware._limits import corrections, house, stand_in
+from apim_middleware._limits import corrections, remote, stand_in
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError, NotDone, StoreError
 from apim_middleware.policies.limits import RateLimit
@@ -219,7 +219,7 @@ async def test_what_was_given_back_before_the_store_was_told_is_not_told(
     env: Env, slow: SlowCounters, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many counts are told little by little: who is done meanwhile is not given back twice."""
-    monkeypatch.setattr(house, "_BATCH", 1)
+    monkeypatch.setattr(remote, "_BATCH", 1)
     app = Slow()
     guarded = Stack(limit(10, count_when=conditions.failed), env=env)(app)
     slow.failure = AWAY

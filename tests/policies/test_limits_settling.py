@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from apim_middleware import by, conditions
-from apim_middleware._limits.house import House
+from apim_middleware._limits.remote import RemoteCounters
 from apim_middleware._limits.standings import Standings
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, Spoiled, StoreError
@@ -680,7 +680,7 @@ class Slow(MemoryCounters):
 
 async def test_settled_waits_for_what_the_background_has_begun_meanwhile() -> None:
     store = Slow()
-    house = House(store, FakeClock())
+    counters = RemoteCounters(store, FakeClock())
     limit = Limit(10, 60.0, "fixed", "here")
 
     async def go_on() -> None:
@@ -690,6 +690,6 @@ async def test_settled_waits_for_what_the_background_has_begun_meanwhile() -> No
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(go_on)
-        house.settle([Change(str(number), limit, 1, 1.0) for number in range(501)])
-        await house.settled()
+        counters.settle([Change(str(number), limit, 1, 1.0) for number in range(501)])
+        await counters.settled()
         assert store.settled == 501

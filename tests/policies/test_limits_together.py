@@ -182,7 +182,7 @@ def test_its_order_is_checked_like_that_of_its_policies() -> None:
 def test_it_is_a_value() -> None:
     again = Limits(*BOTH.policies)
     assert (again, hash(again), repr(again)) == (BOTH, hash(BOTH), repr(BOTH))
-    assert repr(Limits(RateLimit(calls=1, per=1))).startswith("Limits(RateLimit(calls=1, per=1,")
+    assert repr(Limits(RateLimit(calls=1, per=1))) == "Limits(RateLimit(calls=1, per=1))"
     simple = Limits(RateLimit(calls=1, per=1))
     assert pickle.loads(pickle.dumps(simple)) == simple
 

@@ -6,8 +6,7 @@ import anyio
 import pytest
 from tests.servers import stub
 
-from apim_middleware import conditions
-from apim_middleware import policy as policy_module
+from apim_middleware import _unseen_reads, conditions
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
 from apim_middleware.policies.basic import BasicAuth
@@ -141,7 +140,7 @@ def test_a_header_of_its_condition_that_nobody_sees_is_told_of(caplog):
         return exchange.header(b"x-forwarded-for") is not None
 
     asking.reads = frozenset({"x-forwarded-for"})
-    policy_module._warn.cache_clear()
+    _unseen_reads._warn.cache_clear()
     Mirror(main, when=asking)(main)
     assert "Mirror.when asks for the header x-forwarded-for" in caplog.text
 

@@ -26,9 +26,9 @@ from apim_middleware import (
     SignatureKey,
     Stack,
     When,
+    _unseen_reads,
     by,
     conditions,
-    policy,
 )
 from apim_middleware.errors import ConfigError
 from apim_middleware.identity import Subscription
@@ -117,7 +117,7 @@ def test_a_credential_in_what_hygiene_takes_out_is_a_mistake_where_the_rules_say
 def test_what_else_is_asked_for_is_told_of_once(field: str, name: str, caplog: pytest.LogCaptureFixture) -> None:
     """A layer in front may set it."""
     made = {**NAMED, **ASKED}[field](name)
-    policy._warn.cache_clear()
+    _unseen_reads._warn.cache_clear()
     Stack(made, env=KEPT)(app)
     assert not caplog.records
     for _ in range(2):

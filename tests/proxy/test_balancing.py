@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apim_middleware.proxy._balancing import ConsistentHash, LeastConnections, PowerOfTwo, RoundRobin, digest, drawn
+from apim_middleware._digest import digest
+from apim_middleware.proxy._balancing import ConsistentHash, LeastConnections, PowerOfTwo, RoundRobin, drawn
 
 
 @dataclass(eq=False)

@@ -129,7 +129,7 @@ class Gateway:
     async def __aexit__(self, kind, error, traceback):
         """Close it, and see that no connection and no task is left."""
         pool = self.transport._pools.here()  # once it is closed, the transport counts those of another
-        await self.proxy._plan.fleet.aclose()
+        await self.proxy._plan.pool.aclose()
         await self.transport.aclose()
         if error is None:
             assert pool.connections == 0

@@ -34,9 +34,9 @@ async def check(gateway, times=1):
 
 
 async def check_all(app):
-    fleet = app._plan.fleet
-    for each in fleet.nodes():
-        await fleet._checking.check(each)
+    pool = app._plan.pool
+    for each in pool.nodes():
+        await pool._checking.check(each)
 
 
 @pytest.mark.parametrize("failure", [500, 302, ConnectFailed("x"), UpstreamBroken("x")])
@@ -121,7 +121,7 @@ async def test_what_is_asked_is_the_path_below_the_members_own():
             b"host: 127.0.0.1:%d" % upstream.port,
         ]
         assert app.standing()[0].state == "ready"
-        await app._plan.fleet.aclose()
+        await app._plan.pool.aclose()
 
 
 async def test_members_that_come_later_are_asked_as_well():
@@ -136,8 +136,8 @@ async def test_members_that_come_later_are_asked_as_well():
 @pytest.mark.parametrize(("drawn", "seconds"), [(0.0, 9.0), (0.5, 10.0), (1.0, 11.0)])
 async def test_rounds_are_not_all_as_long(drawn, seconds):
     gateway = Gateway(A, health=HealthCheck(every=10), random=lambda: drawn)
-    fleet = gateway.app._plan.fleet
-    assert await fleet._checking.check(fleet.nodes()[0]) == pytest.approx(seconds)
+    pool = gateway.app._plan.pool
+    assert await pool._checking.check(pool.nodes()[0]) == pytest.approx(seconds)
 
 
 async def test_a_member_that_hangs_delays_the_checks_of_no_other():
@@ -163,7 +163,7 @@ async def test_a_member_that_goes_is_asked_no_more():
     async def between():
         await transport.enough.wait()
         members.remove(A)
-        while A in {each._node.place.url for each in app._plan.fleet._checking._checkups.values()}:
+        while A in {each._node.place.url for each in app._plan.pool._checking._checkups.values()}:
             await anyio.lowlevel.checkpoint()
         before = transport.counts
         transport.left, transport.enough = 5, anyio.Event()
@@ -177,11 +177,11 @@ async def test_a_member_that_was_removed_is_neither_asked_nor_told_of():
     members = Members(A, B)
     transport = Scripted(a=ConnectFailed("gone"))
     events = []
-    fleet = Proxy(Pool(members, health=HealthCheck(down=1)), transport=transport)._plan.fleet
-    fleet.count = lambda event, attributes: events.append(event)
-    gone = fleet.nodes()[0]
+    pool = Proxy(Pool(members, health=HealthCheck(down=1)), transport=transport)._plan.pool
+    pool.count = lambda event, attributes: events.append(event)
+    gone = pool.nodes()[0]
     members.remove(A)
-    await fleet._checking.check(gone)
+    await pool._checking.check(gone)
     assert (transport.asked, events) == ([], [])
 
 
@@ -192,9 +192,9 @@ async def test_a_member_that_is_removed_while_it_is_asked_is_not_told_of():
         members.remove(A)
         raise ConnectFailed("gone")
 
-    fleet = Proxy(Pool(members, health=HealthCheck(down=1)), transport=Scripted(a=remove))._plan.fleet
-    fleet.count = lambda event, attributes: events.append(event)
-    await fleet._checking.check(fleet.nodes()[0])
+    pool = Proxy(Pool(members, health=HealthCheck(down=1)), transport=Scripted(a=remove))._plan.pool
+    pool.count = lambda event, attributes: events.append(event)
+    await pool._checking.check(pool.nodes()[0])
     assert events == []
 
 
@@ -202,7 +202,7 @@ async def test_members_that_go_are_let_go_once_however_many_see_to_it():
     """Two event loops at a time met an error, and one of them asked nobody for a while."""
     members = Members(A, B, C)
     app = Proxy(Pool(members, health=HealthCheck(every=3600)), transport=Scripted())
-    checking = app._plan.fleet._checking
+    checking = app._plan.pool._checking
 
     async def between():
         await checking.tend()
@@ -237,7 +237,7 @@ async def test_a_member_that_is_busy_is_not_taken_for_unwell(anyio_backend):
     for transport in transports(anyio_backend, max_connections=1):
         async with stub(holding) as upstream:
             app = Proxy(Pool(upstream.origin, health=HealthCheck(path="/healthz", down=1)), transport=transport)
-            app._plan.fleet.begin = lambda: None  # the check is made here
+            app._plan.pool.begin = lambda: None  # the check is made here
             begun, leave = anyio.Event(), anyio.Event()
 
             async def receive(leave=leave):
@@ -254,7 +254,7 @@ async def test_a_member_that_is_busy_is_not_taken_for_unwell(anyio_backend):
                     await check_all(app)
                 assert app.standing()[0].state == "ready"
                 leave.set()
-            await app._plan.fleet.aclose()
+            await app._plan.pool.aclose()
             await transport.aclose()
 
 
@@ -270,7 +270,7 @@ async def test_connections_of_checks_are_closed_with_them():
     async with stub(speak) as upstream:
         app = Proxy(Pool(upstream.origin, health=ONE))
         await check_all(app)
-        await app._plan.fleet.aclose()
+        await app._plan.pool.aclose()
         with anyio.fail_after(10):
             await gone.wait()
 
@@ -343,7 +343,7 @@ async def test_they_begin_with_the_first_request_where_no_lifespan_comes():
     await ask(app)
     with anyio.fail_after(10):
         await transport.enough.wait()
-    await app._plan.fleet.aclose()
+    await app._plan.pool.aclose()
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -385,9 +385,9 @@ async def test_a_proxy_that_is_forgotten_asks_no_more():
     await ask(app)
     with anyio.fail_after(10):
         await transport.enough.wait()
-    fleet = weakref.ref(app._plan.fleet)
+    pool = weakref.ref(app._plan.pool)
     del app
     with anyio.fail_after(10):
-        while fleet() is not None:
+        while pool() is not None:
             gc.collect()
             await anyio.sleep(0.001)

@@ -76,8 +76,8 @@ class Gateway:
     def __init__(self, *members, **options):
         self.clock, self.transport = FakeClock(), Scripted()
         self.app = Proxy(Pool(*members, **options), transport=self.transport, env=Env(clock=self.clock))
-        self.fleet = self.app._plan.fleet
-        self.fleet.begin = lambda: None  # tests look up themselves
+        self.pool = self.app._plan.pool
+        self.pool.begin = lambda: None  # tests look up themselves
 
     async def asked(self, times):
         before = len(self.transport.asked)
@@ -110,10 +110,10 @@ async def test_records_are_looked_up_again_when_their_time_is_over(names):
     assert await gateway.asked(1) == ["a.test:8001"]
     names.records["_http._tcp.api.test."] = (100, "1 1 8002 b.test.")
     gateway.clock.advance(19)
-    assert await gateway.fleet.look_up() == pytest.approx(1)
+    assert await gateway.pool.look_up() == pytest.approx(1)
     assert await gateway.asked(1) == ["a.test:8001"]
     gateway.clock.advance(1)
-    assert await gateway.fleet.look_up() == pytest.approx(30)
+    assert await gateway.pool.look_up() == pytest.approx(30)
     assert await gateway.asked(1) == ["b.test:8002"]
 
 
@@ -123,7 +123,7 @@ async def test_members_known_before_stay_when_nobody_answers(names):
     await gateway.asked(1)
     del names.records["_http._tcp.api.test."]
     gateway.clock.advance(60)
-    await gateway.fleet.look_up()
+    await gateway.pool.look_up()
     assert await gateway.asked(1) == ["a.test:8001"]
 
 
@@ -166,7 +166,7 @@ async def test_a_record_without_weight_is_seldom_chosen(names):
 async def test_a_service_stands_beside_other_members(names):
     names.records["_http._tcp.api.test."] = (20, "0 1 8001 a.test.")
     gateway = Gateway("http://b.test", service(names, scheme="http", path="/v1"))
-    await gateway.fleet.look_up()
+    await gateway.pool.look_up()
     assert sorted(await gateway.asked(2)) == ["a.test:8001", "b.test"]
 
 
@@ -204,8 +204,8 @@ async def test_a_request_waits_for_one_lookup_however_long_that_takes(silence):
 async def test_the_wait_for_the_next_lookup_begins_when_the_last_one_is_done(silence):
     gateway = Gateway(Member("http://api.test", lookup=30))
     silence.clock = gateway.clock
-    assert await gateway.fleet.look_up() == 5
-    await gateway.fleet.look_up()
+    assert await gateway.pool.look_up() == 5
+    await gateway.pool.look_up()
     assert silence.asked == 1
 
 
@@ -243,7 +243,7 @@ def told(monkeypatch):
 async def test_a_request_waits_for_a_lookup_only_until_somebody_is_found(told):
     gateway = Gateway(Service("_well"), Service("_silent"))
     assert await gateway.asked(2) == ["a.test", "a.test"]
-    await gateway.fleet.aclose()
+    await gateway.pool.aclose()
 
 
 async def test_a_request_waits_for_no_second_lookup(told):
@@ -263,7 +263,7 @@ async def test_a_request_waits_for_no_second_lookup(told):
         told.go_on.set()
         told.go_on = anyio.Event()
     assert answers == [(503, "no-upstream-available")] * 2
-    await gateway.fleet.aclose()
+    await gateway.pool.aclose()
 
 
 async def test_a_request_that_waits_for_a_lookup_is_let_go_when_the_server_ends(told):
@@ -272,13 +272,13 @@ async def test_a_request_that_waits_for_a_lookup_is_let_go_when_the_server_ends(
         tasks.start_soon(ask, gateway.app)
         while not told.asked:
             await anyio.lowlevel.checkpoint()
-        await gateway.fleet.aclose()
+        await gateway.pool.aclose()
 
 
 async def test_a_lookup_that_fails_in_its_own_way_spoils_no_other(told, caplog):
     """A system without a resolv.conf made an error of every request, though others could be asked."""
     gateway = Gateway(Service("_odd"), Service("_well"))
-    assert await gateway.fleet.look_up() == 5
+    assert await gateway.pool.look_up() == 5
     assert await gateway.asked(1) == ["a.test"]
     assert "srv:_odd" in caplog.text
 
@@ -304,7 +304,7 @@ async def test_one_lookup_does_not_wait_for_another(monkeypatch):
     monkeypatch.setattr(_roster, "addresses", look)
     gateway = Gateway(Member("http://a.test", lookup=30), Member("http://b.test", lookup=30))
     with anyio.fail_after(10):
-        await gateway.fleet.look_up()
+        await gateway.pool.look_up()
     assert sorted(await gateway.asked(2)) == ["10.0.0.1", "10.0.0.2"]
 
 
@@ -329,18 +329,18 @@ async def test_every_address_of_a_host_has_its_turn(addresses):
     addresses["api.test"] = ["10.0.0.1", "10.0.0.2", "fd00::1"]
     gateway = Gateway(Member("http://api.test:8000", lookup=30))
     assert await gateway.asked(1) == ["api.test:8000"]
-    await gateway.fleet.look_up()
+    await gateway.pool.look_up()
     assert sorted(await gateway.asked(3)) == ["10.0.0.1:8000", "10.0.0.2:8000", "[fd00::1]:8000"]
 
 
 async def test_addresses_come_and_go_and_those_that_stay_keep_what_is_known(addresses):
     addresses["api.test"] = ["10.0.0.1", "10.0.0.2"]
     gateway = Gateway(Member("http://api.test", lookup=30), health=HealthCheck(down=1))
-    await gateway.fleet.look_up()
-    gateway.fleet.nodes()[1].pulse.turns(well=False)
+    await gateway.pool.look_up()
+    gateway.pool.nodes()[1].pulse.turns(well=False)
     addresses["api.test"] = ["10.0.0.2", "10.0.0.3"]
     gateway.clock.advance(30)
-    await gateway.fleet.look_up()
+    await gateway.pool.look_up()
     standing = [(each.url, each.state) for each in gateway.app.standing()]
     assert standing == [("http://10.0.0.2:80", "unhealthy"), ("http://10.0.0.3:80", "ready")]
 
@@ -355,7 +355,7 @@ async def test_an_address_is_asked_for_the_host(addresses):
         return 200
 
     gateway.transport.told = {"10.0.0.1:8000": [keep]}
-    await gateway.fleet.look_up()
+    await gateway.pool.look_up()
     await ask(gateway.app, path="/x")
     assert seen == [("http://10.0.0.1:8000", b"/base/x", b"api.test:8000")]
 
@@ -365,9 +365,9 @@ async def test_a_member_that_is_given_other_values_has_them_from_the_next_reques
     addresses["api.test"] = ["10.0.0.1"]
     members = Members(Member("http://api.test", lookup=30))
     gateway = Gateway(members)
-    await gateway.fleet.look_up()
+    await gateway.pool.look_up()
     members.add(Member("http://api.test", lookup=30, weight=5, priority=3))
-    (node,) = gateway.fleet.nodes()
+    (node,) = gateway.pool.nodes()
     assert (node.place.url, node.weight, node.priority) == ("http://10.0.0.1:80", 5, 3)
 
 
@@ -383,7 +383,7 @@ async def test_an_address_with_a_zone_is_passed_over(monkeypatch):
 
 async def test_a_host_nobody_knows_is_still_tried_by_its_name(addresses):
     gateway = Gateway(Member("http://api.test", lookup=30))
-    await gateway.fleet.look_up()
+    await gateway.pool.look_up()
     assert await gateway.asked(1) == ["api.test"]
 
 
@@ -391,9 +391,9 @@ async def test_members_that_are_looked_up_can_be_removed(addresses):
     addresses["api.test"] = ["10.0.0.1"]
     members = Members(Member("http://api.test", lookup=30), "http://b.test")
     gateway = Gateway(members)
-    await gateway.fleet.look_up()
+    await gateway.pool.look_up()
     members.remove("http://api.test")
-    await gateway.fleet.look_up()
+    await gateway.pool.look_up()
     assert await gateway.asked(2) == ["b.test", "b.test"]
 
 
@@ -415,11 +415,11 @@ async def test_an_address_of_an_https_host_is_asked_for_the_certificate_of_the_h
     async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
         port = server.sockets[0].getsockname()[1]
         app = Proxy(Pool(Member(f"https://localhost:{port}", lookup=30)), verify=trusting)
-        await app._plan.fleet.look_up()
+        await app._plan.pool.look_up()
         assert f"https://127.0.0.1:{port}" in [each.url for each in app.standing()]
         assert {(await ask(app)).status for _ in app.standing()} <= {200, 502}  # localhost may have ::1 too
         assert heard == [b"host: localhost:%d" % port]
-        await app._plan.fleet.aclose()
+        await app._plan.pool.aclose()
         await app._transports.aclose()
 
 
@@ -444,7 +444,7 @@ async def test_lookups_go_on_in_the_background(addresses):
         while app.standing()[0].url != "http://10.0.0.1:80":
             await ask(app)
             await anyio.lowlevel.checkpoint()
-    await app._plan.fleet.aclose()
+    await app._plan.pool.aclose()
 
 
 @pytest.mark.parametrize(

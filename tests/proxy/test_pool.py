@@ -51,7 +51,7 @@ class Gateway:
         env.listen(self.events)
         self.transport = Scripted(**(told or {}))
         self.app = Proxy(Pool(*members, **options), transport=self.transport, env=env, retry=retry, hedge=hedge)
-        self.app._plan.fleet.begin = lambda: None  # tests make the checks themselves
+        self.app._plan.pool.begin = lambda: None  # tests make the checks themselves
 
     async def ask(self, *args, **options):
         return await ask(self.app, *args, **options)
@@ -325,10 +325,10 @@ async def test_never_so_many_are_put_out_that_too_few_are_left():
 async def test_what_comes_while_a_member_is_out_does_not_count():
     """One failure after its return put a member out again, for answers to requests from before had been counted."""
     gateway = Gateway(A, B, ejection=Ejection(consecutive=5, seconds=30))
-    fleet = gateway.app._plan.fleet
-    early = [fleet.nodes()[0].take() for _ in range(9)]
+    pool = gateway.app._plan.pool
+    early = [pool.nodes()[0].take() for _ in range(9)]
     for live in early:
-        fleet.answered(live, 503, [])
+        pool.answered(live, 503, [])
         live.leave()
     gateway.clock.advance(30)
     gateway.transport.told = {"a": [503]}
@@ -338,7 +338,7 @@ async def test_what_comes_while_a_member_is_out_does_not_count():
 
 async def test_the_last_that_can_be_asked_is_not_put_out():
     gateway = Gateway(A, B, told={"a": 503}, ejection=Ejection(consecutive=1), health=HealthCheck(down=1))
-    gateway.app._plan.fleet.nodes()[1].pulse.turns(well=False)
+    gateway.app._plan.pool.nodes()[1].pulse.turns(well=False)
     assert await gateway.asked(3) == "aaa"
     assert gateway.states == ["ready", "unhealthy"]
 
@@ -533,7 +533,7 @@ def test_members_are_held_to_what_they_are():
         with pytest.raises(ConfigError):
             wrong()
     members.remove(B)
-    assert (len(members), repr(members).startswith("Members(Member(url='http://a'")) == (1, True)
+    assert (len(members), repr(members)) == (1, "Members(Member('http://a'))")
 
 
 # What is seen of it
@@ -615,9 +615,8 @@ def test_a_pool_is_a_value():
     pool = Pool(A, Member(B, weight=2), balance="least-connections", affinity=Affinity(cookie="n", secret="s" * 16))
     assert copy.copy(pool) == pool
     assert "s" * 16 not in repr(pool)
-    assert repr(Pool(A, balance="least-connections")) == (
-        "Pool(Members(Member(url='http://a', weight=1, priority=0, name='', lookup=None)), balance='least-connections')"
-    )
+    shown = repr(Pool(A, balance="least-connections"))
+    assert shown == "Pool(Members(Member('http://a')), balance='least-connections')"
 
 
 @pytest.mark.parametrize(

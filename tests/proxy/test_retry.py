@@ -410,7 +410,7 @@ async def test_a_client_that_leaves_ends_it():
 async def test_a_client_that_leaves_while_nobody_is_asked_ends_it():
     """Between two tries there is only the waiting."""
     gateway = Gateway(A, told={"a": 503}, retry=Retry(backoff=3600, max_backoff=3600))
-    gateway.app._plan.fleet.draw = lambda: 1.0
+    gateway.app._plan.pool.draw = lambda: 1.0
 
     async def receive():
         while not gateway.transport.asked:
@@ -724,7 +724,7 @@ async def test_two_answers_at_once_are_one_answer():
 
 async def test_an_answer_nobody_waits_for_any_more_is_closed():
     gateway, said = Gateway(A), Said()
-    live = gateway.app._plan.fleet.first(None)
+    live = gateway.app._plan.pool.first(None)
     with anyio.CancelScope() as left:
 
         async def ask_and_leave(live):

@@ -4,7 +4,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from apim_middleware.errors import StoreError
+from apim_middleware.errors import Spoiled, StoreError
+from apim_middleware.stores import lending
 from apim_middleware.stores.lending import Lending
 from apim_middleware.testing import FakeClock
 
@@ -53,3 +54,41 @@ async def test_what_may_have_been_lent_is_given_back_though_who_meets_it_leaves_
         while store.asked[0] not in store.returned:
             await anyio.lowlevel.checkpoint()
     assert lending.owed == {}
+
+
+class ReadOnly:
+    """Answers, and takes nothing back until it has been asked four times."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def acquire(self, key: str, at_once: int, holder: str) -> tuple[bool, int]:
+        return True, 1
+
+    async def release(self, key: str, holder: str) -> None:
+        self.asked += 1
+        if self.asked <= 4:
+            raise Spoiled("the store could not do this (READONLY)")
+
+    async def count(self, key: str) -> int:
+        return 1
+
+
+async def test_a_store_that_takes_nothing_back_for_a_while_is_asked_ever_more_rarely_and_told_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was asked without a pause, thousands of times in a second, and each time was a line in the log."""
+    pauses, given_back = list[float](), anyio.Event()
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        await anyio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(lending, "sleep", pause)
+    lender = Lending(ReadOnly(), FakeClock())
+    holder = await lender.acquire("key", 1, ignore)
+    assert holder is not None
+    lender.release("key", holder, lambda key: given_back.set())
+    await given_back.wait()
+    assert pauses == [0.1, 0.2, 0.4, 0.8]
+    assert caplog.messages == ["1 permits could not be given back yet: the store could not do this (READONLY)"]

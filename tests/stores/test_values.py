@@ -321,7 +321,7 @@ async def test_nothing_is_left_of_what_was_made(values: CacheValue[Any]) -> None
     make = Maker().go()
     for number in range(10):
         await values.get_or_set(str(number), make)
-    assert values._upkeep._flights._flying == {}
+    assert values._kept._flights._flying == {}
 
 
 # Refreshed
@@ -419,8 +419,8 @@ async def test_when_a_process_dies_the_other_makes_it_after_the_lease(
     pair: tuple[CacheValue[int], CacheValue[int]],
 ) -> None:
     one, _ = pair
-    dead = one._upkeep._place(b"lock", b"key")
-    await one._upkeep._entries.add(dead, b"its token", 0.05)
+    dead = one._kept._place(b"lock", b"key")
+    await one._kept._entries.add(dead, b"its token", 0.05)
     assert await one.get_or_set("key", Maker().go()) == 1
 
 
@@ -429,7 +429,7 @@ async def test_who_waits_longer_than_the_lease_makes_it_whoever_else_does(
 ) -> None:
     one, _ = pair
     impatient: CacheValue[int] = CacheValue(name="values", ttl=60, lease=0.05, env=one.env)
-    await one._upkeep._entries.add(one._upkeep._place(b"lock", b"key"), b"its token", 60)
+    await one._kept._entries.add(one._kept._place(b"lock", b"key"), b"its token", 60)
     assert await impatient.get_or_set("key", Maker().go()) == 1
     assert await one.get("key") == 1
 
@@ -437,7 +437,7 @@ async def test_who_waits_longer_than_the_lease_makes_it_whoever_else_does(
 async def test_the_lock_is_open_afterwards(pair: tuple[CacheValue[int], CacheValue[int]]) -> None:
     one, other = pair
     await one.get_or_set("key", Maker().go())
-    assert await other._upkeep._entries.get(one._upkeep._place(b"lock", b"key")) is None
+    assert await other._kept._entries.get(one._kept._place(b"lock", b"key")) is None
 
 
 # Trouble
@@ -578,8 +578,8 @@ async def test_what_was_made_is_not_lost_when_it_cannot_be_kept(away: Away, else
 async def test_what_cannot_be_read_is_unknown_and_made_again(
     env: Env, values: CacheValue[Any], kept: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    place = values._upkeep._place(b"value", b"key")
-    await values._upkeep._entries.set(place, kept, 60)
+    place = values._kept._place(b"value", b"key")
+    await values._kept._entries.set(place, kept, 60)
     assert await values.get("key") is None
     assert await values.get_or_set("key", Maker().go()) == 1
     assert await values.get("key") == 1

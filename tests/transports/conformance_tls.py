@@ -27,7 +27,11 @@ def authority(tmp_path_factory):
     now = dt.datetime.now(dt.UTC)
     names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + dt.timedelta(days=1))
+    builder = (
+        builder.serial_number(1)
+        .not_valid_before(now - dt.timedelta(minutes=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+    )
     signed = builder.add_extension(names, critical=False).sign(key, hashes.SHA256())
     file = tmp_path_factory.mktemp("tls") / "both.pem"
     pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()

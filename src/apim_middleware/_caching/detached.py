@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from anyio import CancelScope, Event, move_on_after, sleep_forever
 
-from apim_middleware._caching.asking import Asked
 from apim_middleware._caching.flights import Flight, Reader
+from apim_middleware._caching.lookup import CacheLookup
 from apim_middleware._caching.pages import Stored
 from apim_middleware._caching.recordings import Recording
 from apim_middleware._http.cache_validation import CONDITIONS, conditions_on, is_of
@@ -21,7 +21,7 @@ from apim_middleware.exchange import KEY, Exchange, ResponseHead
 from apim_middleware.types import Message, Scope
 
 if TYPE_CHECKING:
-    from apim_middleware._caching.flying import Flying
+    from apim_middleware._caching.collapsing import Collapsing
 
 log = logging.getLogger("apim_middleware")
 
@@ -44,9 +44,9 @@ class Detached(Flight):
 
     def __init__(
         self,
-        keeper: "Flying",
+        keeper: "Collapsing",
         exchange: Exchange,
-        asked: Asked,
+        asked: CacheLookup,
         *,
         refreshes: bool = False,
         after: Flight | None = None,
@@ -291,7 +291,7 @@ class Detached(Flight):
         self._behind = 0
 
 
-def _apart(exchange: Exchange, asked: Asked) -> Exchange:
+def _apart(exchange: Exchange, asked: CacheLookup) -> Exchange:
     """The exchange of a request that goes its own way: what is known of the caller, but none of the outcomes."""
     scope: Scope = dict(exchange.scope)
     scope["method"], scope["headers"] = "GET", list(asked.headers)  # HEAD may be answered from what is kept of GET

@@ -5,9 +5,9 @@ from functools import partial
 
 import anyio
 
-from apim_middleware._caching.asking import Asked
 from apim_middleware._caching.detached import Detached
 from apim_middleware._caching.keeper import Keeper
+from apim_middleware._caching.lookup import CacheLookup
 from apim_middleware._caching.marks import EVERYTHING, Place
 from apim_middleware._caching.pages import Page, Stored, Variants
 from apim_middleware._caching.rules import Caching
@@ -50,7 +50,7 @@ class RemoteKeeper(Keeper):
         if wished is None:
             return None
         key = self._key(exchange, fields[b"host"])
-        asked = Asked(*self._noted(exchange, key, self.monotonic()), wished)
+        asked = CacheLookup(*self._noted(exchange, key, self.monotonic()), wished)
         try:
             asked.after, asked.page = await self._pages.find(*asked.key)
         except StoreError as error:
@@ -69,7 +69,7 @@ class RemoteKeeper(Keeper):
             return await self._lead(exchange, asked)
         return answer
 
-    async def _look_at_flights(self, asked: Asked) -> None:
+    async def _look_at_flights(self, asked: CacheLookup) -> None:
         """See that nobody waits here for a response from before a change that another process has told the store of.
 
         It takes asking the store once more only while the same is on its way and anything was purged meanwhile.
@@ -84,7 +84,7 @@ class RemoteKeeper(Keeper):
                 self._versions.end(resource)
                 asked.changes = self._versions.changes
 
-    async def _lead(self, exchange: Exchange, asked: Asked) -> ASGIApp | None:
+    async def _lead(self, exchange: Exchange, asked: CacheLookup) -> ASGIApp | None:
         """Ask the app, unless another process does already."""
         try:
             stored = await self._leased(asked)
@@ -98,7 +98,7 @@ class RemoteKeeper(Keeper):
 
     # one of several processes
 
-    async def _leased(self, asked: Asked) -> Stored | None:
+    async def _leased(self, asked: CacheLookup) -> Stored | None:
         """Wait until this process is to ask the app, or for what another one has stored meanwhile."""
         if self._unshared.get(asked.flight_key, 0.0) > self.monotonic():
             return None
@@ -111,7 +111,7 @@ class RemoteKeeper(Keeper):
             self._count_trouble()
         return None
 
-    async def _looked_for(self, asked: Asked) -> Stored | None:
+    async def _looked_for(self, asked: CacheLookup) -> Stored | None:
         """What another process has stored since it was looked for, or stores while it is waited for."""
         try:
             stored = await self._found(asked)
@@ -119,7 +119,7 @@ class RemoteKeeper(Keeper):
             return None
         return await self._leased(asked) if stored is None else stored
 
-    async def _is_first(self, asked: Asked) -> bool:
+    async def _is_first(self, asked: CacheLookup) -> bool:
         """Whether it is for this process to ask the app, or of no use to wait for who does."""
         name = self._lease_name(asked)
         token = await self._pages.lease(name, _LEASE)
@@ -128,7 +128,7 @@ class RemoteKeeper(Keeper):
         asked.lease = name, token
         return True
 
-    async def _stored_by_others(self, asked: Asked) -> Stored | None:
+    async def _stored_by_others(self, asked: CacheLookup) -> Stored | None:
         """Look again and again for what another process stores, or for its leaving that to us."""
         pause = _FIRST_PAUSE
         while True:
@@ -141,7 +141,7 @@ class RemoteKeeper(Keeper):
             if first:
                 return None
 
-    async def _found(self, asked: Asked) -> Stored | None:
+    async def _found(self, asked: CacheLookup) -> Stored | None:
         """What another process has stored that may answer."""
         asked.after, page = await self._pages.find(*asked.key)
         asked.page = page
@@ -151,13 +151,13 @@ class RemoteKeeper(Keeper):
         now = self._time()
         return stored if unfit(asked.wished, now - stored.born, stored.fresh - stored.born) is None else None
 
-    def _lease_name(self, asked: Asked) -> bytes:
+    def _lease_name(self, asked: CacheLookup) -> bytes:
         resource, owners = asked.key
         page, stale = asked.page, asked.stale
         names = page.selecting if isinstance(page, Variants) else () if stale is None else stale.selecting
         return self._pages.lease_name(resource, owners, selection(names, asked.headers))
 
-    async def _release(self, asked: Asked, *, alone: bool = False) -> None:
+    async def _release(self, asked: CacheLookup, *, alone: bool = False) -> None:
         lease, asked.lease = asked.lease, None
         if lease is not None:
             await self._pages.release(*lease, alone=_ALONE if alone else 0.0)
@@ -188,7 +188,7 @@ class RemoteKeeper(Keeper):
         asked, head = exchange.state.get(self), exchange.shared.response
         if asked is None or head is None:
             return None
-        if isinstance(asked, Asked):
+        if isinstance(asked, CacheLookup):
             tap = self._record(exchange, asked, head)
             if tap is None and asked.lease is not None:
                 self.disappointed(asked)
@@ -200,7 +200,7 @@ class RemoteKeeper(Keeper):
             await self._after_head(exchange, asked.shown, head)
         return None
 
-    async def _after_head(self, exchange: Exchange, shown: Asked, head: ResponseHead) -> None:
+    async def _after_head(self, exchange: Exchange, shown: CacheLookup, head: ResponseHead) -> None:
         """Look at what the answer to HEAD tells of, if nobody else has changed it meanwhile."""
         before = shown.page
         try:
@@ -218,14 +218,14 @@ class RemoteKeeper(Keeper):
     async def on_sent(self, exchange: Exchange) -> None:
         """Keep what passed whole."""
         asked = exchange.state.get(self)
-        if isinstance(asked, Asked) and asked.recording is not None:
+        if isinstance(asked, CacheLookup) and asked.recording is not None:
             await self.keep(asked, asked.recording)
             await self._release(asked)
 
     def on_end(self, exchange: Exchange) -> None:
         """Whatever became of the response, nothing of it is on its way any more."""
         asked = exchange.state.pop(self, None)
-        if not isinstance(asked, Asked):
+        if not isinstance(asked, CacheLookup):
             return
         whole = False
         if asked.recording is not None:
@@ -236,7 +236,7 @@ class RemoteKeeper(Keeper):
         if asked.lease is not None and running_loop() is not None:
             start(partial(self._release, asked))
 
-    async def keep_stored(self, asked: Asked, stored: Stored) -> None:
+    async def keep_stored(self, asked: CacheLookup, stored: Stored) -> None:
         """Keep a response, in the place of what is replaced by it: one after the other."""
         turn = self._turns.turn(asked.key)
         if turn is None:
@@ -245,7 +245,7 @@ class RemoteKeeper(Keeper):
             if not stored.selecting or await self._joins(asked):
                 await self._put(asked, stored)
 
-    async def _joins(self, asked: Asked) -> bool:
+    async def _joins(self, asked: CacheLookup) -> bool:
         """Look again for what it is to stand beside; whether the store says."""
         try:
             _, asked.page = await self._pages.find(*asked.key)
@@ -253,7 +253,7 @@ class RemoteKeeper(Keeper):
             return False
         return True
 
-    async def _put(self, asked: Asked, stored: Stored) -> None:
+    async def _put(self, asked: CacheLookup, stored: Stored) -> None:
         resource, owners = asked.key
         most_tags = MOST_TAGS - len(self._pages.names(resource, ()))
         page = self._page_with(asked, stored, asked.page, self._policy.max_entry_bytes, most_tags)
@@ -264,11 +264,11 @@ class RemoteKeeper(Keeper):
             self._stored += 1
             self._count("stored")
 
-    def _is_current(self, asked: Asked) -> bool:
+    def _is_current(self, asked: CacheLookup) -> bool:
         """Whether nobody here has changed what was asked for since."""
         return not self._versions.changed(asked.key[0], since=asked.changes)
 
-    async def forget(self, asked: Asked) -> None:
+    async def forget(self, asked: CacheLookup) -> None:
         """Take away what is kept for a request."""
         await self._pages.drop(*asked.key)
 

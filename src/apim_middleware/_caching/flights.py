@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from anyio import Event, move_on_after
 
-from apim_middleware._caching.asking import Asked
+from apim_middleware._caching.lookup import CacheLookup
 from apim_middleware._caching.pages import Headers, Stored
 from apim_middleware._caching.recordings import Listener, Recording
 from apim_middleware._http.keeping import Keeping
@@ -47,7 +47,7 @@ class Flight(Listener):
     patience: float | None = None
     """Seconds a reader waits for the next change; None: as long as it takes."""
 
-    def __init__(self, asked: Asked, home: object) -> None:
+    def __init__(self, asked: CacheLookup, home: object) -> None:
         """Nothing is known yet but what was asked."""
         self.asked = asked
         self.home = home  # the event loop its readers run on
@@ -148,7 +148,7 @@ class Led(Flight):
 
     __slots__ = ("patience",)
 
-    def __init__(self, asked: Asked, home: object, patience: float) -> None:
+    def __init__(self, asked: CacheLookup, home: object, patience: float) -> None:
         """Wait for changes no longer than this, for its client may be slow, or worse."""
         super().__init__(asked, home)
         self.patience = patience

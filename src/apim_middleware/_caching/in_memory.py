@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from apim_middleware._caching.answers import answer
-from apim_middleware._caching.asking import TELLING, Asked, Key
 from apim_middleware._caching.keeper import DETAIL, STATUS, Keeper
+from apim_middleware._caching.lookup import TELLING, CacheLookup, Key
 from apim_middleware._caching.marks import Place, softened
 from apim_middleware._caching.pages import Page, Stored
 from apim_middleware._caching.rules import Caching
@@ -16,7 +16,7 @@ from apim_middleware._http.keeping import OPENING
 from apim_middleware._http.targets import resource_of
 from apim_middleware.env import Env
 from apim_middleware.exchange import Exchange
-from apim_middleware.stores.shelf import Shelf
+from apim_middleware.stores.s3_fifo import S3Fifo
 from apim_middleware.types import ASGIApp, Tap
 
 
@@ -27,7 +27,7 @@ class MemoryKeeper(Keeper):
         """Begin with nothing."""
         super().__init__(policy, env, env.clock.monotonic)
         self._versioned = self._owned
-        self._shelf: Shelf[Key, Page] = Shelf(policy.max_bytes)
+        self._pages: S3Fifo[Key, Page] = S3Fifo(policy.max_bytes)
         self._told_evicted = 0
         self._refines = self._owned or self._rewrites
         self._minds_authorization = self._ownership.minds_authorization
@@ -43,9 +43,9 @@ class MemoryKeeper(Keeper):
         else:
             key = resource_of(scope, fields[b"host"]), ()
         now, page = self._time(), None
-        slot = self._shelf.slot_of(key)
+        slot = self._pages.slot_of(key)
         if slot is not None:
-            page = self._shelf.use(slot, now)
+            page = self._pages.use(slot, now)
             stored = None if page is None else page.choose(scope["headers"])
             if stored is not None and stored.for_all and now < stored.fresh and not self._shows_key:
                 exchange.shared.attributes[STATUS] = "hit"
@@ -65,7 +65,7 @@ class MemoryKeeper(Keeper):
         if wished is None:
             return None
         key, now = self._key(exchange, fields[b"host"]), self._time()
-        page = self._shelf.find(key, now)
+        page = self._pages.find(key, now)
         stored = None if page is None else page.choose(exchange.scope["headers"])
         if stored is not None and stored.for_all and not unfit(wished, now - stored.born, stored.fresh - stored.born):
             return self._stored_answer(exchange, key, wished, stored, now)
@@ -73,7 +73,7 @@ class MemoryKeeper(Keeper):
 
     def _closely(self, exchange: Exchange, key: Key, wished: Wishes, page: Page | None, now: float) -> ASGIApp | None:
         """Answer a request of which all must be known."""
-        asked = Asked(*self._noted(exchange, key, now), wished)
+        asked = CacheLookup(*self._noted(exchange, key, now), wished)
         return self._miss(exchange, asked) if page is None else self._answer(exchange, asked, page, now)
 
     def on_response(self, exchange: Exchange) -> Tap | None:
@@ -86,17 +86,17 @@ class MemoryKeeper(Keeper):
                 exchange.shared.attributes[DETAIL] = "authorization"
                 head.headers.append(self._authorized)
                 return None
-            asked = Asked(*asked)
+            asked = CacheLookup(*asked)
         exchange.state[self] = asked
-        if isinstance(asked, Asked):
+        if isinstance(asked, CacheLookup):
             tap = self._record(exchange, asked, head)
             if tap is None:  # there is nothing left to end
                 del exchange.state[self]
             return tap
         for resource in self._passed(asked, head):
-            self._shelf.drop((resource, ()))  # what has owners is told by its version: nobody can find it all
+            self._pages.drop((resource, ()))  # what has owners is told by its version: nobody can find it all
         if asked.shown is not None:
-            page = self._shelf.find(asked.shown.key, self._time())
+            page = self._pages.find(asked.shown.key, self._time())
             stored = self._shown_by_head(exchange, asked.shown, page, head)
             if stored is not None:
                 self._put(asked.shown, stored)
@@ -105,7 +105,11 @@ class MemoryKeeper(Keeper):
     def on_end(self, exchange: Exchange) -> None:
         """Keep what passed whole; nothing of it is on its way any more."""
         asked = exchange.state.pop(self, None)
-        if asked is None or not isinstance(asked, Asked) or (asked.recording is None and asked.flight_key is None):
+        if (
+            asked is None
+            or not isinstance(asked, CacheLookup)
+            or (asked.recording is None and asked.flight_key is None)
+        ):
             return
         whole, recording = False, asked.recording
         if recording is not None:
@@ -118,31 +122,31 @@ class MemoryKeeper(Keeper):
         if asked.flight_key is not None:
             self._end_flight(asked, whole=whole)
 
-    def _put(self, asked: Asked, stored: Stored) -> None:
+    def _put(self, asked: CacheLookup, stored: Stored) -> None:
         now = self._time()
-        page = self._page_with(asked, stored, self._shelf.find(asked.key, now), self._policy.max_bytes)
-        if self._shelf.keep(asked.key, page, now, page.tags):
+        page = self._page_with(asked, stored, self._pages.find(asked.key, now), self._policy.max_bytes)
+        if self._pages.keep(asked.key, page, now, page.tags):
             self._stored += 1
             self._count("stored")
-        while self._told_evicted < self._shelf.evicted:
+        while self._told_evicted < self._pages.evicted:
             self._told_evicted += 1
             self._count("evicted")
 
-    async def keep_stored(self, asked: Asked, stored: Stored) -> None:
+    async def keep_stored(self, asked: CacheLookup, stored: Stored) -> None:
         """Keep a response."""
         self._put(asked, stored)
 
-    async def forget(self, asked: Asked) -> None:
+    async def forget(self, asked: CacheLookup) -> None:
         """Take away what is kept for a request."""
-        self._shelf.drop(asked.key)
+        self._pages.drop(asked.key)
 
     @property
     def _evicted(self) -> int:
-        return self._shelf.evicted
+        return self._pages.evicted
 
     @property
     def _held(self) -> int:
-        return self._shelf.held
+        return self._pages.held
 
     # taken away, or marked stale
 
@@ -152,7 +156,7 @@ class MemoryKeeper(Keeper):
         if soft:
             self._soften(lambda key: place.holds(key[0]))
         else:
-            self._shelf.drop_if(lambda key: place.holds(key[0]))
+            self._pages.drop_if(lambda key: place.holds(key[0]))
 
     async def purge_tag(self, tag: bytes, *, soft: bool) -> None:
         """Take away what has a tag."""
@@ -160,7 +164,7 @@ class MemoryKeeper(Keeper):
         if soft:
             self._soften(lambda key: True, tag)
         else:
-            self._shelf.purge(tag)
+            self._pages.purge(tag)
 
     async def purge_everything(self, *, soft: bool) -> None:
         """Take away all there is."""
@@ -168,7 +172,7 @@ class MemoryKeeper(Keeper):
         if soft:
             self._soften(lambda key: True)
         else:
-            self._shelf.clear()
+            self._pages.clear()
 
     def _soften(self, meant: Callable[[Key], bool], tag: bytes | None = None) -> None:
         found: list[Key] = []
@@ -178,9 +182,9 @@ class MemoryKeeper(Keeper):
                 found.append(key)
             return False
 
-        self._shelf.drop_if(note)
+        self._pages.drop_if(note)
         now = self._time()
         for key in found:
-            page = self._shelf.find(key, now)
+            page = self._pages.find(key, now)
             if page is not None:
                 softened(page, now, tag)

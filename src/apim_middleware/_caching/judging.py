@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from apim_middleware._caching.asking import Asked, Key
+from apim_middleware._caching.lookup import CacheLookup, Key
 from apim_middleware._caching.marks import route_in, route_tag
 from apim_middleware._caching.ownership import Ownership
 from apim_middleware._caching.pages import Page, Stored, Variants
@@ -56,14 +56,14 @@ class Judging(ABC):
         after = max(_AFTERLIFE, self._keep_stale if has_validator(keeping.headers) else 0.0)
         return Recording(self._room, keeping, status=status, now=self._time(), received=self.now(), after=after)
 
-    def judged(self, exchange: Exchange, asked: Asked, head: ResponseHead) -> Keeping | str:
+    def judged(self, exchange: Exchange, asked: CacheLookup, head: ResponseHead) -> Keeping | str:
         """How the response may be kept, or why not."""
         verdict = self._verdict(exchange, asked, head.status, head.headers)
         if isinstance(verdict, Keeping) and not asked.body_is_known(exchange):
             return "body-unknown"
         return "too-large" if isinstance(verdict, Keeping) and not self._room.fits(head.headers) else verdict
 
-    def _verdict(self, exchange: Exchange, asked: Asked, status: int, headers: RawHeaders) -> Keeping | str:
+    def _verdict(self, exchange: Exchange, asked: CacheLookup, status: int, headers: RawHeaders) -> Keeping | str:
         shared = exchange.shared
         if asked.principal is not shared.principal or asked.subscription is not shared.subscription:
             return _IDENTIFIED  # who may see it is decided behind the cache, which cannot stand in for that
@@ -76,11 +76,11 @@ class Judging(ABC):
         delay = self.monotonic() - asked.started
         return judge(status, headers, carried=carried, terms=self._terms, received=self.now(), delay=delay)
 
-    def open_to(self, asked: Asked, found: Keeping | Stored) -> bool:
+    def open_to(self, asked: CacheLookup, found: Keeping | Stored) -> bool:
         """Whether a response may answer a request with these credentials."""
         return found.open_to is CREDENTIALS or self._ownership.carried(asked) <= found.open_to
 
-    def selected_alike(self, asked: Asked, other: Asked, found: Keeping | Stored) -> bool:
+    def selected_alike(self, asked: CacheLookup, other: CacheLookup, found: Keeping | Stored) -> bool:
         """Whether a response selects both requests."""
         names = found.selecting
         return not names or selection(names, asked.headers) == selection(names, other.headers)
@@ -101,7 +101,7 @@ class Judging(ABC):
             head.headers = [pair for pair in head.headers if pair[0] not in TAGS]
 
     def told(
-        self, asked: Asked, outcome: str | None, *, collapsed: bool, status: int | None = None
+        self, asked: CacheLookup, outcome: str | None, *, collapsed: bool, status: int | None = None
     ) -> tuple[bytes, bytes]:
         """The line that says what happened."""
         member = passed_on(self._name, asked.fwd, outcome, status=status, collapsed=collapsed)
@@ -115,7 +115,7 @@ class Judging(ABC):
 
     # what is kept
 
-    def _recorded(self, asked: Asked, recording: Recording, *, versioned: bool) -> Stored | None:
+    def _recorded(self, asked: CacheLookup, recording: Recording, *, versioned: bool) -> Stored | None:
         """What was recorded, if the whole has passed and nobody changed the resource meanwhile.
 
         Where it is ``versioned``, it can be told when its resource has changed.
@@ -127,7 +127,7 @@ class Judging(ABC):
         return recording.stored(key=asked.key, version=version)
 
     def _page_with(
-        self, asked: Asked, stored: Stored, page: Page | None, max_bytes: int, most_tags: float = math.inf
+        self, asked: CacheLookup, stored: Stored, page: Page | None, max_bytes: int, most_tags: float = math.inf
     ) -> Page:
         """The page with one more response; one whose fields select differently takes the place of the page."""
         selecting = stored.selecting
@@ -153,7 +153,7 @@ class Judging(ABC):
             await self.forget(asked)
             flight.answer(self._confirmed_once(stored, head.headers), fresh, shared=False)
 
-    def freshened(self, exchange: Exchange, asked: Asked, stored: Stored, said: RawHeaders) -> Stored | str:
+    def freshened(self, exchange: Exchange, asked: CacheLookup, stored: Stored, said: RawHeaders) -> Stored | str:
         """A stored response with the fields of an answer that confirms it, or why it may not be kept with them."""
         verdict = self._verdict(exchange, asked, stored.status, freshened(stored.headers, said))
         if isinstance(verdict, str):
@@ -177,7 +177,7 @@ class Judging(ABC):
             born=now, fresh=now, received=self.now(), open_to=stored.open_to,
         )  # fmt: skip
 
-    async def keep(self, asked: Asked, recording: Recording) -> None:
+    async def keep(self, asked: CacheLookup, recording: Recording) -> None:
         """Keep what was recorded of a flight."""
         stored = self._recorded(asked, recording, versioned=self._versioned)
         if stored is not None:
@@ -187,9 +187,9 @@ class Judging(ABC):
     """Whether responses know the state of the resource they show."""
 
     @abstractmethod
-    async def keep_stored(self, asked: Asked, stored: Stored) -> None:
+    async def keep_stored(self, asked: CacheLookup, stored: Stored) -> None:
         """Keep a response."""
 
     @abstractmethod
-    async def forget(self, asked: Asked) -> None:
+    async def forget(self, asked: CacheLookup) -> None:
         """Take away what is kept for a request."""

@@ -5,11 +5,11 @@ from functools import lru_cache, partial
 from typing import TypeAlias
 
 from apim_middleware._caching.answers import answer, answer_to
-from apim_middleware._caching.asking import TELLING, Asked, Key, Noted, Passing, beyond_the_key
+from apim_middleware._caching.collapsing import Collapsing
 from apim_middleware._caching.detached import Detached
 from apim_middleware._caching.flights import Led
-from apim_middleware._caching.flying import Flying
 from apim_middleware._caching.judging import FOR_ONE
+from apim_middleware._caching.lookup import TELLING, CacheLookup, Key, Noted, Passing, beyond_the_key
 from apim_middleware._caching.pages import Page, Stored, Variants
 from apim_middleware._caching.purging import CacheFigures, Purgeable
 from apim_middleware._caching.rules import Caching
@@ -46,7 +46,7 @@ def not_in_cache() -> Refusal:
     return Refusal(504, "not-in-cache", "No stored response answers the request, and it asks for nothing else.")
 
 
-class Keeper(Flying, Purgeable):
+class Keeper(Collapsing, Purgeable):
     """Decides what answers a request, and what becomes of the response; those below know where pages are."""
 
     taps_body = True
@@ -149,11 +149,11 @@ class Keeper(Flying, Purgeable):
             raise not_in_cache()
         self._send_on(exchange, Passing("bypass"))
 
-    def _send_on(self, exchange: Exchange, asked: Passing | Asked) -> None:
+    def _send_on(self, exchange: Exchange, asked: Passing | CacheLookup) -> None:
         exchange.state[self] = asked
         exchange.shared.attributes[STATUS] = asked.fwd
 
-    def _answer(self, exchange: Exchange, asked: Asked, page: Page, now: float) -> ASGIApp | None:
+    def _answer(self, exchange: Exchange, asked: CacheLookup, page: Page, now: float) -> ASGIApp | None:
         """The stored response if there is one that may be used; else the request goes on, and is remembered."""
         stored = page.choose(asked.headers)
         if stored is None:
@@ -165,7 +165,7 @@ class Keeper(Flying, Purgeable):
             return self._after_all(exchange, asked, stored, unusable, now)
         return self._miss(exchange, asked, "request" if unusable == "credential" else unusable, page)
 
-    def _unusable(self, asked: Asked, stored: Stored, now: float) -> str | None:
+    def _unusable(self, asked: CacheLookup, stored: Stored, now: float) -> str | None:
         """Why a stored response does not answer this request; None when it does."""
         if stored.version is not None and not stored.version.current:
             return "uri-miss"
@@ -187,7 +187,9 @@ class Keeper(Flying, Purgeable):
 
     # what is stale, or not fresh enough
 
-    def _after_all(self, exchange: Exchange, asked: Asked, stored: Stored, unusable: str, now: float) -> ASGIApp | None:
+    def _after_all(
+        self, exchange: Exchange, asked: CacheLookup, stored: Stored, unusable: str, now: float
+    ) -> ASGIApp | None:
         """A stored response that is stale, or that this request wants confirmed: given away, or asked about."""
         wished, late = asked.wished, now - stored.fresh
         if unusable == "stale" and not stored.strict and self._heeds_nothing(wished):
@@ -205,17 +207,17 @@ class Keeper(Flying, Purgeable):
         """Whether the request does not say how new a response must be: a stale one may do, or what others wait for."""
         return not wished.no_cache and wished.max_age is None and not wished.min_fresh
 
-    def _may_ask(self, exchange: Exchange, asked: Asked) -> bool:
+    def _may_ask(self, exchange: Exchange, asked: CacheLookup) -> bool:
         """Whether the app can be asked by ourselves, for this request and others."""
         scope = exchange.scope
         plain = scope["method"] == "GET" and exchange.header(b"range") is None
         return plain and not asked.wished.no_store and self._can_ask(exchange, asked)
 
-    def _can_ask(self, exchange: Exchange, asked: Asked) -> bool:
+    def _can_ask(self, exchange: Exchange, asked: CacheLookup) -> bool:
         """Whether a request of our own can be made of this one."""
         return self._inner is not None and running_loop() is not None and asked.body_is_known(exchange)
 
-    def _refreshes(self, exchange: Exchange, asked: Asked, stored: Stored) -> bool:
+    def _refreshes(self, exchange: Exchange, asked: CacheLookup, stored: Stored) -> bool:
         """See that the app is asked anew, once, while the stale response is given away."""
         if asked.wished.no_store or not self._can_ask(exchange, asked):
             return False
@@ -227,7 +229,7 @@ class Keeper(Flying, Purgeable):
             self._count("refreshed")
         return True
 
-    def _asks_about(self, exchange: Exchange, asked: Asked, stored: Stored, unusable: str) -> ASGIApp:
+    def _asks_about(self, exchange: Exchange, asked: CacheLookup, stored: Stored, unusable: str) -> ASGIApp:
         """Ask whether the stored response still holds: once for all who do not say how new it must be."""
         asked.fwd = unusable
         exchange.shared.attributes[STATUS] = unusable
@@ -242,13 +244,13 @@ class Keeper(Flying, Purgeable):
                 return waiting
         return Waiting(self, exchange, asked, self._launch(Detached(self, exchange, asked), asked.flight_key))
 
-    def _flight_key(self, asked: Asked, stored: Stored) -> object:
+    def _flight_key(self, asked: CacheLookup, stored: Stored) -> object:
         return (asked.key, selection(stored.selecting, asked.headers)) if stored.selecting else asked.key
 
     # what is not there
 
     def _miss(
-        self, exchange: Exchange, asked: Asked, fwd: str = "uri-miss", page: Page | None = None
+        self, exchange: Exchange, asked: CacheLookup, fwd: str = "uri-miss", page: Page | None = None
     ) -> ASGIApp | None:
         """Let the request go on, remembered if its response may be kept, or wait for one like it."""
         self._misses += 1
@@ -267,7 +269,7 @@ class Keeper(Flying, Purgeable):
         exchange.state[self] = asked
         return None
 
-    def _leads_or_waits(self, exchange: Exchange, asked: Asked, page: Page | None) -> ASGIApp | None:
+    def _leads_or_waits(self, exchange: Exchange, asked: CacheLookup, page: Page | None) -> ASGIApp | None:
         """Be found by those who ask the same meanwhile, or wait for who was first; None to go on to the app."""
         key: object = asked.key
         if isinstance(page, Variants):
@@ -280,7 +282,7 @@ class Keeper(Flying, Purgeable):
             asked.flight_key = None
         return waiting
 
-    def _going_past(self, exchange: Exchange, asked: Asked, fwd: str) -> Passing | None:
+    def _going_past(self, exchange: Exchange, asked: CacheLookup, fwd: str) -> Passing | None:
         """How the request goes on when its response is not to be kept, whatever it is."""
         if asked.wished.only_if_cached:
             raise not_in_cache()
@@ -304,7 +306,9 @@ class Keeper(Flying, Purgeable):
         head.append(b"cache-status", passed_on(self._name, asked.fwd, asked.detail))
         return changed
 
-    def _shown_by_head(self, exchange: Exchange, asked: Asked, page: Page | None, head: ResponseHead) -> Stored | None:
+    def _shown_by_head(
+        self, exchange: Exchange, asked: CacheLookup, page: Page | None, head: ResponseHead
+    ) -> Stored | None:
         """What the answer to HEAD makes of the stored response that could have been chosen (RFC 9111 §4.3.5).
 
         None when it leaves it as it is. What it contradicts is stale from now on; what it does not name by a validator
@@ -329,12 +333,12 @@ class Keeper(Flying, Purgeable):
         stored.fresh = min(stored.fresh, self._time())
         return stored
 
-    def _is_outdated(self, asked: Asked, stored: Stored) -> bool:
+    def _is_outdated(self, asked: CacheLookup, stored: Stored) -> bool:
         """Whether the resource has changed since the request was made, or since the stored response was."""
         ended = stored.version is not None and not stored.version.current
         return ended or self._versions.changed(asked.key[0], since=asked.changes)
 
-    def _record(self, exchange: Exchange, asked: Asked, head: ResponseHead) -> Tap | None:
+    def _record(self, exchange: Exchange, asked: CacheLookup, head: ResponseHead) -> Tap | None:
         """Copy the body of the response if it is to be kept, and say in the head why not if it is not."""
         if asked.carrier is not None and OPENING.isdisjoint(map(NAME, head.headers)):
             verdict: Keeping | str = asked.carrier  # as most responses to callers who say who they are

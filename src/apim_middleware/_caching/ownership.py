@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from apim_middleware import by
-from apim_middleware._caching.asking import Asked
+from apim_middleware._caching.lookup import CacheLookup
 from apim_middleware._caching.pages import Owners
 from apim_middleware._caching.rules import Caching
+from apim_middleware._functions import needs
 from apim_middleware._http.credentials import CARRIED, CREDENTIALS, Credential, carried_in
 from apim_middleware.exchange import Exchange
 from apim_middleware.stores.keys import ISSUER
@@ -28,7 +28,7 @@ class Ownership:
     def __init__(self, policy: Caching) -> None:
         """Work out what the keys settle."""
         self.keys = policy.keys
-        self._covered = [_NOTHING.union(*(COVERED.get(need, _NOTHING) for need in by.needs(key))) for key in self.keys]
+        self._covered = [_NOTHING.union(*(COVERED.get(need, _NOTHING) for need in needs(key))) for key in self.keys]
         self._minded = CREDENTIALS.difference(policy.regardless_of)
         self._left = self._minded.difference(*self._covered)  # where there is an owner by every key
         self.minds_authorization = not self.keys and "authorization" in self._minded
@@ -49,14 +49,14 @@ class Ownership:
                     return carried
         return None
 
-    def carried(self, asked: Asked) -> frozenset[Credential]:
+    def carried(self, asked: CacheLookup) -> frozenset[Credential]:
         """The credentials of the request that could make the response one for this caller only."""
         if asked.carried is None:
             asked.carried = self._carried(asked)
         user = asked.user  # who may log in meanwhile
         return asked.carried if user is None or user is asked.principal else asked.carried | self.named(user)
 
-    def _carried(self, asked: Asked) -> frozenset[Credential]:
+    def _carried(self, asked: CacheLookup) -> frozenset[Credential]:
         if not self._left and None not in asked.key[1]:
             return _NOTHING
         found = carried_in(asked.headers)

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from apim_middleware._caching.versions import VERSION_SIZE, Version
 from apim_middleware._http.credentials import CREDENTIALS, Credential
 from apim_middleware._http.keeping import selection
-from apim_middleware.stores.shelf import PLACE
+from apim_middleware.stores.s3_fifo import PLACE
 
 _PAIR = 2 * getsizeof(b"") + getsizeof((b"", b""))
 """What a header line takes beside its text."""

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from apim_middleware import by
 from apim_middleware._config import Configured
+from apim_middleware._functions import needs
 from apim_middleware._http.cache_queries import QueryRule
 from apim_middleware._http.credentials import Credential
 from apim_middleware._http.keeping import NEVER_KEPT, Terms
@@ -143,7 +143,7 @@ class Caching(Configured):
     @stated
     def needs(self) -> frozenset[str]:
         """What the keys rely on."""
-        return frozenset[str]().union(*map(by.needs, self.keys))
+        return frozenset[str]().union(*map(needs, self.keys))
 
 
 def _keys(given: Key | tuple[Key, ...] | None) -> tuple[Key, ...]:

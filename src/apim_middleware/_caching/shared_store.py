@@ -6,7 +6,7 @@ from typing import ParamSpec, TypeVar
 
 from apim_middleware.errors import StoreError
 from apim_middleware.protocols import Clock, Entries
-from apim_middleware.stores.outage import Circuit
+from apim_middleware.stores.circuit import Circuit
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,15 +29,15 @@ class WaryEntries:
         self._forgetting = _Way("forget a response", clock)
 
     async def get(self, key: bytes) -> bytes | None:
-        """As the store has it. Raises StoreError."""
+        """The value of a key as the store has it. Raises StoreError."""
         return await self._asking.go(self._entries.get, key)
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """As the store has them. Raises StoreError."""
+        """The values of keys as the store has them. Raises StoreError."""
         return await self._asking.go(self._entries.get_many, keys)
 
     async def look(self, keys: Sequence[bytes]) -> tuple[list[bytes | None], bytes]:
-        """As the store has them, and after which purge. Raises StoreError."""
+        """The values of keys as the store has them, and after which purge. Raises StoreError."""
         return await self._asking.go(self._entries.look, keys)
 
     async def set(

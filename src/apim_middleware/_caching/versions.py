@@ -16,7 +16,7 @@ class Version:
     __slots__ = ("__weakref__", "current")
 
     def __init__(self) -> None:
-        """Begin."""
+        """A state that nothing has changed yet."""
         self.current = True
 
 

@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING
 
 from apim_middleware._caching.answers import is_known
-from apim_middleware._caching.asking import Asked
 from apim_middleware._caching.detached import Detached
 from apim_middleware._caching.flights import Flight, Reader
+from apim_middleware._caching.lookup import CacheLookup
 from apim_middleware._caching.pages import Headers, Stored
 from apim_middleware._http.freshness import not_modified_fields
 from apim_middleware._http.keeping import Keeping
@@ -14,7 +14,7 @@ from apim_middleware.exchange import Exchange, ResponseHead
 from apim_middleware.types import Message, RawHeaders, Receive, Scope, Send
 
 if TYPE_CHECKING:
-    from apim_middleware._caching.flying import Flying
+    from apim_middleware._caching.collapsing import Collapsing
 
 
 FAILURE = 500
@@ -30,7 +30,7 @@ class Waiting:
 
     __slots__ = ("_asked", "_exchange", "_flight", "_given", "_keeper", "_reader", "_send")
 
-    def __init__(self, keeper: "Flying", exchange: Exchange, asked: Asked, flight: Flight) -> None:
+    def __init__(self, keeper: "Collapsing", exchange: Exchange, asked: CacheLookup, flight: Flight) -> None:
         """Wait for this flight at first."""
         self._keeper, self._exchange, self._asked, self._flight = keeper, exchange, asked, flight
         self._reader = Reader()

@@ -33,7 +33,7 @@ def load(der: bytes) -> x509.Certificate:
 
 
 class Authorities:
-    """Those whose word on clients counts."""
+    """The certificate authorities whose word on clients counts."""
 
     def __init__(self, pem: str) -> None:
         """Read their certificates. ValueError when there is none."""

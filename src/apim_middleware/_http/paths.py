@@ -7,6 +7,8 @@ for the other.
 import re
 from urllib.parse import quote, unquote, unquote_to_bytes
 
+from apim_middleware.types import Scope
+
 _PCHAR = "/:@!$&'()*+,;=-._~"
 _PLAIN = bytes(range(0x30, 0x3A)) + bytes(range(0x41, 0x5B)) + bytes(range(0x61, 0x7B)) + _PCHAR.encode()
 _QUERY = bytes(code for code in range(0x21, 0x7F) if code != ord("#"))
@@ -96,3 +98,12 @@ def canonical_query(query: bytes) -> bytes:
     if any(code < 0x21 or code in b"#\x7f" for code in query):
         raise BadTarget("the query holds a control character, a space or a fragment")
     return b"".join(b"%%%02X" % code if code > 0x7F else b"%c" % code for code in query)
+
+
+def routed_path(scope: Scope) -> tuple[str, str]:
+    """Where the app behind is mounted, and the canonical path below that: what Starlette and its like route by."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
+        return root, path[len(root) :]
+    return "", path

@@ -21,7 +21,7 @@ from apim_middleware.exchange import Exchange
 from apim_middleware.identity import Principal
 from apim_middleware.protocols import Clock
 from apim_middleware.stores.flights import Flights
-from apim_middleware.stores.telling import Outage
+from apim_middleware.stores.outage import Outage
 
 log = logging.getLogger("apim_middleware.jwt")
 

@@ -16,7 +16,7 @@ from apim_middleware._jose.tokens import BadToken, claims_in, decoded, media_typ
 from apim_middleware.errors import StoreError
 from apim_middleware.exchange import Exchange
 from apim_middleware.protocols import Clock
-from apim_middleware.stores.telling import Outage
+from apim_middleware.stores.outage import Outage
 
 log = logging.getLogger("apim_middleware.jwt")
 

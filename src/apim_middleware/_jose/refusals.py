@@ -36,16 +36,16 @@ class Refusals:
         raise self.invalid() from None
 
     def missing(self) -> Refusal:
-        """There is no token."""
+        """The refusal of a request without a token."""
         return Refusal(401, "token-missing", "A bearer token is required.", headers=self._both(self._scope))
 
     def invalid(self) -> Refusal:
-        """There is one that lets nobody in."""
+        """The refusal of a token that lets nobody in."""
         detail = "The bearer token is not valid."
         return Refusal(401, "token-invalid", detail, headers=self._both(_error("invalid_token", detail)))
 
     def ambiguous(self) -> Refusal:
-        """There are several."""
+        """The refusal of a request with several tokens."""
         detail = "Send exactly one bearer token."
         return Refusal(400, "token-ambiguous", detail, headers=self._both(_error("invalid_request", detail)))
 

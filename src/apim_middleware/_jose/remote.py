@@ -1,7 +1,7 @@
 """Keys that an issuer publishes: fetched once for all who wait, renewed ahead of time, never asked for in a hurry.
 
-Renewal runs as an ``Errand``: a task of its own on the event loop of whoever woke it, outside of every request, which
-ends with the loop. Whoever's key is known never waits for it.
+Renewal runs as a ``BackgroundJob``: a task of its own on the event loop of whoever woke it, outside of every request,
+which ends with the loop. Whoever's key is known never waits for it.
 """
 
 import logging
@@ -14,7 +14,7 @@ from apim_middleware._jose.keys import KeySet
 from apim_middleware._jose.publishers import Publisher
 from apim_middleware._jose.tokens import BadToken, Signed
 from apim_middleware.protocols import Clock
-from apim_middleware.stores.errands import Errand
+from apim_middleware.stores.background import BackgroundJob
 
 log = logging.getLogger("apim_middleware.jwt")
 
@@ -69,7 +69,7 @@ class RemoteKeys:
         self._quiet_until = self._dead_at = -inf
         self._fetching = False
         self._waiting = 0
-        self._errand = Errand(self._renew)
+        self._job = BackgroundJob(self._renew)
         self._alarm = Alarm(self.review)
 
     async def verify(self, token: Signed) -> str:
@@ -120,14 +120,14 @@ class RemoteKeys:
         self._waiting += 1
         try:
             self._wake()
-            await self._errand.over()
+            await self._job.over()
         finally:
             self._waiting -= 1
 
     def _wake(self) -> None:
         """See that a fetch is under way; from now on nobody is told that it is too early for one."""
         self._fetching = True
-        self._errand.wake()
+        self._job.wake()
 
     async def _renew(self, *, last: bool) -> None:
         """Fetch, and let those who wait go on whatever becomes of it."""

@@ -40,7 +40,7 @@ class StaticKeys:
         return self.verify_now(token)
 
     def verify_now(self, token: Signed) -> str:
-        """The same without awaiting."""
+        """The mark of the key that made the signature, without awaiting. Raises BadToken."""
         return self._keys.verify(token)
 
     def review(self) -> None:
@@ -61,7 +61,7 @@ class StaticKeysOfMany:
         return self.verify_now(token)
 
     def verify_now(self, token: Signed) -> str:
-        """The same without awaiting."""
+        """The mark of the key that made the signature, without awaiting. Raises BadToken."""
         return chosen(self._keys, token).verify_now(token)
 
     def review(self) -> None:

@@ -18,7 +18,7 @@ from apim_middleware._http.rate_limit_fields import (
     until_whole,
 )
 from apim_middleware._limits.headers import LimitHeaders
-from apim_middleware._limits.meters import Asked, Meter, Terms
+from apim_middleware._limits.meters import LimitCheck, Meter, Terms
 from apim_middleware._limits.rules import Limiting
 from apim_middleware.exchange import ResponseHead
 from apim_middleware.protocols import Limit, Tally
@@ -72,18 +72,18 @@ class Answers:
         self.speaks = self._more or any(self._shows)
         self._same = None if any(meter.graded for meter in meters) else self._told([meter.terms for meter in meters])
 
-    def of(self, asked: Asked) -> LimitHeaders:
+    def of(self, asked: LimitCheck) -> LimitHeaders:
         """The fields that the policy wants which was asked."""
         return self._headers[id(asked.meter)]
 
-    def write(self, head: ResponseHead, all_asked: Sequence[Asked]) -> None:
+    def write(self, head: ResponseHead, all_asked: Sequence[LimitCheck]) -> None:
         """Put the fields into the head of a response that the requests let in."""
         if lines := self._standard(all_asked):
             announce(head, *lines)
         if self._more:
             self._write_more(head, all_asked)
 
-    def refused(self, all_asked: Sequence[Asked], deciding: Asked) -> RawHeaders:
+    def refused(self, all_asked: Sequence[LimitCheck], deciding: LimitCheck) -> RawHeaders:
         """The fields of a refusal, with the time to wait of the one that decides."""
         head = ResponseHead(0, self._standard(all_asked))
         if self._more:
@@ -98,7 +98,7 @@ class Answers:
         shown = [each for each, shows in zip(terms, self._shows, strict=True) if shows]
         return (POLICY, b", ".join([each.policy for each in shown])), b", ".join([each.form for each in shown])
 
-    def _standard(self, all_asked: Sequence[Asked]) -> tuple[Line, Line] | tuple[()]:
+    def _standard(self, all_asked: Sequence[LimitCheck]) -> tuple[Line, Line] | tuple[()]:
         policy, form = self._same or self._told([asked.terms for asked in all_asked])
         if not form:
             return ()
@@ -109,7 +109,7 @@ class Answers:
                     told += tally[1], effective_window(tally, window)
         return policy, (STANDING, form % tuple(told))
 
-    def _write_more(self, head: ResponseHead, all_asked: Sequence[Asked]) -> None:
+    def _write_more(self, head: ResponseHead, all_asked: Sequence[LimitCheck]) -> None:
         for asked in all_asked:
             wanted, (limit, tally) = self.of(asked), asked.tightest
             if wanted.remaining is not None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from apim_middleware._limits.meters import Asked, Use
+from apim_middleware._limits.meters import LimitCheck, Use
 from apim_middleware.protocols import Tally
 
 
@@ -19,7 +19,7 @@ class Plain(Protocol):
         ...
 
 
-def uses_of(all_asked: Sequence[Asked]) -> list[Use]:
+def uses_of(all_asked: Sequence[LimitCheck]) -> list[Use]:
     """Everything that is used, in order."""
     uses: list[Use] = []
     for asked in all_asked:
@@ -29,7 +29,7 @@ def uses_of(all_asked: Sequence[Asked]) -> list[Use]:
     return uses
 
 
-def tell(all_asked: Sequence[Asked], tallies: Sequence[Tally]) -> None:
+def tell(all_asked: Sequence[LimitCheck], tallies: Sequence[Tally]) -> None:
     """Give each its tallies."""
     if len(all_asked) == 1:
         all_asked[0].tallies = tallies
@@ -41,14 +41,14 @@ def tell(all_asked: Sequence[Asked], tallies: Sequence[Tally]) -> None:
         begin = end
 
 
-def at_once(all_asked: Sequence[Asked]) -> list[Asked]:
+def at_once(all_asked: Sequence[LimitCheck]) -> list[LimitCheck]:
     """Those that count when the request comes in, unless one that looked first was refused: then nobody does."""
     if not all(asked.allowed for asked in all_asked):
         return []
     return [asked for asked in all_asked if not asked.meter.afterwards]
 
 
-def ask_now(all_asked: Sequence[Asked], counters: Plain, *, peeks: bool) -> None:
+def ask_now(all_asked: Sequence[LimitCheck], counters: Plain, *, peeks: bool) -> None:
     """Ask counters in memory; if some count afterwards only, look first what all would be told."""
     now = all_asked
     if peeks:

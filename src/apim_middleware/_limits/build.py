@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from weakref import WeakSet
 
 from apim_middleware._limits.gates import Gate, Hooks
-from apim_middleware._limits.house import House
 from apim_middleware._limits.memory_gate import GateInMemory
 from apim_middleware._limits.meters import Meter
+from apim_middleware._limits.remote import RemoteCounters
 from apim_middleware._limits.rules import Limiting
+from apim_middleware._limits.single import SingleLimitGate, is_simple
 from apim_middleware._limits.store_gate import GateAtStore, strictest
-from apim_middleware._limits.swift import SwiftGate, is_simple
 from apim_middleware._limits.transfer import Reading
 from apim_middleware.env import Env
 from apim_middleware.policy import Policy, check_place, ring
@@ -23,9 +23,9 @@ def counters_of(env: Env) -> Counters:
     return env.counters(lambda: MemoryCounters(env.clock))
 
 
-def house_of(env: Env) -> House:
+def remote_counters_of(env: Env) -> RemoteCounters:
     """What all limits of an environment that count in a slow store have together."""
-    return env.kept("limits.house", lambda: House(counters_of(env), env.clock))
+    return env.kept("limits.remote", lambda: RemoteCounters(counters_of(env), env.clock))
 
 
 def meters_of(env: Env) -> "WeakSet[Meter]":
@@ -38,7 +38,7 @@ def gate(policies: Sequence[Limiting], env: Env) -> Hooks:
     return gate_of(policies, env).hooks()
 
 
-def gate_of(policies: Sequence[Limiting], env: Env) -> Gate | SwiftGate:
+def gate_of(policies: Sequence[Limiting], env: Env) -> Gate | SingleLimitGate:
     """The gate that counts for all these policies at once."""
     counters = counters_of(env)
     meters = [Meter(policy, env.place, counters) for policy in policies]
@@ -83,11 +83,11 @@ def _settled(policy: Limiting) -> str:
     return "increment" if policy.increment == "afterwards" else "count_when"
 
 
-def _gate(meters: Sequence[Meter], env: Env, counters: Counters) -> Gate | SwiftGate:
+def _gate(meters: Sequence[Meter], env: Env, counters: Counters) -> Gate | SingleLimitGate:
     if not isinstance(counters, MemoryCounters):
-        return GateAtStore(meters, env, house_of(env))
+        return GateAtStore(meters, env, remote_counters_of(env))
     if len(meters) == 1 and is_simple(meters[0]):
-        return SwiftGate(meters[0], env, counters)
+        return SingleLimitGate(meters[0], env, counters)
     return GateInMemory(meters, env, counters)
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from apim_middleware._limits.answers import Answers
 from apim_middleware._limits.corrections import NOW
-from apim_middleware._limits.meters import Asked, Meter
+from apim_middleware._limits.meters import LimitCheck, Meter
 from apim_middleware._limits.stand_in import StandIn
 from apim_middleware._limits.transfer import Transfer, begin
 from apim_middleware.env import Env
@@ -32,7 +32,7 @@ class Hooks:
 class Visit(NamedTuple):
     """A request that was let in: what it was told, what is read and sent of it, and who counted it."""
 
-    asked: list[Asked]
+    asked: list[LimitCheck]
     transfer: Transfer | None = None
     stand_in: StandIn | None = None
 
@@ -73,11 +73,11 @@ class Gate(ABC):
     def try_out(self, exchange: Exchange) -> Any:  # noqa: ANN401 - some await
         """Do what ``on_request`` does, and let the request in whatever comes out."""
 
-    def ask(self, exchange: Exchange) -> list[Asked]:
+    def ask(self, exchange: Exchange) -> list[LimitCheck]:
         """What the request asks of every meter."""
         return [meter.ask(exchange) for meter in self.meters]
 
-    def judge(self, exchange: Exchange, asked: list[Asked], stand_in: StandIn | None = None) -> None:
+    def judge(self, exchange: Exchange, asked: list[LimitCheck], stand_in: StandIn | None = None) -> None:
         """Let the request in, or refuse it."""
         for each in asked:
             for tally in each.tallies:
@@ -87,7 +87,7 @@ class Gate(ABC):
         transfer = begin(exchange) if self.reads else Transfer() if self.taps else None
         exchange.state[self] = Visit(asked, transfer, stand_in)
 
-    def _refuse(self, exchange: Exchange, asked: list[Asked]) -> None:
+    def _refuse(self, exchange: Exchange, asked: list[LimitCheck]) -> None:
         refusing = [each for each in asked if not each.allowed]
         kind = "shadow" if self.shadow else "policy"
         for each in refusing:
@@ -102,7 +102,7 @@ class Gate(ABC):
         headers = self.answers.refused(asked, deciding)
         raise Refusal(policy.status, policy.code, policy.said, headers=headers)
 
-    def _tell_of_shadow(self, refusing: list[Asked]) -> None:
+    def _tell_of_shadow(self, refusing: list[LimitCheck]) -> None:
         for each in refusing:
             self.env.count("apim.limits.shadow", {"apim.limits.policy": each.meter.policy.name})
         if not self._warned:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from apim_middleware._functions import name_of
 from apim_middleware._http.fields import GREATEST_INTEGER
 from apim_middleware._http.rate_limit_fields import policy_value, standing_form, tightness, told_window
 from apim_middleware._limits.overrides import rates_of
@@ -11,7 +12,6 @@ from apim_middleware._limits.places import LONGEST_KEY, digest_of, place_of
 from apim_middleware._limits.rates import Rate
 from apim_middleware._limits.rules import Limiting
 from apim_middleware._limits.transfer import Transfer
-from apim_middleware.by import name_of
 from apim_middleware.conditions import holds
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
@@ -51,8 +51,8 @@ class Terms:
         return key, self.limits
 
 
-class Asked:
-    """What one request asks of one meter, and what it is told for each limit."""
+class LimitCheck:
+    """The check of one request against the limits of one policy: what it is to use, and what is told for each limit."""
 
     __slots__ = ("cost", "key", "limits", "meter", "tallies", "terms")
 
@@ -105,7 +105,7 @@ class Meter:
         """Every limit it can keep, but for those of overrides, which nobody knows yet."""
         return [limit for terms in (self.terms, *self._tiers.values()) for limit in terms.limits]
 
-    def ask(self, exchange: Exchange) -> Asked:
+    def ask(self, exchange: Exchange) -> LimitCheck:
         """What this request uses. Raises Refusal when nobody knows whose it is."""
         policy = self.policy
         key, cost = policy.by(exchange), policy.cost
@@ -114,7 +114,7 @@ class Meter:
             self.refuse_unknown()
         if not isinstance(cost, int):
             cost = self._units(cost(exchange), "cost")
-        return Asked(self, terms, *terms.counters(key), cost)
+        return LimitCheck(self, terms, *terms.counters(key), cost)
 
     def _tier(self, exchange: Exchange) -> str | None:
         tier = self.policy.tier(exchange) if self.policy.tier is not None else None
@@ -144,7 +144,7 @@ class Meter:
             log.warning("%s refuses requests of which %s is not known", self, name_of(self.policy.by))
         raise Refusal(403, "caller-unknown", "The request does not say who is calling.")
 
-    def used(self, exchange: Exchange, asked: Asked, transfer: Transfer | None) -> int:
+    def used(self, exchange: Exchange, asked: LimitCheck, transfer: Transfer | None) -> int:
         """What a request used in truth, at its end; what it was to cost when that cannot be found out."""
         policy = self.policy
         try:

@@ -35,7 +35,7 @@ class Overrides:
         return f"<Overrides of {len(self)} keys>"
 
     def __str__(self) -> str:
-        """The same for all: what tells policies apart may not change with what is in here."""
+        """The same text for any overrides: what tells policies apart may not change with what is in here."""
         return "overrides"
 
     def set(self, key: str, rate: int | str) -> None:

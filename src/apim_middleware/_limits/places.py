@@ -5,7 +5,7 @@ import hashlib
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from apim_middleware.by import name_of
+from apim_middleware._functions import name_of
 
 if TYPE_CHECKING:
     from apim_middleware._limits.rules import Limiting

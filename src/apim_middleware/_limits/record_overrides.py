@@ -72,7 +72,7 @@ class RecordOverrides:
         return f"<RecordOverrides of {len(self)} keys>"
 
     def __str__(self) -> str:
-        """The same for all, and for ``Overrides``: counts go on where one takes the place of the other."""
+        """The same text for any overrides, ``Overrides`` too: counts go on where one takes the place of the other."""
         return "overrides"
 
     async def set(self, key: str, rate: int | str) -> None:

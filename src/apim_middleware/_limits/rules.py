@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from apim_middleware._config import Configured, awaits
+from apim_middleware._functions import needs as needs_of
 from apim_middleware._http.fields import item
 from apim_middleware._limits.headers import LimitHeaders
 from apim_middleware._limits.overrides import LONGEST, SHORTEST, BadRate, Overrides, rates_of, wrong_with
 from apim_middleware._limits.rates import UNITS, NotALimitsParser, NoYear, Rate, parsed
 from apim_middleware._limits.record_overrides import RecordOverrides
 from apim_middleware.by import Key, client
-from apim_middleware.by import needs as needs_of
 from apim_middleware.exchange import Exchange
 from apim_middleware.policy import stated
 from apim_middleware.protocols import Limit

@@ -5,10 +5,10 @@ from enum import Enum
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from apim_middleware._config import shown
-from apim_middleware._limits.build import house_of, meters_of
+from apim_middleware._functions import name_of
+from apim_middleware._limits.build import meters_of, remote_counters_of
 from apim_middleware._limits.meters import Meter, Terms
 from apim_middleware._limits.record_overrides import RecordOverrides
-from apim_middleware.by import name_of
 from apim_middleware.env import Env, default_env
 from apim_middleware.errors import ConfigError
 from apim_middleware.policy import Policy
@@ -114,7 +114,7 @@ class Standings:
 
     async def settled(self) -> None:
         """Make every correction that waits, such as at the end of a lifespan. Raises StoreError."""
-        await house_of(self._env).settled()
+        await remote_counters_of(self._env).settled()
 
     async def _meters(self, policy: Policy | str, tier: Tier) -> list[Meter]:
         """Those that are meant, with the overrides they have by now."""

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from apim_middleware._limits.asking import ask_now, at_once, tell, uses_of
 from apim_middleware._limits.gates import Gate
-from apim_middleware._limits.house import House
-from apim_middleware._limits.meters import Asked, Meter
+from apim_middleware._limits.meters import LimitCheck, Meter
+from apim_middleware._limits.remote import RemoteCounters
 from apim_middleware._limits.stand_in import StandIn
 from apim_middleware._loops import outlasting
 from apim_middleware.env import Env
@@ -20,9 +20,9 @@ log = logging.getLogger("apim_middleware")
 class GateAtStore(Gate):
     """Counts in a store that is awaited, and that may be away."""
 
-    def __init__(self, meters: Sequence[Meter], env: Env, house: House) -> None:
+    def __init__(self, meters: Sequence[Meter], env: Env, remote: RemoteCounters) -> None:
         super().__init__(meters, env)
-        self.house = house
+        self.remote = remote
         self.when_store_fails = strictest([meter.policy.when_store_fails for meter in meters])
         self.failing = False
 
@@ -33,7 +33,7 @@ class GateAtStore(Gate):
             if self.settles:  # what was counted must be known, or it could not be settled when the client leaves now
                 await outlasting(self._ask_store(asked), self._give_back)
             else:
-                tell(asked, await self.house.hit(uses_of(asked)))
+                tell(asked, await self.remote.hit(uses_of(asked)))
         except StoreError as error:
             self._failed(exchange, asked, error)
             return
@@ -49,38 +49,38 @@ class GateAtStore(Gate):
         except Exception as error:
             self.failed_unfelt(exchange, error)
 
-    async def _ask_store(self, asked: list[Asked]) -> list[Asked]:
+    async def _ask_store(self, asked: list[LimitCheck]) -> list[LimitCheck]:
         """Ask, and say which of them were counted."""
         now = asked
         if self.peeks:
-            tell(asked, await self.house.peek(uses_of(asked)))
+            tell(asked, await self.remote.peek(uses_of(asked)))
             now = at_once(asked)
         if now:
-            tell(now, await self.house.hit(uses_of(now)))
+            tell(now, await self.remote.hit(uses_of(now)))
         return at_once(asked)
 
-    def _give_back(self, counted: list[Asked]) -> None:
+    def _give_back(self, counted: list[LimitCheck]) -> None:
         """Of a request that never came in, for it was cancelled before that was known."""
         units = [
             (asked, limit, tally) for asked in counted for limit, tally in zip(asked.limits, asked.tallies, strict=True)
         ]
         changes = [Change(asked.key, limit, -asked.cost, tally.counted) for asked, limit, tally in units if asked.cost]
-        self.house.settle(changes)
+        self.remote.settle(changes)
 
     def correct(self, changes: list[Change], stand_in: StandIn | None) -> None:
         """Bring the counts in order soon."""
-        self.house.settle(changes, stand_in)
+        self.remote.settle(changes, stand_in)
 
-    def _failed(self, exchange: Exchange, asked: list[Asked], error: StoreError) -> None:
+    def _failed(self, exchange: Exchange, asked: list[LimitCheck], error: StoreError) -> None:
         self._tell_of_outage(exchange, asked, error)
         if self.when_store_fails == "local":
-            stand_in = self.house.stand_in()
+            stand_in = self.remote.stand_in()
             ask_now(asked, stand_in, peeks=self.peeks)
             self.judge(exchange, asked, stand_in)
         elif self.when_store_fails == "refuse" and not self.shadow:
             raise Refusal(503, "limit-store-unavailable", "The request could not be counted. Try again later.")
 
-    def _tell_of_outage(self, exchange: Exchange, asked: list[Asked], error: StoreError) -> None:
+    def _tell_of_outage(self, exchange: Exchange, asked: list[LimitCheck], error: StoreError) -> None:
         outcome = "allow" if self.shadow and self.when_store_fails == "refuse" else self.when_store_fails
         for each in asked:
             exchange.attributes[f"{each.meter.policy.topic}.store"] = "unavailable"

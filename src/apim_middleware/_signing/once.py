@@ -8,7 +8,7 @@ from apim_middleware.errors import Refusal, StoreError
 from apim_middleware.policy import Policy, check_place
 from apim_middleware.protocols import Counters, Hit, Limit
 from apim_middleware.stores.memory import MemoryCounters
-from apim_middleware.stores.telling import Outage
+from apim_middleware.stores.outage import Outage
 
 log = logging.getLogger("apim_middleware.signature")
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import fields, is_dataclass
 
 from apim_middleware import by
+from apim_middleware._functions import needs, parts_of
 from apim_middleware._http.credentials import CARRIED
 from apim_middleware.guarding.coverage import lets_anybody_in
 from apim_middleware.policies.client import IPFilter
@@ -32,7 +33,7 @@ def established(layers: Iterable[object]) -> frozenset[str]:
 
 def always(key: object, known: Set[str]) -> bool:
     """Whether a key is known of every request of which so much is established."""
-    made, parts = by.parts_of(key)
+    made, parts = parts_of(key)
     if made in ("both", "either"):
         return (any if made == "either" else all)(always(each, known) for each in parts)
     if key is by.everyone:
@@ -42,10 +43,10 @@ def always(key: object, known: Set[str]) -> bool:
 
 def is_known(key: object, known: Set[str]) -> bool:
     """Whether a key may be known of a request of which so much is established."""
-    made, parts = by.parts_of(key)
+    made, parts = parts_of(key)
     if made in ("both", "either"):
         return (any if made == "either" else all)(is_known(each, known) for each in parts)
-    return callable(key) and by.needs(key) <= _with_holder(known) | {"client"}
+    return callable(key) and needs(key) <= _with_holder(known) | {"client"}
 
 
 def _with_holder(known: Set[str]) -> frozenset[str]:
@@ -71,19 +72,19 @@ def _asking(value: object, known: frozenset[str]) -> Iterator[bool]:
     elif is_dataclass(value) and not isinstance(value, type):
         for field in fields(value):
             yield from _asking(getattr(value, field.name, None), known)
-    elif callable(value) and not isinstance(value, type) and "client" in by.needs(value):
+    elif callable(value) and not isinstance(value, type) and "client" in needs(value):
         yield "client" in _gone_by(value, known)
 
 
 def _gone_by(key: object, known: frozenset[str]) -> frozenset[str]:
     """What a key goes by; what stands behind one that is always known is never asked for."""
-    made, parts = by.parts_of(key)
+    made, parts = parts_of(key)
     found = _NOTHING
     for each in parts:
         found |= _gone_by(each, known)
         if made == "either" and always(each, known):
             break
-    return found if parts or not callable(key) else by.needs(key)
+    return found if parts or not callable(key) else needs(key)
 
 
 def _ways_past(layer: object) -> Sequence[frozenset[str]]:

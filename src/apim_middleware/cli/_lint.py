@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 
 from apim_middleware import by
+from apim_middleware._functions import parts_of, paths_of, reads
 from apim_middleware._spelling import key_named
 from apim_middleware._synonyms import meant_by_text
 from apim_middleware.cli._known import asks_for_client, established, ways
 from apim_middleware.cli._owners import owner_missing
-from apim_middleware.conditions import paths_of
 from apim_middleware.gateway import Gateway, Reloadable, Row
 from apim_middleware.guarding import Coverage, Covered
 from apim_middleware.guarding.coverage import put_around
@@ -22,6 +22,7 @@ from apim_middleware.policies.limits import Limits, Quota, RateLimit
 from apim_middleware.policies.target import RewritePath, SetQuery
 from apim_middleware.policies.tracing import Tracing
 from apim_middleware.policy import Policy, Stack
+from apim_middleware.serving.health import Health
 from apim_middleware.types import Layer
 
 _LIMITS = (RateLimit, Quota, Limits)
@@ -65,9 +66,9 @@ def _as_asked(layers: Sequence[Layer], app: object) -> list[Layer]:
 
 def _of_order(layers: Sequence[Layer]) -> Iterator[str]:
     kinds = [type(layer) for layer in layers]
-    if Tracing in kinds[1:]:
-        before = ", ".join(kind.__name__ for kind in kinds[: kinds.index(Tracing)])
-        yield f"Tracing stands behind {before}: what those refuse is not traced. Write it first."
+    before = [each.__name__ for each in kinds[: kinds.index(Tracing)] if each is not Health] if Tracing in kinds else []
+    if before:
+        yield f"Tracing stands behind {', '.join(before)}: what those refuse is not traced. Write it first."
     if Cache in kinds and any(kind in _LIMITS for kind in kinds[kinds.index(Cache) :]):
         yield "A limit stands behind Cache: answers from the cache are not counted. Write it first to count them."
     if Compress in kinds and Cache in kinds and kinds.index(Cache) < kinds.index(Compress):
@@ -93,10 +94,10 @@ def _of_branches(layers: Sequence[Layer]) -> Iterator[str]:
     keyed: frozenset[str] | None = None
     for layer in layers:
         if isinstance(layer, Cache):
-            keyed = frozenset[str]().union(*map(by.reads, layer.keys))
+            keyed = frozenset[str]().union(*map(reads, layer.keys))
         elif keyed is not None and isinstance(layer, When | Choose):
             conditions = [layer.condition] if isinstance(layer, When) else [each for each, _ in layer.branches]
-            if left := sorted(frozenset[str]().union(*map(by.reads, conditions)) - keyed):
+            if left := sorted(frozenset[str]().union(*map(reads, conditions)) - keyed):
                 yield (
                     f"{type(layer).__name__} goes by {left[0]} behind Cache, which answers without it. "
                     f'Write it first, or Cache(vary_by=by.header("{left[0]}")).'
@@ -142,7 +143,7 @@ def _of_unknown(layers: Sequence[Layer], row: Covered, gateway: Gateway) -> Iter
 
 def _lacks(key: object, known: frozenset[str]) -> bool:
     """Whether a key goes by the subscription, and so much of a request is established that it has none."""
-    made, parts = by.parts_of(key)
+    made, parts = parts_of(key)
     if made in ("both", "either"):
         return (any if made == "both" else all)(_lacks(each, known) for each in parts)
     return key in (by.subscription, by.owner) and "subscription" not in known

@@ -18,7 +18,7 @@ def moment(option: str, text: str) -> float:
 
 
 def moment_to_come(option: str, text: str) -> float:
-    """The same, of one that lies ahead. Raises ConfigError."""
+    """What an option says of a moment that lies ahead, as seconds since 1970-01-01 UTC. Raises ConfigError."""
     said = moment(option, text)
     if said <= datetime.now(UTC).timestamp():
         raise ConfigError("apim keys", option, f"{text} has passed", "Give a moment that lies ahead")

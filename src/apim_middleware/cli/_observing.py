@@ -80,7 +80,7 @@ class _Watch:
         return tuple(replace(each, policies=self.layers(each.policies)) for each in operations)
 
     def _ring(self, ring: Ring) -> Ring:
-        """The same hooks, as they are bound."""
+        """A ring with its hooks as they are bound, and an observer before each and behind the last."""
         seats: list[Seat] = []
         for seat in ring.seats:
             observer = self._observer(seat.policy)

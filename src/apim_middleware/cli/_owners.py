@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from apim_middleware import by
 from apim_middleware._caching.ownership import COVERED
+from apim_middleware._functions import name_of, needs
 from apim_middleware.by import Key
 from apim_middleware.cli._known import is_known, ways
 from apim_middleware.guarding.coverage import called
@@ -35,7 +36,7 @@ def _cure(cache: Cache, found: Sequence[frozenset[str]]) -> str:
     if not added:
         return ""
     given = cache.private_to if isinstance(cache.private_to, tuple) else (cache.private_to,)
-    names = [by.name_of(key).removeprefix("apim_middleware.") for key in (*given, *added) if key is not None]
+    names = [name_of(key).removeprefix("apim_middleware.") for key in (*given, *added) if key is not None]
     private = names[0] if len(names) == 1 else f"({', '.join(names)})"
     rest = _left(cache, added, found)
     return f"Cache(private_to={private}{', ' if rest else ''}{_regardless(cache, rest) if rest else ''}), or "
@@ -54,6 +55,6 @@ def _left(cache: Cache, added: Sequence[Key], found: Sequence[frozenset[str]]) -
 
 def _covered(keys: Sequence[Key], way: frozenset[str]) -> frozenset[str]:
     known = [key for key in keys if is_known(key, way)]
-    covered = _NOTHING.union(*(COVERED.get(need, _NOTHING) for key in known for need in by.needs(key)))
+    covered = _NOTHING.union(*(COVERED.get(need, _NOTHING) for key in known for need in needs(key)))
     is_key = "subscription" in way and "principal" not in way  # who is nobody but the holder of the key
     return covered | COVERED["subscription"] if is_key and "principal" in covered else covered

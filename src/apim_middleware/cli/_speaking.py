@@ -30,7 +30,7 @@ def say(text: str, style: str = "") -> None:
 
 
 def say_json(value: object) -> None:
-    """The same for programs, in characters that stdout has."""
+    """What was asked for as JSON, for programs, in characters that stdout has."""
     _out.print_json(data=value, ensure_ascii=not _out.encoding.startswith("utf"))
 
 

@@ -38,7 +38,7 @@ class Watched:
         """
         self._path, self._read, self._every = path, read, every
         self._served = Reloadable(gateway)
-        self._stamp = stamp or stamp_of(path)
+        self._stamp = self._seen = stamp or stamp_of(path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope; the file is watched within the lifespan."""
@@ -56,9 +56,12 @@ class Watched:
             await self.look()
 
     async def look(self) -> None:
-        """Take the file over if it has changed."""
-        stamp = stamp_of(self._path)
-        if stamp is None or stamp == self._stamp:
+        """Take the file over if it has changed, and has not since the last look: it may still be being written."""
+        stamp, seen = stamp_of(self._path), self._seen
+        self._seen = stamp
+        if stamp is None and seen is not None:
+            log.warning("%s is gone: what it said goes on", self._path)
+        if stamp is None or stamp == self._stamp or stamp != seen:
             return
         self._stamp = stamp
         await self._take_over()

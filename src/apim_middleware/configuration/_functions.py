@@ -11,7 +11,7 @@ from typing import Any
 
 from apim_middleware import by, conditions
 from apim_middleware._config import in_one_line
-from apim_middleware.by import name_of
+from apim_middleware._functions import name_of
 from apim_middleware.errors import ConfigError
 
 _MODULES: dict[str, ModuleType] = {"by": by, "conditions": conditions}

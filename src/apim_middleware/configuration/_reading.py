@@ -215,7 +215,7 @@ def saying(given: Mapping[Any, Any], wanted: Any) -> str:  # noqa: ANN401 - an a
 
 
 def arm_of(given: Any, wanted: Any) -> Any:  # noqa: ANN401 - plain data, annotations
-    """That of several annotations which plain data can be meant for; the first, when there is none."""
+    """The one of several annotations that plain data can be meant for; the first, when there is none."""
     arms = arms_of(wanted)
     return next((arm for arm in arms if _suits(given, arm)), arms[0])
 
@@ -247,12 +247,12 @@ def _hint(kind: type, annotation: Any) -> Any:  # noqa: ANN401 - an annotation
 
 
 def pair_of(wanted: Any) -> Any:  # noqa: ANN401 - annotations
-    """That of a key and what it leads to in a mapping."""
+    """The annotation of a pair in a mapping: a key, and what it leads to."""
     return types.GenericAlias(tuple, typing.get_args(wanted))
 
 
 def tuple_of(hint: Any) -> Any:  # noqa: ANN401 - an annotation
-    """That of any number of what another annotation means."""
+    """The annotation of a tuple of any number of what another annotation means."""
     return types.GenericAlias(tuple, (hint, Ellipsis))
 
 

@@ -186,7 +186,7 @@ class Writer:
 
 
 def _is_text(given: Mapping[Any, Any]) -> bool:
-    """Whether all keys are."""
+    """Whether all keys of a mapping are texts."""
     return all(isinstance(key, str) for key in given)
 
 

@@ -181,7 +181,7 @@ def _no_constant(name: str) -> None:
 
 
 def _filled(given: Any, variables: dict[str, str], where: str, depth: int) -> Any:  # noqa: ANN401 - plain data
-    """The same with the variables of the environment in it, which are noted."""
+    """Plain data with the variables of the environment filled in, which are noted."""
     if depth > _DEEPEST:
         raise ConfigError("loads", "text", "is nested too deep", "Make it flatter")
     if isinstance(given, str):
@@ -215,7 +215,7 @@ def _without_values(text: str, variables: Mapping[str, str]) -> str:
 
 
 def _escaped(given: Any) -> Any:  # noqa: ANN401 - plain data
-    """The same with its dollars written as they are read."""
+    """Plain data with every dollar doubled, as it is read back."""
     if isinstance(given, str):
         return given.replace("$", "$$")
     if isinstance(given, list):

@@ -3,11 +3,12 @@
 import base64
 import hashlib
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeAlias
 from urllib.parse import quote_plus, urlencode
+
+from cachetools import LRUCache
 
 from apim_middleware._config import Configured
 from apim_middleware._jose.places import TOKEN
@@ -38,7 +39,7 @@ _DENIALS = frozenset({"invalid_grant", "invalid_request", "invalid_target", "int
 
 @dataclass(frozen=True, kw_only=True)
 class _Client(Configured):
-    """What both have: a client of an authorization server."""
+    """A client of an authorization server: what ``ClientCredentials`` and ``TokenExchange`` have in common."""
 
     token_url: str
     """The token endpoint. It must be https, unless it is on this machine or ``allow_http`` says otherwise."""
@@ -186,7 +187,7 @@ class _Exchanged:
     def __init__(self, policy: TokenExchange, env: Env) -> None:
         self._policy, self._env = policy, env
         self._endpoint = Endpoint(policy, env)
-        self._held: OrderedDict[bytes, Renewing[Shown]] = OrderedDict()
+        self._held: LRUCache[bytes, Renewing[Shown]] = LRUCache(policy.remember)
 
     async def show(self, exchange: Exchange) -> Shown:
         token, caller = self._policy.subject(exchange), exchange.principal
@@ -209,9 +210,6 @@ class _Exchanged:
         if held is None:
             held = Renewing(f"a token in exchange from {self._endpoint.origin}", self._env.clock)
             self._held[digest] = held
-            if len(self._held) > self._policy.remember:
-                self._held.popitem(last=False)
-        self._held.move_to_end(digest)
         return held
 
 

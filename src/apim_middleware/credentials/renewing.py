@@ -7,7 +7,7 @@ from typing import Generic, NamedTuple, TypeAlias, TypeVar
 import anyio
 
 from apim_middleware.protocols import Clock
-from apim_middleware.stores.errands import Errand
+from apim_middleware.stores.background import BackgroundJob
 
 log = logging.getLogger("apim_middleware.credentials")
 
@@ -63,7 +63,7 @@ class Renewing(Generic[T]):
         self._failure: tuple[str, bool] = ("", False)
         self._fetching: anyio.Event | None = None
         self._waiting = 0
-        self._errand = Errand(self._renew)
+        self._job = BackgroundJob(self._renew)
 
     async def current(self, fetch: Fetch[T] | None = None) -> T:
         """The value as far as known, fetched first when there is none. Raises Unavailable."""
@@ -71,7 +71,7 @@ class Renewing(Generic[T]):
             now, held = self._now(), self._held
             if held is not None and now < self._since + held.good:
                 if now >= self._since + held.fresh and now >= self._quiet_until and self._fetching is None:
-                    self._errand.wake()
+                    self._job.wake()
                 return held.value
             if now < self._quiet_until:
                 reason, denied = self._failure

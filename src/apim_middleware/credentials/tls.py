@@ -26,7 +26,7 @@ class ClientCertificateContext(ssl.SSLContext):
         return super().wrap_bio(*args, **options)
 
     def wrap_socket(self, *args: Any, **options: Any) -> ssl.SSLSocket:  # noqa: ANN401 - as ssl has it
-        """And every other one here."""
+        """Begin a connection of a blocking socket, once the certificate was looked after."""
         if self._renew is not None:
             self._renew()
         return super().wrap_socket(*args, **options)

@@ -51,6 +51,8 @@ class Backends:
         known = self._in_use.get(_key(app))
         if known is None:
             known = self._in_use[_key(app)] = Backend(app)
+        if isinstance(known.app, Proxy):
+            known.app.tell(self._env)
         return known
 
     def also(self, value: Hashable, app: ASGIApp) -> None:
@@ -61,7 +63,7 @@ class Backends:
         self._mine[_key(value)] = known
 
     def every(self) -> list[Backend]:
-        """Each once."""
+        """Every backend in use, each once."""
         return list({id(backend): backend for backend in self._mine.values()}.values())
 
 

@@ -4,6 +4,7 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from apim_middleware._unseen_reads import check_read
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
 from apim_middleware.gateway._backends import Backends
@@ -11,13 +12,12 @@ from apim_middleware.gateway._entries import Entry
 from apim_middleware.gateway._keys import Gate
 from apim_middleware.gateway._lifespan import nothing_behind
 from apim_middleware.gateway._places import DEFAULT_NAME, home
-from apim_middleware.gateway._plans import Edition, House
+from apim_middleware.gateway._plans import Edition, Plans
+from apim_middleware.gateway._query_checks import check_kept_apart
 from apim_middleware.gateway._scopes import Scope
 from apim_middleware.gateway._sites import Sites
-from apim_middleware.gateway._telling import check_kept_apart
 from apim_middleware.gateway._tries import Taken
 from apim_middleware.model import ANY, Api, Definition, Operation, Product, definitions
-from apim_middleware.policy import check_read
 from apim_middleware.types import Layer
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Building:
     """Builds and validates everything but the plans themselves. Raises ConfigError."""
 
     def __init__(self, gateway: "Gateway", env: Env) -> None:
-        """Read what stands where; ``house``, ``sites``, ``entries`` and ``backends`` are what comes of it."""
+        """Read what stands where; ``plans``, ``sites``, ``entries`` and ``backends`` are what comes of it."""
         self._gateway = gateway
         self._env = home(gateway.name, env, default=DEFAULT_NAME)
         self._place = self._env.place
@@ -40,7 +40,7 @@ class Building:
         self._gates: dict[tuple[str | None, str | None, bool], Gate] = {}
         self._claims: dict[tuple[str, tuple[str, ...]], str] = {}
         self.backends = Backends(env, self._place)
-        self.house = House(self._scope("", gateway.policies), env, azure=gateway.errors == "azure")
+        self.plans = Plans(self._scope("", gateway.policies), env, azure=gateway.errors == "azure")
         self.sites: Sites[Entry] = Sites()
         self._products = self._by_api()
         self.entries = [self._entry(api) for api in gateway.apis]
@@ -74,7 +74,7 @@ class Building:
             for name in known if ANY in product.apis else product.apis:
                 found[name].append(product)
             scope = self._scope(f"/product/{product.name}", product.policies, inherit=product.inherit)
-            self.house.products[product.name] = scope
+            self.plans.products[product.name] = scope
         return found
 
     def _entry(self, api: Api) -> Entry:
@@ -136,7 +136,7 @@ class Building:
         if operation.policies or not operation.inherit:
             scope = self._scope(where, operation.policies, inherit=operation.inherit)
         try:
-            edition.add(self.house, operation, scope)
+            edition.add(self.plans, operation, scope)
         except Taken as error:
             problem = f"{operation.template!r} and {error.template!r} match the same requests ({operation.method})"
             raise ConfigError(f"Api {edition.definition.label}", "operations", problem, "Leave one of them") from None
@@ -156,11 +156,11 @@ class Building:
 
     def _check(self, entry: Entry) -> None:
         """Refuse plans whose policies cannot work in their order: one of each kind is looked at."""
-        products = {(each == entry.strangers, self.house.signature_of(each)): each for each in entry.contexts()}
+        products = {(each == entry.strangers, self.plans.signature_of(each)): each for each in entry.contexts()}
         for edition in entry.editions():
             check_kept_apart(edition, entry.contexts())
             kinds = {approach.signature: approach for approach in edition.approaches.values()}
             for product in products.values():
-                told_apart = product != entry.strangers and self.house.adds(product)
+                told_apart = product != entry.strangers and self.plans.adds(product)
                 for approach in kinds.values():
                     approach.check(product, admitted=told_apart or not entry.admits_strangers)

@@ -3,16 +3,16 @@
 from collections.abc import Awaitable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from apim_middleware._http.paths import routed_path
 from apim_middleware._lifespan import Ending
 from apim_middleware._ring import refused
-from apim_middleware.conditions import routed_path
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import KEY, Exchange
 from apim_middleware.gateway._backends import Backends
 from apim_middleware.gateway._building import Building
 from apim_middleware.gateway._entries import Entry
-from apim_middleware.gateway._plans import Edition, Endpoint, Found, Guarded
+from apim_middleware.gateway._plans import Edition, Endpoint, Found, PlacedLayer
 from apim_middleware.gateway._probing import Probe
 from apim_middleware.gateway._tries import Trie
 from apim_middleware.match import Match
@@ -47,7 +47,7 @@ class Row(NamedTuple):
     subscription_required: bool
     """Whether it can be called in this context only with the key of a subscription."""
 
-    layers: tuple[Guarded, ...]
+    layers: tuple[PlacedLayer, ...]
     """Every layer with the place of its scope, outermost first."""
 
 
@@ -60,8 +60,8 @@ class Compiled:
         self.entries: Sequence[Entry] = built.entries
         self.backends: Backends = built.backends
         self._open = frozenset(each.name for each in gateway.products if not each.subscription_required)
-        self._house, self._sites, self._plans = built.house, built.sites, built.house.plans.of
-        self._nothing = Match(built.house.nothing)
+        self._plans, self._sites, self._made = built.plans, built.sites, built.plans.made.of
+        self._nothing = Match(built.plans.nothing)
         self._scrub = env.scrub
         self.ending: Ending = env.ending
         """What is to be run when it serves no more."""
@@ -91,7 +91,7 @@ class Compiled:
                 exchange.scrubbed(*self._scrub(exchange.scope))
         except Refusal:
             shared.matched(self._nothing)
-            return self._house.refusing  # its rings look for themselves, and say so
+            return self._plans.refusing  # its rings look for themselves, and say so
         try:
             return self._found(exchange)
         except Exception as error:
@@ -126,14 +126,14 @@ class Compiled:
             exchange.shared.matched(Found(endpoint, "", behind, prefix))  # for who notes where it was to go
             raise
         exchange.shared.matched(Found(endpoint, product, behind, prefix))
-        return self._plans[product].get(endpoint.approach) or endpoint.approach.plan(product)
+        return self._made[product].get(endpoint.approach) or endpoint.approach.plan(product)
 
     def _refused(self, exchange: Exchange, error: Exception) -> ASGIApp:
-        match, shared = Match(self._house.nothing), exchange.shared
+        match, shared = Match(self._plans.nothing), exchange.shared
         match.refusal = refused(exchange, error)
         shared.refusal = None  # nobody has said it yet: the policies of the gateway come first
         shared.matched(match)
-        return self._house.refusing
+        return self._plans.refusing
 
     def _slowly(self, call: "_Call", method: str) -> ASGIApp:
         """What a request takes of which more has to be known. Raises Refusal."""

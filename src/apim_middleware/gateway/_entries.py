@@ -51,7 +51,7 @@ class Entry:
             self.only = None if self._told_by else edition.found_in
 
     def editions(self) -> list[Edition]:
-        """All of them."""
+        """Every edition of the API, of all its versions and revisions, each once."""
         return list(dict.fromkeys(each for revisions in self._editions.values() for each in revisions.values()))
 
     def opened_by(self, subscription: Subscription) -> str | None:

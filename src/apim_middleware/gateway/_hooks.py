@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from email.utils import format_datetime
 
-from apim_middleware.conditions import routed_path
+from apim_middleware._http.paths import routed_path
 from apim_middleware.exchange import Exchange
 from apim_middleware.model import Deprecation
 from apim_middleware.policy import Policy
@@ -37,7 +37,7 @@ class Refuse(Policy):
     guards = False
 
     def on_request(self, exchange: Exchange) -> None:
-        """Refuse."""
+        """Raise the refusal that matching came to."""
         match = exchange.shared.match
         if match is None or match.refusal is None:
             raise RuntimeError("there is no reason to refuse")

@@ -38,7 +38,7 @@ class Unavailable(Policy):
         return Documentation(answers=(Answer(503, ("app-unavailable",), ("retry-after",)),))
 
     def on_request(self, exchange: Exchange) -> None:
-        """Refuse."""
+        """Refuse with 503 ``app-unavailable``."""
         raise Refusal(503, "app-unavailable", "This API is not available now.", headers={"retry-after": "30"})
 
 
@@ -108,7 +108,7 @@ def _without_operations(app: SubApp) -> Api:
 
 
 def _open(api: Api) -> Api:
-    """The same with everything else the app may do, too."""
+    """An API with everything else its app may do, besides what the document tells of."""
     if any(each.method == ANY and each.url_template.shape == _OTHERWISE.url_template.shape for each in api.operations):
         return api
     return replace(api, operations=(*api.operations, _OTHERWISE))

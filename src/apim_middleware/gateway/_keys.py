@@ -48,7 +48,7 @@ class Gate:
         return self._with(exchange, api, principal)
 
     async def context_later(self, exchange: Exchange, api: Opening) -> str:
-        """The same where the store has to be waited for."""
+        """As ``context`` says, where the store of keys has to be waited for. Raises Refusal."""
         principal = exchange.shared.principal
         try:
             await self._ask(exchange)

@@ -8,6 +8,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
+from apim_middleware._order import check_guards, check_needs
 from apim_middleware._ring import Seat
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError, Refusal
@@ -17,7 +18,7 @@ from apim_middleware.gateway._scopes import Scope, assemble
 from apim_middleware.gateway._tries import Trie
 from apim_middleware.match import Match, Route
 from apim_middleware.model import Definition, Deprecation, Operation
-from apim_middleware.policy import Policy, check_guards, check_needs
+from apim_middleware.policy import Policy
 from apim_middleware.types import ASGIApp, Layer, RawHeaders
 
 K = TypeVar("K")
@@ -27,7 +28,7 @@ MOST_PLANS = 20_000
 """How many are kept at most, and how many routes; a plan is a few kilobytes."""
 
 
-class Guarded(NamedTuple):
+class PlacedLayer(NamedTuple):
     """One layer of a plan, and the place of the scope it is written in."""
 
     place: str
@@ -50,12 +51,12 @@ class Edition:
         self.approaches: dict[tuple[Scope | None, Deprecation | None], Approach] = {}
         self._wild = False  # whether wildcards stand beside others
 
-    def add(self, house: "House", operation: Operation, scope: Scope | None) -> None:
+    def add(self, plans: "Plans", operation: Operation, scope: Scope | None) -> None:
         """One more operation; ``scope`` where it has policies of its own or inherits none. Raises Taken."""
         kind = scope, operation.deprecation
         approach = self.approaches.get(kind)
         if approach is None:
-            approach = self.approaches[kind] = Approach(house, self, *kind)
+            approach = self.approaches[kind] = Approach(plans, self, *kind)
         endpoint = Endpoint(approach, operation)
         self.operations.add(endpoint)
         self.endpoints.append(endpoint)
@@ -103,8 +104,8 @@ class _Kept(Generic[K, T]):
         return what
 
 
-class House:
-    """What all plans of a gateway have in common."""
+class Plans:
+    """The plans of a gateway, and what all of them have in common."""
 
     def __init__(self, scope: Scope, env: Env, *, azure: bool) -> None:
         """``scope`` is the gateway's own."""
@@ -114,8 +115,8 @@ class House:
         self.render: Callable[[Refusal], tuple[RawHeaders, bytes]] = self.nothing.render
         self.products: dict[str, Scope] = {}
         self.refusing: ASGIApp = assemble([*scope.pieces, _own(Refuse())], _unreached, env.scrub)
-        self.plans: _Kept[Approach, ASGIApp] = _Kept()
-        self.plans_refusing: _Kept[Approach, ASGIApp] = _Kept()
+        self.made: _Kept[Approach, ASGIApp] = _Kept()
+        self.made_refusing: _Kept[Approach, ASGIApp] = _Kept()
         self.routes: _Kept[Endpoint, Route] = _Kept()
 
     def signature_of(self, product: str) -> object:
@@ -171,7 +172,7 @@ class Endpoint:
 
     def known_route(self, product: str) -> Route:
         """What policies and traces are told, as it was told to others before."""
-        known = self.approach.house.routes
+        known = self.approach.plans.routes
         return known.of[product].get(self) or known.put(product, self, self.route(product))
 
     def route(self, product: str) -> Route:
@@ -186,7 +187,7 @@ class Endpoint:
             operation=self.operation.name,
             product=product,
             shape=self.operation.url_template,
-            render=self.approach.house.render,
+            render=self.approach.plans.render,
         )
 
 
@@ -212,25 +213,25 @@ class Found(Match):
 class Approach:
     """What stands in front of operations of an edition that have the same policies: a plan for each product."""
 
-    __slots__ = ("_ending", "edition", "house", "scope")
+    __slots__ = ("_ending", "edition", "plans", "scope")
 
-    def __init__(self, house: House, edition: Edition, scope: Scope | None, deprecation: Deprecation | None) -> None:
+    def __init__(self, plans: Plans, edition: Edition, scope: Scope | None, deprecation: Deprecation | None) -> None:
         """``scope`` and ``deprecation`` are those of the operations, where they have any."""
         definition = edition.definition
         version = None if definition.version is None else definition.version.deprecation
         self._ending = deprecation or version or definition.api.deprecation  # what ends first of all
-        self.house: House = house
+        self.plans: Plans = plans
         self.edition: Edition = edition
         self.scope: Scope | None = scope
 
     def plan(self, product: str) -> ASGIApp:
         """Every policy in front of the backend, in the context of a product or of none (``""``)."""
-        known = self.house.plans
+        known = self.plans.made
         return known.of[product].get(self) or known.put(product, self, self._app(product, refusing=False))
 
     def plan_refusing(self, product: str) -> ASGIApp:
         """Every policy in front of a refusal."""
-        known = self.house.plans_refusing
+        known = self.plans.made_refusing
         return known.of[product].get(self) or known.put(product, self, self._app(product, refusing=True))
 
     def _app(self, product: str, *, refusing: bool) -> ASGIApp:
@@ -244,7 +245,7 @@ class Approach:
             pieces.append(_own(Varies(versions.parameter.lower().encode())))
         if refusing:
             pieces.append(_own(Refuse()))
-        return assemble(pieces, _unreached if refusing else self.edition.backend, self.house.env.scrub)
+        return assemble(pieces, _unreached if refusing else self.edition.backend, self.plans.env.scrub)
 
     def _scopes(self, product: str) -> tuple[list[Scope], list[Scope]]:
         """The scopes of a plan, the narrowest first: those of the API and its parts, and those around it."""
@@ -253,10 +254,10 @@ class Approach:
             inner.append(scope)
             if not scope.inherit:
                 return inner, []
-        around = self.house.products.get(product)
+        around = self.plans.products.get(product)
         if around is None:
-            return inner, [self.house.scope]
-        return inner, [around, self.house.scope] if around.inherit else [around]
+            return inner, [self.plans.scope]
+        return inner, [around, self.plans.scope] if around.inherit else [around]
 
     def covers(self, other: "Approach", product: str) -> bool:
         """Whether every scope in front of another operation stands in front of this one, too."""
@@ -271,11 +272,11 @@ class Approach:
     def check(self, product: str, *, admitted: bool) -> None:
         """Refuse policies that cannot work in this order. Raises ConfigError."""
         inner, outer = self._scopes(product)
-        self.house.check([*inner, *outer], admitted=admitted)
+        self.plans.check([*inner, *outer], admitted=admitted)
 
-    def layers(self, product: str) -> Iterator[Guarded]:
+    def layers(self, product: str) -> Iterator[PlacedLayer]:
         """Every layer of a plan as it is written, outermost first."""
         inner, outer = self._scopes(product)
         for scope in reversed([*inner, *outer]):
             for layer in scope.layers:
-                yield Guarded(scope.place, layer)
+                yield PlacedLayer(scope.place, layer)

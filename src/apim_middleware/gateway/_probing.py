@@ -14,7 +14,7 @@ _REST = f"/{_SOMETHING}" * 9
 
 
 class Probe(NamedTuple):
-    """What matching looks at."""
+    """A request as matching sees it, to ask where it would go."""
 
     method: str
     path: str

@@ -6,10 +6,11 @@ from typing import Protocol, TypeAlias
 from weakref import WeakValueDictionary
 
 from apim_middleware._http.hygiene import Scrub
+from apim_middleware._order import check_counts, check_guards
 from apim_middleware._ring import Ring, Seat
 from apim_middleware.env import Env
 from apim_middleware.model import Fragment
-from apim_middleware.policy import Composable, Policy, Stack, check_counts, check_guards, policies_in
+from apim_middleware.policy import Composable, Policy, Stack, policies_in
 from apim_middleware.types import ASGIApp, Layer, Receive, Send
 from apim_middleware.types import Scope as ASGIScope
 
@@ -22,7 +23,7 @@ class Front(Protocol):
     """Whether it may want to know when the server starts and stops; rings of this environment do not."""
 
     def __call__(self, app: ASGIApp) -> ASGIApp:
-        """Put it there."""
+        """Put the layer in front of an app."""
         ...
 
 

@@ -19,7 +19,7 @@ class Paths(dict[str, "Paths[T]"]):
     __slots__ = ("_here",)
 
     def __init__(self) -> None:
-        """Begin with nothing."""
+        """Hold nothing yet, at no path."""
         super().__init__()
         self._here: T | None = None
 
@@ -79,7 +79,7 @@ class Sites(Generic[T]):
     """Paths by host."""
 
     def __init__(self) -> None:
-        """Begin with no host."""
+        """Know no host yet."""
         self._named: dict[str, Paths[T]] = {}
         self._every: Paths[T] = Paths()
         self._remembered: dict[bytes | None, tuple[Paths[T], ...]] = {}

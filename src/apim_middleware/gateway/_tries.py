@@ -60,7 +60,7 @@ class Trie(dict[str, "Trie[T]"]):
     __slots__ = ("_asking", "_leaves", "_mixed", "_numbers", "_parameter", "_rest")
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Hold no leaves yet."""
         super().__init__()
         self._numbers = _numbered(())
         self._leaves: tuple[T, ...] = ()  # the one of each method that no other has to be told from

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from apim_middleware._config import Configured
 from apim_middleware._lifespan import ending_with
 from apim_middleware._server import look_at_server
 from apim_middleware.env import Env
@@ -13,14 +14,13 @@ from apim_middleware.gateway._compiled import Compiled, Row
 from apim_middleware.gateway._places import DEFAULT_NAME
 from apim_middleware.gateway.subscribing import subscribe
 from apim_middleware.model import Api, Product, User, check_name, check_unique
-from apim_middleware.model._values import Value
 from apim_middleware.policies.api_key import APIKeyAuth
 from apim_middleware.stores.keys import KeyStore, NewSubscription, SubscriptionStore
 from apim_middleware.types import Layer, Receive, Scope, Send
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Gateway(Value):
+@dataclass(frozen=True, kw_only=True)
+class Gateway(Configured):
     """APIs behind one door: each request is matched once, identified once, and takes one flat stack of policies.
 
     Policies nest as in Azure: those of the gateway stand outside those of the product, these outside those of the API,

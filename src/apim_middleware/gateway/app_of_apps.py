@@ -66,7 +66,7 @@ class AppOfApps(Reloadable):
 
     @property
     def apps(self) -> tuple[SubApp, ...]:
-        """Those that belong to it now."""
+        """The apps that belong to it now."""
         return self._state.apps
 
     @property

@@ -23,7 +23,7 @@ class _Generation:
     def __init__(self, gateway: Gateway, env: Env) -> None:
         self.gateway = gateway
         self.standing = gateway if gateway.env else replace(gateway, env=env)
-        """The same with the environment that it has here."""
+        """The gateway with the environment that it is served in."""
         self.compiled = self.standing.compiled
         self._inside = 0
         self._empty: anyio.Event | None = None
@@ -69,7 +69,7 @@ class Reloadable:
 
     @property
     def gateway(self) -> Gateway:
-        """The one that serves now."""
+        """The gateway that serves now."""
         return self._now.gateway
 
     def rows(self, product: str | None = None) -> Iterator[Row]:

@@ -7,10 +7,10 @@ from itertools import combinations, takewhile
 from pathlib import PurePath
 from typing import Any
 
+from apim_middleware._config import Configured
 from apim_middleware._jose.urls import Allowance, fault_of
 from apim_middleware.errors import ConfigError
 from apim_middleware.model import Api, Operation
-from apim_middleware.model._values import Value
 from apim_middleware.proxy.app import Proxy
 from apim_middleware.proxy.pool import Pool
 from apim_middleware.types import Layer
@@ -18,8 +18,8 @@ from apim_middleware.types import Layer
 _ANYWHERE = Allowance(http=True, private=True)
 
 
-@dataclass(frozen=True, repr=False)
-class SubApp(Value):
+@dataclass(frozen=True)
+class SubApp(Configured):
     """An app that becomes an API of an ``AppOfApps``.
 
     ``SubApp("orders", "/orders", backend=orders)`` is one of this process, with its lifespan;

@@ -14,8 +14,8 @@ from typing import Any, Literal
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 
+from apim_middleware._http.paths import routed_path
 from apim_middleware._ring import Ring
-from apim_middleware.conditions import routed_path
 from apim_middleware.errors import ConfigError
 from apim_middleware.types import Layer, Scope
 
@@ -34,7 +34,7 @@ class Known:
     """The whole path with its parameters, mounts included: ``/shop/orders/{id}``; of a mount without its rest."""
 
     methods: frozenset[str] = frozenset()
-    """None for all."""
+    """The methods it answers; an empty set where it answers all."""
 
     name: str = ""
     operation: str = ""

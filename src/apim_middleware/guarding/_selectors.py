@@ -113,7 +113,7 @@ class Rules:
     """The rules of a guard, wider ones first, found by what a route is called: there may be as many as routes."""
 
     def __init__(self, rules: Iterable[Rule]) -> None:
-        """Sort them."""
+        """Sort the rules, wider ones first."""
         self._rules = sorted(rules, key=lambda each: each.breadth)
         self._named: defaultdict[tuple[int, str], list[int]] = defaultdict(list)
         self._below: list[int] = []
@@ -125,7 +125,7 @@ class Rules:
         return iter(self._rules)
 
     def about(self, known: Known) -> list[Rule]:
-        """Those that may be for a route, wider ones first."""
+        """The rules that may be for a route, wider ones first."""
         called = {(_TEMPLATE, known.template), (_OPERATION, known.operation), (_OPERATION, known.name)}
         found = [self._named.get(each, ()) for each in (*called, *((_TAG, tag) for tag in known.tags))]
         return [self._rules[number] for number in sorted(chain(self._below, *found))]

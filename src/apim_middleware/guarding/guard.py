@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from apim_middleware._config import check, check_known
 from apim_middleware._lifespan import ending_with
+from apim_middleware._order import check_guards, check_needs
 from apim_middleware._server import look_at_server
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError, Refusal
@@ -19,7 +20,7 @@ from apim_middleware.guarding._resolver import Resolver
 from apim_middleware.guarding._routes import MARK, NOTHING, Known, routes_of
 from apim_middleware.guarding._selectors import Only, Rule, Rules, check_layers, check_used, rule, several
 from apim_middleware.match import Match, Route
-from apim_middleware.policy import Policy, check_guards, check_needs, ring
+from apim_middleware.policy import Policy, ring
 from apim_middleware.types import ASGIApp, Layer, Receive, Scope, Send
 
 log = logging.getLogger("apim_middleware.guard")

@@ -8,7 +8,7 @@ from apim_middleware.model._values import check_name, check_unique
 from apim_middleware.model.apis import Api, Definition, definitions
 from apim_middleware.model.fragments import Fragment, NamedValue
 from apim_middleware.model.operations import ANY, WEBSOCKET, Deprecation, Operation
-from apim_middleware.model.products import Group, Product, User
+from apim_middleware.model.products import Product, User
 from apim_middleware.model.versions import Revision, Version, Versions
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "Definition",
     "Deprecation",
     "Fragment",
-    "Group",
     "NamedValue",
     "Operation",
     "Product",

@@ -1,30 +1,13 @@
-"""What all values of the model have in common, and the mistakes that several of them can have."""
+"""The mistakes that several values of the model can have."""
 
-import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-from apim_middleware._config import Configured
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,78}[A-Za-z0-9_])?")
 
 MOST_REVISIONS = 999_999
 """The highest number of one, so that callers cannot have anything larger looked for."""
-
-
-class Value(Configured):
-    """A frozen dataclass whose repr says only what somebody has said."""
-
-    def __repr__(self) -> str:
-        """The call that would make it again."""
-        return f"{type(self).__name__}({', '.join(self._said())})"
-
-    def _said(self) -> Iterator[str]:
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            if field.repr and (field.kw_only is False or value != field.default):
-                yield repr(value) if field.kw_only is False else f"{field.name}={value!r}"
 
 
 def check_name(value: Any) -> None:  # noqa: ANN401 - any of the values here

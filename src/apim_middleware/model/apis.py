@@ -6,8 +6,9 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
+from apim_middleware._config import Configured
 from apim_middleware._http.url_templates import parsed
-from apim_middleware.model._values import Value, check_name, check_revisions
+from apim_middleware.model._values import check_name, check_revisions
 from apim_middleware.model.operations import Deprecation, Operation
 from apim_middleware.model.versions import Revision, Version, Versions
 from apim_middleware.types import Layer
@@ -15,8 +16,8 @@ from apim_middleware.types import Layer
 _HOST = re.compile(r"(?:\*\.)?[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|\[[0-9a-f:.]+\]")
 
 
-@dataclass(frozen=True, repr=False)
-class Api(Value):
+@dataclass(frozen=True)
+class Api(Configured):
     """An API: where callers find it, what stands behind it, and what it can do.
 
     ``Api("orders", "/orders", backend="http://orders:8000", operations=(Operation("GET", "/{id}"),))``.

@@ -3,15 +3,16 @@
 from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass, field
 
+from apim_middleware._config import Configured
 from apim_middleware.documentation import Documentation, documentation_of, together
 from apim_middleware.errors import ConfigError
 from apim_middleware.exchange import Exchange
-from apim_middleware.model._values import Value, check_name
+from apim_middleware.model._values import check_name
 from apim_middleware.types import ASGIApp, Layer
 
 
-@dataclass(frozen=True, repr=False)
-class Fragment(Value):
+@dataclass(frozen=True)
+class Fragment(Configured):
     """Policies under a name, to be used in several places as if they were written there (Azure's policy fragment)."""
 
     name: str
@@ -26,7 +27,7 @@ class Fragment(Value):
 
     @property
     def documentation(self) -> Documentation:
-        """That of its policies together."""
+        """What its policies ask of callers and may answer, together."""
         return together(map(documentation_of, self.policies))
 
     def __call__(self, app: ASGIApp) -> ASGIApp:
@@ -36,8 +37,8 @@ class Fragment(Value):
         return app
 
 
-@dataclass(frozen=True, repr=False)
-class NamedValue(Value):
+@dataclass(frozen=True)
+class NamedValue(Configured):
     """A text under a name, given wherever a policy takes a function of the exchange, and looked up for each request.
 
     ``SetHeader(name="x-key", value=NamedValue("backend-key", secret=True, provider=read_key))``.

@@ -6,8 +6,9 @@ from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from typing import Any
 
+from apim_middleware._config import Configured
 from apim_middleware._http.url_templates import UrlTemplate, parsed
-from apim_middleware.model._values import Value, check_name
+from apim_middleware.model._values import check_name
 from apim_middleware.types import Layer
 
 _METHOD = re.compile(r"[A-Z][A-Z0-9!#$%&'*+\-.^_`|~]{0,31}|\*")
@@ -24,8 +25,8 @@ WEBSOCKET = "WEBSOCKET"
 """As a method: the handshake of a WebSocket, which is no plain GET."""
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Deprecation(Value):
+@dataclass(frozen=True, kw_only=True)
+class Deprecation(Configured):
     """That something is going to end: told in ``Deprecation`` (RFC 9745), ``Sunset`` (RFC 8594) and ``Link``."""
 
     since: datetime
@@ -57,8 +58,8 @@ class Deprecation(Value):
                 raise self.mistake(name, "cannot stand in a Link field", "Give a URL, percent-encoded")
 
 
-@dataclass(frozen=True, repr=False)
-class Operation(Value):
+@dataclass(frozen=True)
+class Operation(Configured):
     """One method on one URL template of an API.
 
     A template is text with ``{parameters}`` in it: ``/orders/{id}``, ``/report.{format}``, ``/files/*`` (the rest of

@@ -3,12 +3,13 @@
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
-from apim_middleware.model._values import Value, check_name, check_unique
+from apim_middleware._config import Configured
+from apim_middleware.model._values import check_name, check_unique
 from apim_middleware.types import Layer
 
 
-@dataclass(frozen=True, repr=False)
-class Product(Value):
+@dataclass(frozen=True)
+class Product(Configured):
     """APIs that are subscribed to together, with policies for those who call in its context.
 
     ``Product("starter", apis=("orders", "status"), policies=(RateLimit(calls=5, per=60, by=by.subscription),))``.
@@ -67,30 +68,8 @@ class Product(Value):
             raise self.mistake("approval_required", "needs subscriptions", "Leave subscription_required=True")
 
 
-@dataclass(frozen=True, repr=False)
-class Group(Value):
-    """Users who see the same products."""
-
-    name: str
-    """What products name it by."""
-
-    _: KW_ONLY
-    title: str = ""
-    """What people call it."""
-
-    description: str = ""
-    """Who belongs to it, in prose."""
-
-    external: str = ""
-    """The id of the group in the identity provider it comes from."""
-
-    def __post_init__(self) -> None:
-        """It has a name."""
-        check_name(self)
-
-
-@dataclass(frozen=True, repr=False)
-class User(Value):
+@dataclass(frozen=True)
+class User(Configured):
     """Somebody who may own subscriptions."""
 
     id: str

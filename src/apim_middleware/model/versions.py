@@ -3,14 +3,15 @@
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
+from apim_middleware._config import Configured
 from apim_middleware._http.headers import is_token
-from apim_middleware.model._values import MOST_REVISIONS, Value, check_name, check_revisions, check_unique
+from apim_middleware.model._values import MOST_REVISIONS, check_name, check_revisions, check_unique
 from apim_middleware.model.operations import Deprecation, Operation
 from apim_middleware.types import Layer
 
 
-@dataclass(frozen=True, repr=False)
-class Revision(Value):
+@dataclass(frozen=True)
+class Revision(Configured):
     """Another state of an API or of a version, told apart by ``;rev=n`` behind its path; what is not given stays."""
 
     number: int
@@ -38,8 +39,8 @@ class Revision(Value):
             raise self.mistake("number", "is no revision", f"Count from 1, {MOST_REVISIONS} at most")
 
 
-@dataclass(frozen=True, repr=False)
-class Version(Value):
+@dataclass(frozen=True)
+class Version(Configured):
     """A version of an API; backend and operations that are not given are the API's."""
 
     name: str
@@ -79,8 +80,8 @@ class Version(Value):
         check_revisions(self)
 
 
-@dataclass(frozen=True, repr=False)
-class Versions(Value):
+@dataclass(frozen=True)
+class Versions(Configured):
     """The versions of an API, and how callers say which they want.
 
     ``Versions("path", (Version("v1"), Version("v2")))``: the segment behind the API's path, a header, or a parameter.

@@ -48,7 +48,7 @@ class Components:
         raise AssertionError  # pragma: no cover - one more name was tried than there are
 
     def written(self) -> dict[str, Any]:
-        """As they stand in a document."""
+        """The ``components`` object of the document; sections that hold nothing are left out."""
         return {section: named for section, named in self.sections.items() if named}
 
 

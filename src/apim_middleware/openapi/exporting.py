@@ -103,7 +103,7 @@ class _Document:
         self._ids = self._named()
 
     def written(self, info: dict[str, Any], servers: tuple[str, ...]) -> dict[str, Any]:
-        """All of it."""
+        """The whole document."""
         sections: dict[str, dict[str, Any]] = {"paths": {}, "x-ms-paths": {}}
         first: dict[tuple[str, str], str] = {}
         for (path, method), each in self._shown.items():

@@ -146,7 +146,7 @@ class _Reading:
         self._twice: Counter[str] = Counter()
 
     def operations(self, policies: Mapping[str, tuple[Layer, ...]]) -> Iterator[Operation]:
-        """Those of its paths, in order; policies by their names."""
+        """The operations of the document's paths, in order, each with the policies given under its name."""
         unused = dict(policies)
         for each in self._unique():
             operation = self._operation(each)

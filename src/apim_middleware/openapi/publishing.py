@@ -7,8 +7,8 @@ from starlette.responses import Response
 
 from apim_middleware._http import queries
 from apim_middleware._http.entity_tags import matches_weakly, strong_tag
+from apim_middleware._http.paths import routed_path
 from apim_middleware._http.url_templates import parsed
-from apim_middleware.conditions import routed_path
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange

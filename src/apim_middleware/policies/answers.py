@@ -8,10 +8,11 @@ from typing import Literal
 
 import anyio
 
-from apim_middleware import by
 from apim_middleware._config import awaits, is_text
+from apim_middleware._functions import needs
 from apim_middleware._http.headers import get, header_name, header_value
 from apim_middleware._http.hops import FRAMING
+from apim_middleware._http.paths import routed_path
 from apim_middleware._http.templates import (
     Shape,
     Target,
@@ -23,7 +24,6 @@ from apim_middleware._http.templates import (
     shape_of,
     target_of,
 )
-from apim_middleware.conditions import routed_path
 from apim_middleware.documentation import Answer, Documentation
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
@@ -173,7 +173,7 @@ class ReturnResponse(Policy):
     @stated
     def needs(self) -> frozenset[str]:
         """What the function relies on, if it says so."""
-        return by.needs(self.body) if callable(self.body) else frozenset()
+        return needs(self.body) if callable(self.body) else frozenset()
 
     def __post_init__(self) -> None:
         """It must be a response that can be sent."""

@@ -13,16 +13,17 @@ from apim_middleware._http import cookies, queries
 from apim_middleware._http.challenges import is_quotable
 from apim_middleware._http.headers import is_token
 from apim_middleware._http.hops import carries
+from apim_middleware._unseen_reads import check_read
 from apim_middleware.documentation import Answer, Documentation, api_key, challenged
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, StoreError
 from apim_middleware.exchange import Exchange
 from apim_middleware.identity import Subscription
-from apim_middleware.policy import Policy, check_read, stated
+from apim_middleware.policy import Policy, stated
 from apim_middleware.stores.following import Unanswered
 from apim_middleware.stores.key_text import is_prefix, misfit
 from apim_middleware.stores.keys import KeyRecord, KeyStore, key_digest
-from apim_middleware.stores.telling import Outage
+from apim_middleware.stores.outage import Outage
 
 log = logging.getLogger("apim_middleware.api_key")
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from inspect import isawaitable
 from typing import Any, NamedTuple, TypeAlias
 
-from apim_middleware import by
 from apim_middleware._config import awaits
+from apim_middleware._functions import needs
 from apim_middleware._http.challenges import scheme_of, with_parameters
 from apim_middleware._jose.claims import Path, members, names_a_claim, steps
 from apim_middleware._jose.tokens import Scalar, can_come, exactly
@@ -100,7 +100,7 @@ class Authorize(Policy):
     @stated
     def needs(self) -> frozenset[str]:
         """The principal, and what the functions rely on."""
-        asked = [by.needs(each) for each in (self.when, self.allow) if each is not None]
+        asked = [needs(each) for each in (self.when, self.allow) if each is not None]
         return frozenset({"principal"}).union(*asked)
 
     def __post_init__(self) -> None:

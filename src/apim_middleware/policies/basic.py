@@ -21,7 +21,7 @@ from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, StoreError
 from apim_middleware.exchange import Exchange
 from apim_middleware.policy import Policy, stated
-from apim_middleware.stores.telling import Outage
+from apim_middleware.stores.outage import Outage
 from apim_middleware.stores.users import Scrypt, UserRecord, UserStore
 
 log = logging.getLogger("apim_middleware.basic")

@@ -4,16 +4,17 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from inspect import isawaitable
-from typing import Any, Self, TypeAlias
+from typing import Self, TypeAlias
 
-from apim_middleware import by
 from apim_middleware._config import awaits, check_one_by_one
+from apim_middleware._functions import needs
+from apim_middleware._order import guarding, unmet
 from apim_middleware._ring import Ring
 from apim_middleware.conditions import Condition, holds
 from apim_middleware.documentation import Documentation, documentation_of, either
 from apim_middleware.env import Env
 from apim_middleware.exchange import Exchange
-from apim_middleware.policy import Composable, Policy, guarding, policies_in, ring, stated, unmet
+from apim_middleware.policy import Composable, Policy, policies_in, ring, stated
 from apim_middleware.types import ASGIApp, Layer
 
 Branch: TypeAlias = tuple[Condition, Layer]
@@ -34,7 +35,7 @@ class _Branching(Policy):
     @stated
     def needs(self) -> frozenset[str]:
         """What conditions rely on, and what a branch relies on and does not establish itself."""
-        conditions = [by.needs(condition) for condition, _ in self._branches()]
+        conditions = [needs(condition) for condition, _ in self._branches()]
         return frozenset[str]().union(*conditions, *map(unmet, self._ways()))
 
     @stated
@@ -54,7 +55,7 @@ class _Branching(Policy):
 
     @stated
     def documentation(self) -> Documentation:
-        """That of the branches, of which a request takes one or none."""
+        """What the branches ask of callers and may answer; a request takes one or none."""
         ways = [*(layer for _, layer in self._branches()), self.otherwise]
         return either(map(documentation_of, ways))
 
@@ -102,6 +103,8 @@ class Choose(_Branching):
     Follows Azure's ``choose``.
     """
 
+    one_by_one = "branches"
+
     branches: tuple[Branch, ...]
     """Pairs of a condition and a layer, given one after the other, asked in that order."""
 
@@ -125,15 +128,6 @@ class Choose(_Branching):
         object.__setattr__(self, "otherwise", otherwise)
         if not branches:
             raise self.mistake("branches", "leaves nothing to choose", "Write Choose((condition, layer), ...)")
-
-    def __getnewargs_ex__(self) -> tuple[tuple[Any, ...], dict[str, object]]:
-        """Copying and pickling give the pairs one after the other, as people do."""
-        return self.branches, {"otherwise": self.otherwise}
-
-    def __repr__(self) -> str:
-        """The call that would make it again."""
-        otherwise = "" if self.otherwise is None else f", otherwise={self.otherwise!r}"
-        return f"Choose({', '.join(map(repr, self.branches))}{otherwise})"
 
     def _branches(self) -> Sequence[Branch]:
         return self.branches
@@ -161,7 +155,7 @@ class _Fork(_Ways):
 
 
 class _AwaitingFork(_Ways):
-    """The same where at least one condition is async."""
+    """Answers with the branch whose condition holds, where at least one condition is async."""
 
     async def on_request(self, exchange: Exchange) -> ASGIApp | None:
         for condition, app in self._ways:

@@ -17,20 +17,21 @@ from anyio.abc import TaskGroup
 
 from apim_middleware._alongside import alongside
 from apim_middleware._config import awaits
+from apim_middleware._functions import name_of
+from apim_middleware._functions import needs as needs_of
 from apim_middleware._limits.places import LONGEST_KEY, digest_of
 from apim_middleware._limits.store_gate import DOING
 from apim_middleware._ring import refusal_messages, refused, seats_of
 from apim_middleware.bodies import Ahead
-from apim_middleware.by import Key, everyone, name_of
-from apim_middleware.by import needs as needs_of
+from apim_middleware.by import Key, everyone
 from apim_middleware.documentation import Answer, Documentation
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, StoreError
 from apim_middleware.exchange import KEY, Exchange
 from apim_middleware.policy import Policy, check_place, ring, stated
 from apim_middleware.stores.lending import Lending
+from apim_middleware.stores.outage import Outage
 from apim_middleware.stores.permits import MemoryPermits
-from apim_middleware.stores.telling import Outage
 from apim_middleware.types import ASGIApp, Receive, Scope, Send
 
 log = logging.getLogger("apim_middleware")

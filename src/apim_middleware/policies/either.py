@@ -7,12 +7,13 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Literal, Self
 
 from apim_middleware._config import check_one_by_one
+from apim_middleware._order import unmet
 from apim_middleware._ring import refusal_messages
 from apim_middleware.documentation import Answer, Documentation, challenged, documentation_of, either, together
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import KEY, Exchange, Shared
-from apim_middleware.policy import Policy, Stack, policies_in, ring, stated, unmet
+from apim_middleware.policy import Policy, Stack, policies_in, ring, stated
 from apim_middleware.types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
 
 _MISSING = "-missing"
@@ -24,15 +25,7 @@ class _Combined(Policy):
 
     layers: tuple[Policy | Stack, ...]
 
-    def __getnewargs_ex__(self) -> tuple[tuple[Any, ...], dict[str, object]]:
-        """Copying and pickling give the layers one after the other, as people do."""
-        given = super().__getnewargs_ex__()[1]
-        return self.layers, {name: value for name, value in given.items() if name != "layers"}
-
-    def __repr__(self) -> str:
-        """The call that would make it again."""
-        layers, given = self.__getnewargs_ex__()
-        return f"{type(self).__name__}({', '.join([*map(repr, layers), *(f'{k}={v!r}' for k, v in given.items())])})"
+    one_by_one = "layers"
 
     def _check(self) -> None:
         """Each must decide who comes in, and none may let in who brings nothing, unless that is said out loud."""
@@ -69,7 +62,7 @@ class _Combined(Policy):
         return any(each.answers for layer in self.layers for each in policies_in(layer))
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@dataclass(frozen=True, init=False)
 class AllOf(_Combined):
     """Let in who passes every one of these, asked in the order written: ``AllOf(JWTAuth(...), APIKeyAuth(...))``.
 
@@ -99,7 +92,7 @@ class AllOf(_Combined):
 
     @stated
     def documentation(self) -> Documentation:
-        """That of all of them."""
+        """What all its layers ask of callers and may answer, together."""
         return together(map(documentation_of, self.layers))
 
     def build(self, app: ASGIApp, env: Env) -> ASGIApp:
@@ -107,7 +100,7 @@ class AllOf(_Combined):
         return Stack(*self.layers).build(app, env.within("AllOf"))
 
 
-@dataclass(frozen=True, init=False, repr=False)
+@dataclass(frozen=True, init=False)
 class AnyOf(_Combined):
     """Let in who passes one of these, asked in the order written: ``AnyOf(JWTAuth(...), APIKeyAuth(...))``.
 
@@ -148,7 +141,7 @@ class AnyOf(_Combined):
 
     @stated
     def documentation(self) -> Documentation:
-        """That of any of them; who brings nothing is told of all."""
+        """What any one of its layers asks of callers; who brings nothing is told of all."""
         found = either(map(documentation_of, self.layers))
         bad, missing = _split(found.answers)
         if not self.anonymous:

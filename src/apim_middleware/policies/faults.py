@@ -8,9 +8,9 @@ import anyio
 
 from apim_middleware._alongside import alongside
 from apim_middleware._config import awaits
+from apim_middleware._functions import needs
 from apim_middleware._ring import refuse, seats_of
 from apim_middleware.bodies import Ahead
-from apim_middleware.by import needs
 from apim_middleware.conditions import Condition, holds
 from apim_middleware.documentation import Answer, Documentation
 from apim_middleware.env import Env

@@ -10,6 +10,7 @@ from inspect import iscoroutinefunction
 from typing import Literal
 
 from apim_middleware._config import awaits
+from apim_middleware._functions import needs as needs_of
 from apim_middleware._http.credentials import CARRIED
 from apim_middleware._limits.build import gate_of, in_front
 from apim_middleware._limits.corrections import NOW
@@ -17,7 +18,6 @@ from apim_middleware._limits.gates import Gate, Hooks
 from apim_middleware._limits.places import place_of
 from apim_middleware._limits.rules import Limiting
 from apim_middleware.by import Key, client
-from apim_middleware.by import needs as needs_of
 from apim_middleware.conditions import authentication_failed
 from apim_middleware.documentation import Answer, Documentation
 from apim_middleware.env import Env
@@ -144,7 +144,7 @@ class LimitGuesses(Policy):
 
 @dataclass(frozen=True, kw_only=True)
 class _Failures(Limiting):
-    """The limit behind it."""
+    """The limit of failures that ``LimitGuesses`` counts with."""
 
     status = 429
     code = "too-many-failures"
@@ -180,7 +180,7 @@ class _Door:
         self._open: dict[str | None, int] = {}
 
     def hooks(self) -> Hooks:
-        """Those that are needed."""
+        """The hooks that run at each request."""
         return Hooks(on_request=self.on_request, on_response=self.on_response, on_end=self.on_end)
 
     def on_request(self, exchange: Exchange) -> None:

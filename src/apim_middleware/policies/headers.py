@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from apim_middleware import by
 from apim_middleware._config import awaits
+from apim_middleware._functions import needs
 from apim_middleware._http.headers import header_name, header_value
 from apim_middleware._http.hops import FRAMING
 from apim_middleware.documentation import Answer, Documentation, Told
@@ -70,7 +70,7 @@ class SetHeader(Policy):
     @stated
     def needs(self) -> frozenset[str]:
         """What the function relies on, when it is one of ``by``."""
-        return by.needs(self.value) if callable(self.value) else frozenset()
+        return needs(self.value) if callable(self.value) else frozenset()
 
     def __post_init__(self) -> None:
         """The name must be free to set, and literal text must fit a header."""

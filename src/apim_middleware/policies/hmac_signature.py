@@ -14,12 +14,13 @@ from typing import Literal, NamedTuple
 from apim_middleware._http.headers import is_token
 from apim_middleware._signing.bodies import CheckedBody
 from apim_middleware._signing.once import Once, counters_for
+from apim_middleware._unseen_reads import check_read
 from apim_middleware.documentation import Answer, Documentation, api_key, challenged
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
 from apim_middleware.identity import Principal
-from apim_middleware.policy import Policy, check_read, ring, stated
+from apim_middleware.policy import Policy, ring, stated
 from apim_middleware.types import ASGIApp
 
 ISSUER = "urn:apim-middleware:hmac-signature"

@@ -17,12 +17,13 @@ from apim_middleware._http.signatures import COMPONENTS, BadSignature, Signature
 from apim_middleware._signing.bodies import CheckedBody
 from apim_middleware._signing.keys import KeySource, SignatureKey
 from apim_middleware._signing.once import Once, counters_for
+from apim_middleware._unseen_reads import check_read
 from apim_middleware.documentation import Answer, Documentation, api_key
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, StoreError
 from apim_middleware.exchange import Exchange
-from apim_middleware.policy import Policy, check_read, ring, stated
-from apim_middleware.stores.telling import Outage
+from apim_middleware.policy import Policy, ring, stated
+from apim_middleware.stores.outage import Outage
 from apim_middleware.types import ASGIApp
 
 log = logging.getLogger("apim_middleware.signature")

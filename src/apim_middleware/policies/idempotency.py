@@ -11,6 +11,7 @@ from anyio import Event, Lock, move_on_after, sleep
 
 from apim_middleware import by as keys
 from apim_middleware._alongside import alongside
+from apim_middleware._functions import needs as needs_of
 from apim_middleware._http.client_certificate import certificate, is_shown
 from apim_middleware._http.credentials import CARRIED, Credential
 from apim_middleware._http.headers import get, is_token
@@ -26,7 +27,7 @@ from apim_middleware.exchange import KEY, Exchange
 from apim_middleware.policy import Policy, check_place, ring, stated
 from apim_middleware.stores.entries import MemoryEntries
 from apim_middleware.stores.keys import ISSUER
-from apim_middleware.stores.telling import Outage
+from apim_middleware.stores.outage import Outage
 from apim_middleware.types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
 
 log = logging.getLogger("apim_middleware")
@@ -115,7 +116,7 @@ class Idempotency(Policy):
     @stated
     def needs(self) -> frozenset[str]:
         """What the key relies on."""
-        return keys.needs(self.by)
+        return needs_of(self.by)
 
     def __post_init__(self) -> None:
         """Methods must be some that change things, and times and sizes must leave room."""

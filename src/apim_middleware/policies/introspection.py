@@ -24,9 +24,10 @@ from apim_middleware._jose.proofs import DPoP, ProofCheck
 from apim_middleware._jose.refusals import Refusals
 from apim_middleware._jose.rules import ClaimMatch, Wanted, demand
 from apim_middleware._jose.urls import Allowance, is_here
+from apim_middleware._unseen_reads import check_read
 from apim_middleware.documentation import Documentation
 from apim_middleware.env import Env
-from apim_middleware.policy import Policy, check_read, stated
+from apim_middleware.policy import Policy, stated
 
 _LEAST = {"max_token_bytes": 1, "remember": 0, "keep": 0, "keep_refused": 0, "at_once": 1}
 
@@ -127,10 +128,7 @@ class OAuth2Introspection(Policy):
     """How many questions are asked at once; one more is answered 503 at once."""
 
     timeout: float = 5
-    """Seconds an answer may take as a whole."""
-
-    when_issuer_fails: Literal["refuse"] = "refuse"
-    """What becomes of a token when the server cannot be asked: 503. Tokens that are remembered go on."""
+    """Seconds an answer may take as a whole. When the server cannot be asked: 503; remembered tokens go on."""
 
     allow_http: bool = False
     """Whether ``url`` may be http on another machine, where anybody on the way can read tokens and let anybody in."""

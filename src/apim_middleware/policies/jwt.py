@@ -15,9 +15,10 @@ from apim_middleware._jose.revocations import Revoked
 from apim_middleware._jose.rules import ClaimMatch, Rules, Wanted, demand
 from apim_middleware._jose.tokens import media_type
 from apim_middleware._jose.urls import Allowance, mistake_of
+from apim_middleware._unseen_reads import check_read
 from apim_middleware.documentation import Documentation
 from apim_middleware.env import Env
-from apim_middleware.policy import Policy, check_read, stated
+from apim_middleware.policy import Policy, stated
 
 if TYPE_CHECKING:
     from apim_middleware._jose.gates import Checks, RemoteGate, StaticGate

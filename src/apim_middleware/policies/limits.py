@@ -17,10 +17,11 @@ from apim_middleware._limits.gates import Hooks
 from apim_middleware._limits.places import place_of
 from apim_middleware._limits.rates import Rate
 from apim_middleware._limits.rules import Limiting
+from apim_middleware._unseen_reads import look_at_functions
 from apim_middleware.by import Key, everyone, subscription
 from apim_middleware.documentation import Answer, Documentation, Told, together
 from apim_middleware.env import Env
-from apim_middleware.policy import Policy, look_at_functions, stated
+from apim_middleware.policy import Policy, stated
 from apim_middleware.protocols import Limit
 from apim_middleware.stores.calendars import period_of
 from apim_middleware.types import ASGIApp
@@ -210,6 +211,8 @@ class Limits(Policy):
 
     guards = False
 
+    one_by_one = "policies"
+
     policies: tuple[RateLimit | Quota, ...]
     """The policies, in the order callers are told of them."""
 
@@ -239,14 +242,6 @@ class Limits(Policy):
                 raise policy.mistake("name", problem, "Give one of them another name")
             seen |= policy.counts
 
-    def __repr__(self) -> str:
-        """The call that would make it again."""
-        return f"Limits({', '.join(map(repr, self.policies))})"
-
-    def __getnewargs_ex__(self) -> tuple[tuple[RateLimit | Quota, ...], dict[str, object]]:  # type: ignore[override]
-        """Copying and pickling go through the same checks as building."""
-        return self.policies, {}
-
     @stated
     def needs(self) -> frozenset[str]:
         """What their keys rely on."""
@@ -259,7 +254,7 @@ class Limits(Policy):
 
     @stated
     def documentation(self) -> Documentation:
-        """That of all of them; a refusal tells where the caller stands in each."""
+        """What all its limits may answer; a refusal tells where the caller stands in each."""
         found = together(each.documentation for each in self.policies)
         told = tuple(each.name for each in found.headers)
         answers = tuple(

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from apim_middleware._adaptive import CRITICAL, DEFAULT, SHEDDABLE, AdaptiveLimit, Bounds
 from apim_middleware._config import awaits
-from apim_middleware.by import needs
+from apim_middleware._functions import needs
 from apim_middleware.documentation import Answer, Documentation
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal

@@ -9,15 +9,15 @@ from functools import partial
 import anyio
 
 from apim_middleware._config import awaits
+from apim_middleware._functions import needs
 from apim_middleware._http.headers import get
 from apim_middleware._loops import start
 from apim_middleware._ring import seats_of
-from apim_middleware.by import needs
+from apim_middleware._together import Together
 from apim_middleware.conditions import Condition, holds
 from apim_middleware.env import Env
 from apim_middleware.exchange import KEY, Exchange
 from apim_middleware.policy import Policy, ring, stated
-from apim_middleware.proxy._lifespan import Together
 from apim_middleware.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger("apim_middleware")

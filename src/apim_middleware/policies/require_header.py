@@ -7,11 +7,12 @@ from http import HTTPStatus
 from apim_middleware._http.challenges import scheme_of
 from apim_middleware._http.headers import header_name, header_value
 from apim_middleware._http.unseen import unseen
+from apim_middleware._unseen_reads import look_at_read
 from apim_middleware.documentation import Answer, Asked, Documentation
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
-from apim_middleware.policy import Policy, look_at_read, stated
+from apim_middleware.policy import Policy, stated
 
 _NEEDS_MORE = frozenset((405, 407, 426))
 """Statuses that must come with fields this policy knows nothing of (RFC 9110 §15.5.6, §15.5.8, §15.5.22)."""

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 
 from apim_middleware._config import awaits
-from apim_middleware.by import Key, needs
+from apim_middleware._digest import digest
+from apim_middleware._functions import needs
+from apim_middleware._together import Together
+from apim_middleware.by import Key
 from apim_middleware.env import Env
 from apim_middleware.exchange import Exchange
 from apim_middleware.policy import Policy, stated
-from apim_middleware.proxy._balancing import digest
-from apim_middleware.proxy._lifespan import Together
 from apim_middleware.types import ASGIApp
 
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from apim_middleware import by
 from apim_middleware._config import awaits, is_text
+from apim_middleware._functions import needs
 from apim_middleware._http import queries
+from apim_middleware._http.paths import routed_path
 from apim_middleware._http.templates import Shape, Target, canonical, path_of, query_of, sent, shape_of, target_of
-from apim_middleware.conditions import routed_path
 from apim_middleware.documentation import Answer, Documentation
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
@@ -97,7 +97,7 @@ class SetQuery(Policy):
     @stated
     def needs(self) -> frozenset[str]:
         """What the function relies on, when it is one of ``by``."""
-        return by.needs(self.value) if callable(self.value) else frozenset()
+        return needs(self.value) if callable(self.value) else frozenset()
 
     def __post_init__(self) -> None:
         """There must be a name, and a value that can be sent or a function that need not be awaited."""

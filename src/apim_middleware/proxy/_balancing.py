@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
 from typing import Protocol, TypeAlias, TypeVar
+
+from apim_middleware._digest import digest
 
 Draw: TypeAlias = Callable[[], float]
 """A number from 0 up to 1, another one each time."""
@@ -81,7 +82,7 @@ class PowerOfTwo:
 
 
 class ConsistentHash:
-    """The same for the same key (weighted rendezvous hashing): when one goes, only its keys go elsewhere.
+    """The same member for the same key (weighted rendezvous hashing): when one goes, only its keys go elsewhere.
 
     Requests without a key are given to each in turn.
     """
@@ -104,11 +105,6 @@ def drawn(candidates: Sequence[C], number: float) -> C:
         if left < 0:
             return each
     return candidates[-1]
-
-
-def digest(text: str) -> int:
-    """64 bits of a text, the same in every process."""
-    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
 def _score(bits: int, weight: float) -> float:

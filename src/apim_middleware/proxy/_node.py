@@ -4,8 +4,8 @@ from collections.abc import Callable
 from math import inf
 from typing import Literal, NamedTuple, TypeAlias
 
+from apim_middleware._digest import digest
 from apim_middleware.protocols import Transport
-from apim_middleware.proxy._balancing import digest
 from apim_middleware.proxy._writing import Writer
 from apim_middleware.proxy.breaker import Breaker, State
 from apim_middleware.proxy.ejection import Outing
@@ -44,7 +44,7 @@ class Node:
     def __init__(
         self, pool: Pool, place: "Place", writer: Writer, transport: Transport, tell: Callable[["Node", str, str], None]
     ) -> None:
-        """Begin with nothing known to its disadvantage."""
+        """A member of which nothing bad is known yet."""
         self.place, self.writer, self.transport = place, writer, transport
         self.name = place.name
         self.share = self.weight = place.weight
@@ -89,7 +89,7 @@ class Node:
         return "ready"
 
     def come_in(self, now: float) -> None:
-        """It is there again from now on: slowly at first, if the pool says so."""
+        """Give the member requests again from now on: slowly at first, if the pool says so."""
         self._since = now
 
     def warm(self, now: float) -> None:
@@ -138,7 +138,7 @@ class Try:
             self.node.breaker.tell(self._ticket, now, failed=failed, wait=wait)
 
     def leave(self) -> None:
-        """It is over there, whether or not that says anything of the member; said more than once it counts once."""
+        """The request is over at its member, whether or not that says anything of it; said again it counts once."""
         if not self._over:
             self._over = True
             self.node.load -= 1

@@ -26,7 +26,7 @@ class Transports:
             raise ConfigError("Member", "lookup", problem, "Leave transport out")
 
     def apart(self) -> "Transports":
-        """The same with connections of their own, for what must not wait until those of the requests are free."""
+        """Transports with connections of their own, for what must not wait until those of the requests are free."""
         part = getattr(self._main, "apart", None)
         if part is None:
             return Transports(self._main, self._verify, own=self._own)

@@ -190,7 +190,7 @@ _kept = _Kept()
 
 
 def _lookout(loop: asyncio.AbstractEventLoop) -> _Lookout:
-    """That of the event loop, which is running."""
+    """The lookout of the running event loop."""
     kept = _kept.lookout
     if kept is None or kept.loop is not loop:
         kept = _kept.lookout = _Lookout(loop)

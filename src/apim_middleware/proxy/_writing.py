@@ -11,8 +11,7 @@ from apim_middleware._http import hops
 from apim_middleware._http.addresses import parse_address
 from apim_middleware._http.headers import header_value, raw_headers
 from apim_middleware._http.lines import Checked, are_names, check_values, checked
-from apim_middleware._http.paths import BadTarget, canonical_path, is_plain
-from apim_middleware.conditions import routed_path
+from apim_middleware._http.paths import BadTarget, canonical_path, is_plain, routed_path
 from apim_middleware.errors import ConfigError, Refusal
 from apim_middleware.protocols import UpstreamRequest
 from apim_middleware.types import RawHeaders, Scope

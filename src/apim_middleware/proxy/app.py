@@ -1,8 +1,8 @@
 """The reverse proxy: ``Proxy("http://upstream")`` is an ASGI app that passes each request on and each response back.
 
-``Proxy`` holds the configuration; ``_writing`` writes the request, ``_passing`` is one exchange under way, and
+``Proxy`` holds the configuration; ``_writing`` writes the request, ``_proxied_exchange`` is one exchange under way, and
 ``_watching`` sees the client leave. Where there is more than one upstream, or a request may be sent more than once,
-``_course`` stands between the exchange and the transport, and ``_fleet`` knows the members.
+``_attempts`` stands between the exchange and the transport, and ``_running_pool`` knows the members.
 """
 
 import ssl
@@ -20,11 +20,11 @@ from apim_middleware.env import Env, default_env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
 from apim_middleware.protocols import Transport, UpstreamRequest, UpstreamResponse
-from apim_middleware.proxy._course import Course, Plan
-from apim_middleware.proxy._fleet import Fleet
+from apim_middleware.proxy._attempts import Attempts, RetryPlan
 from apim_middleware.proxy._node import MemberStanding, Node, Place
-from apim_middleware.proxy._passing import Passing
+from apim_middleware.proxy._proxied_exchange import ProxiedExchange
 from apim_middleware.proxy._relaying import refuse
+from apim_middleware.proxy._running_pool import RunningPool
 from apim_middleware.proxy._transports import Transports
 from apim_middleware.proxy._websocket import Tunnel, as_request, offering, opener
 from apim_middleware.proxy._writing import Seconds, Upstream, Writer, pseudonym_of, upstream_of
@@ -128,6 +128,11 @@ class Proxy(Configured):
             raise self.mistake("verify", "does not reach a transport of your own", "Give it to the transport")
         _ = self._transport, self._plan or self._writer  # what can be known now, now
 
+    def tell(self, env: Env) -> None:
+        """Tell this environment of what happens to members, unless another one was given: a gateway's does so."""
+        if self.env is default_env and self._plan is not None:
+            self._plan.pool.count = env.count
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
         if scope["type"] != "http":
@@ -146,7 +151,7 @@ class Proxy(Configured):
         if request.method == "OPTIONS" and hops.ends_here(scope["headers"]):
             await _answer_options(send)
             return
-        await Passing(self._transport, writer, request, index, scope, receive, send).run()
+        await ProxiedExchange(self._transport, writer, request, index, scope, receive, send).run()
 
     def _clean(self, scope: Scope) -> tuple[Scope, dict[bytes, bytes] | None]:
         """The scope after hygiene, and an index of its headers where no policy in front has seen to that."""
@@ -156,19 +161,21 @@ class Proxy(Configured):
         scope = {**scope}
         return scope, self.env.scrub(scope)[0]
 
-    async def _serve_by_plan(self, plan: Plan, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve_by_plan(self, plan: RetryPlan, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             scope, index = self._clean(scope)
-            course = Course(plan, scope)
-            request, index = await course.begin(index)
+            attempts = Attempts(plan, scope)
+            request, index = await attempts.begin(index)
         except Refusal as refusal:
             await refuse(refusal, scope, send)
             return
-        with course:
+        with attempts:
             if request.method == "OPTIONS" and hops.ends_here(scope["headers"]):
                 await _answer_options(send)
                 return
-            await Passing(course, course.writer, request, index, scope, receive, course.stamping(send)).run()
+            await ProxiedExchange(
+                attempts, attempts.writer, request, index, scope, receive, attempts.stamping(send)
+            ).run()
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -191,8 +198,8 @@ class Proxy(Configured):
             scope, _ = self._clean(scope)
             handshake, offered = as_request(scope), scope.get("subprotocols") or []
             if self._plan is not None:
-                course = Course(self._plan, handshake, partial(_shake_hands, self.websockets, offered))
-                request, _ = await course.begin(None)
+                attempts = Attempts(self._plan, handshake, partial(_shake_hands, self.websockets, offered))
+                request, _ = await attempts.begin(None)
             else:
                 request, _ = self._writer.request(handshake)
                 request = offering(request, offered)
@@ -202,9 +209,9 @@ class Proxy(Configured):
         if self._plan is None:
             await Tunnel(opens, request, self.websockets, self._writer.via, scope, receive, send).run()
             return
-        with course:
-            opens, send = course.opening, course.stamping(send)
-            await Tunnel(opens, request, self.websockets, course.writer.via, scope, receive, send).run()
+        with attempts:
+            opens, send = attempts.opening, attempts.stamping(send)
+            await Tunnel(opens, request, self.websockets, attempts.writer.via, scope, receive, send).run()
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
@@ -214,19 +221,19 @@ class Proxy(Configured):
         too. A proxy that is the whole app, or stands at the end of a stack, needs no telling.
         """
         if self._plan is not None:
-            self._plan.fleet.begin()
+            self._plan.pool.begin()
         try:
             yield
         finally:
             if self._plan is not None:
-                await self._plan.fleet.aclose()
+                await self._plan.pool.aclose()
             await self._transports.aclose()
             await self._transport.aclose()
             await self.env.aclose()
 
     def standing(self) -> list[MemberStanding]:
         """How each member of the pool is doing in this process."""
-        return [] if self._plan is None else self._plan.fleet.standing()
+        return [] if self._plan is None else self._plan.pool.standing()
 
     # What is found out once
 
@@ -235,7 +242,7 @@ class Proxy(Configured):
         return self._writer_of(upstream_of(self, "upstream", str(self.upstream), _CURE))
 
     @cached_property
-    def _plan(self) -> Plan | None:
+    def _plan(self) -> RetryPlan | None:
         """What is done where there is more to do than to send a request on."""
         pool = self.upstream
         if isinstance(pool, str):
@@ -246,8 +253,8 @@ class Proxy(Configured):
             _ = self._writer  # which says what is wrong with the URL
             pool = Pool(pool)
         pool.members.admit_by(self._transports.check)
-        fleet = Fleet(pool, self.env, writer=self._writer_at, transports=self._transports)
-        return Plan(fleet, self.retry, self.hedge)
+        running = RunningPool(pool, self.env, writer=self._writer_at, transports=self._transports)
+        return RetryPlan(running, self.retry, self.hedge)
 
     def _writer_at(self, place: Place) -> Writer:
         upstream = upstream_of(self, "upstream", place.url, _CURE)

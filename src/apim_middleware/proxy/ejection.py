@@ -55,7 +55,7 @@ class Outing:
     __slots__ = ("_lasted", "_rule", "_times", "row", "until")
 
     def __init__(self, rule: Ejection) -> None:
-        """Begin in."""
+        """A member that is in, and has not failed."""
         self.until: float = 0.0
         self._rule = rule
         self.row: int = 0

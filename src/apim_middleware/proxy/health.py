@@ -64,7 +64,7 @@ class Pulse:
     __slots__ = ("_row", "_rule", "well")
 
     def __init__(self, rule: HealthCheck) -> None:
-        """Begin well."""
+        """A member that is taken to be well."""
         self.well: bool = True
         self._rule = rule
         self._row = 0  # of checks that contradict ``well``

@@ -130,7 +130,7 @@ class Service(Configured):
 
     @property
     def label(self) -> str:
-        """The same."""
+        """What the service is called in logs and figures: its ``url``."""
         return self.url
 
 
@@ -146,7 +146,7 @@ class Members:
     """
 
     def __init__(self, *members: Entry | str) -> None:
-        """Begin with these."""
+        """The members there are from the start."""
         self._entries: dict[str, Entry] = {}
         self._drained: set[str] = set()
         self._checks: list[weakref.WeakMethod[Callable[[Entry], None]]] = []

@@ -173,7 +173,7 @@ class ForwardAuth(Configured):
         return client, scheme
 
     def _headers(self, lines: RawHeaders, host: bytes) -> RawHeaders:
-        """Those of the client, which cannot speak for the policies."""
+        """The headers of the client, without those that would speak for the policies."""
         form = _FORMS[self.told_by]
         aside = {*_FRAMING, *self._names, *(name for name in form if name is not None)}
         kept = hops.end_to_end(lines, without=aside)

@@ -8,7 +8,7 @@ from apim_middleware._config import check, check_count
 from apim_middleware.env import SystemClock
 from apim_middleware.protocols import Clock
 from apim_middleware.stores.purges import Purges
-from apim_middleware.stores.shelf import PLACE, Shelf
+from apim_middleware.stores.s3_fifo import PLACE, S3Fifo
 from apim_middleware.stores.tags import checked
 
 
@@ -25,7 +25,7 @@ _ENTRY = getsizeof(_Entry(b"", 0.0, 0))
 class MemoryEntries:
     """Entries in the memory of this process: gone when it ends, seen by no other.
 
-    What is not asked for again makes room, in the way of ``Shelf``; no call takes longer the more there is. Beside
+    What is not asked for again makes room, in the way of ``S3Fifo``; no call takes longer the more there is. Beside
     that it knows the last thousand tags that were purged, by their hashes.
     """
 
@@ -37,25 +37,25 @@ class MemoryEntries:
         check("MemoryEntries", "clock", clock, Clock | None)
         check_count("MemoryEntries", "max_bytes", max_bytes)
         self._clock = clock or SystemClock()
-        self._shelf: Shelf[bytes, _Entry] = Shelf(max_bytes)
+        self._kept: S3Fifo[bytes, _Entry] = S3Fifo(max_bytes)
         self._purges = Purges(1_000)
 
     def __len__(self) -> int:
-        return len(self._shelf)
+        return len(self._kept)
 
     @property
     def held(self) -> int:
         """Bytes held now, by the same account as ``max_bytes``."""
-        return self._shelf.held
+        return self._kept.held
 
     @property
     def evicted(self) -> int:
         """How many entries had to make room before their time was over."""
-        return self._shelf.evicted
+        return self._kept.evicted
 
     async def get(self, key: bytes) -> bytes | None:
         """The bytes, unless unknown, expired, purged or evicted."""
-        entry = self._shelf.find(key, self._clock.monotonic())
+        entry = self._kept.find(key, self._clock.monotonic())
         return None if entry is None else entry.value
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -80,14 +80,14 @@ class MemoryEntries:
         now = self._clock.monotonic()
         if ttl > 0:
             size = PLACE + _ENTRY + getsizeof(value) + getsizeof(key)
-            self._shelf.keep(key, _Entry(value, now + ttl, size), now, tags)
+            self._kept.keep(key, _Entry(value, now + ttl, size), now, tags)
         else:
-            self._shelf.drop(key)
+            self._kept.drop(key)
         return True
 
     async def add(self, key: bytes, value: bytes, ttl: float) -> bool:
         """Keep the bytes if the key has none; whether that was so."""
-        if self._shelf.find(key, self._clock.monotonic()) is not None:
+        if self._kept.find(key, self._clock.monotonic()) is not None:
             return False
         await self.set(key, value, ttl)
         return True
@@ -95,9 +95,9 @@ class MemoryEntries:
     async def delete(self, key: bytes, *, value: bytes | None = None) -> None:
         """Forget the key; with ``value``, only if it has that."""
         if value is None or await self.get(key) == value:
-            self._shelf.drop(key)
+            self._kept.drop(key)
 
     async def purge(self, tag: bytes) -> None:
         """Forget all entries that were set with this tag, however many they are at once."""
         self._purges.note(tag)
-        self._shelf.purge(tag)
+        self._kept.purge(tag)

@@ -15,7 +15,7 @@ class Flight(Generic[T]):
     __slots__ = ("error", "landed", "made", "wanted")
 
     def __init__(self) -> None:
-        """Begin."""
+        """Nothing is made yet, and what will be is wanted."""
         self.landed = anyio.Event()
         self.made: tuple[T] | None = None
         self.error: Exception | None = None

@@ -12,9 +12,9 @@ import anyio
 from apim_middleware._config import check
 from apim_middleware.errors import ConfigError, FeedLost, StoreError
 from apim_middleware.protocols import Clock, Record, Records
-from apim_middleware.stores.errands import Errand
-from apim_middleware.stores.outage import Circuit
-from apim_middleware.stores.telling import Outage
+from apim_middleware.stores.background import BackgroundJob
+from apim_middleware.stores.circuit import Circuit
+from apim_middleware.stores.outage import Outage
 
 log = logging.getLogger("apim_middleware.records")
 
@@ -79,13 +79,13 @@ class Following(Generic[C]):
         self._answers = 0
         self._doubted = False
         self._circuit = Circuit(clock)
-        self._errand = Errand(self._renew)
+        self._job = BackgroundJob(self._renew)
         self._outage = Outage(log, f"{owner} cannot ask the records", f"{owner} can ask the records again")
 
     def soon(self) -> None:
         """See that the records are asked in the background, if that is due; plain, for whoever cannot wait."""
         if self._is_due() and not self._circuit.wait:
-            self._errand.wake()
+            self._job.wake()
 
     async def current(self, *, urgent: bool) -> bool:
         """Have the records asked if that is due, and say whether they have answered. Raises Unanswered without a copy.
@@ -104,7 +104,7 @@ class Following(Generic[C]):
         return self._clock.monotonic() - self._asked_at > self._stale
 
     async def _renewed(self, *, urgent: bool) -> bool:
-        away, asking = self._circuit.opened, self._errand.busy
+        away, asking = self._circuit.opened, self._job.busy
         if away and (asking or self._circuit.wait):
             return False
         patience = math.inf if urgent else _PATIENCE
@@ -113,10 +113,10 @@ class Following(Generic[C]):
         elif asking and not urgent:
             patience = 0.0
         answers = self._answers
-        self._errand.wake()
+        self._job.wake()
         if patience:
             with anyio.move_on_after(patience):
-                await self._errand.over()
+                await self._job.over()
         return self._answers > answers
 
     async def _renew(self, *, last: bool) -> None:

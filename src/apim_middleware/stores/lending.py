@@ -6,12 +6,12 @@ from itertools import islice
 from secrets import token_hex
 from typing import TypeAlias
 
-from anyio import CancelScope, create_task_group
+from anyio import CancelScope, create_task_group, sleep
 
 from apim_middleware.errors import NotDone, StoreError
 from apim_middleware.protocols import Clock, Permits
-from apim_middleware.stores.errands import Errand
-from apim_middleware.stores.outage import Circuit
+from apim_middleware.stores.background import BackgroundJob
+from apim_middleware.stores.circuit import Circuit
 
 log = logging.getLogger("apim_middleware")
 
@@ -21,6 +21,7 @@ _Permit: TypeAlias = tuple[str, str]
 Returned: TypeAlias = Callable[[str], None]
 """Is told the key of a permit that was given back."""
 
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 _TOGETHER = 500
 """Permits given back at once: fewer than any store lets wait."""
 
@@ -28,21 +29,23 @@ _TOGETHER = 500
 class Lending:
     """Lends permits of a store, and sees to it that every one is given back, whatever becomes of who had it.
 
-    ``release`` awaits nothing: an errand brings permits back, all that came together at once. While the store is away
-    they stay owed, and the errand finds out when it is back. So does the permit of an ``acquire`` that failed: a store
-    that stood still may lend it when it goes on. One for all policies of an environment, for they share the outage.
+    ``release`` awaits nothing: a background job brings permits back, all that came together at once. While the store is
+    away they stay owed, and the job finds out when it is back. So does the permit of an ``acquire`` that failed: a
+    store that stood still may lend it when it goes on. One for all policies of an environment, for they share the
+    outage.
     """
 
-    __slots__ = ("_circuit", "_errand", "_late", "_permits", "owed")
+    __slots__ = ("_circuit", "_fails", "_job", "_late", "_permits", "owed")
 
     def __init__(self, permits: Permits, clock: Clock) -> None:
         """Owe nothing."""
         self._permits = permits
         self._circuit = Circuit(clock, self._back)
-        self._errand = Errand(self._bring_back)
+        self._job = BackgroundJob(self._bring_back)
         self.owed: dict[_Permit, Returned] = {}
         """The permits that nobody needs any more, and that are not on their way back."""
         self._late: set[_Permit] = set()  # what an outage left behind, until it is given back
+        self._fails = False  # whether the last ones could not be given back, which has been said
 
     async def acquire(self, key: str, at_once: int, returned: Returned) -> str | None:
         """Who is let in, a holder never heard of before; None when there is no room.
@@ -57,7 +60,7 @@ class Lending:
                 lent = await self._circuit.run(self._ask, key, at_once, holder, returned)
         finally:
             if self.owed:
-                self._errand.wake()
+                self._job.wake()
         return holder if lent else None
 
     async def _ask(self, key: str, at_once: int, holder: str, returned: Returned) -> bool:
@@ -76,24 +79,29 @@ class Lending:
     def release(self, key: str, holder: str, returned: Returned) -> None:
         """Give a permit back soon."""
         self.owed[key, holder] = returned
-        self._errand.wake()
+        self._job.wake()
 
     async def _bring_back(self, *, last: bool) -> None:
         if last:
             await self._give_back(list(self.owed), self._permits.release)
             return
+        pause = _FIRST_PAUSE
         while self.owed:
             if self._circuit.opened:
                 await self._circuit.better()
             most = 1 if self._circuit.opened else _TOGETHER  # one finds out for all
-            await self._give_back(list(islice(self.owed, most)), self._return)
+            if await self._give_back(list(islice(self.owed, most)), self._return):
+                pause = _FIRST_PAUSE
+            elif not self._circuit.opened:  # it answers, and cannot do this: it may be read-only for a while
+                await sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _return(self, key: str, holder: str) -> None:
         await self._circuit.run(self._permits.release, key, holder)
 
-    async def _give_back(self, permits: Sequence[_Permit], give: Callable[[str, str], Awaitable[None]]) -> None:
-        """Give these back. Those that cannot be stay owed: to give one back twice does no harm."""
-        known, errors = self._circuit.opened, list[StoreError]()
+    async def _give_back(self, permits: Sequence[_Permit], give: Callable[[str, str], Awaitable[None]]) -> bool:
+        """Give these back; whether all were. Those that cannot be stay owed: to give one back twice does no harm."""
+        known, errors = self._circuit.opened or self._fails, list[StoreError]()
 
         async def one(permit: _Permit) -> None:
             returned = self.owed.pop(permit, None)
@@ -116,7 +124,9 @@ class Lending:
                 tasks.start_soon(one, permit)
         if errors and not known:
             log.warning("%d permits could not be given back yet: %s", len(errors), errors[0])
+        self._fails = bool(errors)
+        return not errors
 
     def _back(self) -> None:
         if self.owed:
-            self._errand.wake()
+            self._job.wake()

@@ -8,7 +8,7 @@ class MemoryPermits:
     """
 
     def __init__(self) -> None:
-        """Begin with an empty house."""
+        """Nobody is in yet."""
         self._inside: dict[str, set[str]] = {}
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Where things stand on a shelf: slots in a ring of two queues, and the tags that things have in common."""
+"""Where things stand in an ``S3Fifo``: slots in a ring of two queues, and the tags that things have in common."""
 
 from collections.abc import Hashable
 from sys import getsizeof
@@ -6,11 +6,11 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Kept(Protocol):
-    """A thing on a shelf: how many bytes it takes with its key, and when its time is over; looked at once."""
+    """A thing in the cache: how many bytes it takes with its key, and when its time is over; looked at once."""
 
     @property
     def size(self) -> int:
-        """Bytes of memory, all told, with ``PLACE`` for the shelf."""
+        """Bytes of memory, all told, with ``PLACE`` for its place."""
         ...
 
     @property
@@ -89,4 +89,4 @@ _TAG = getsizeof(Tag.__new__(Tag)) + 72
 """What a tag takes beside its name, with its place in a dict."""
 
 PLACE = getsizeof(Slot(None, Queue())) + 208
-"""What a shelf spends on a thing: its slot, a place in a dict, its numbers, and the memory that it once was there."""
+"""What the cache spends on a thing: its slot, a place in a dict, its numbers, and the memory that it once was there."""

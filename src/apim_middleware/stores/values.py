@@ -10,7 +10,7 @@ from typing import Generic, Literal, TypeVar
 from apim_middleware._config import Configured
 from apim_middleware.env import Env, default_env
 from apim_middleware.errors import ConfigError
-from apim_middleware.stores.upkeep import Found, Terms, Upkeep, seen_by_others
+from apim_middleware.stores.kept_values import Found, KeptValues, Terms, seen_by_others
 
 T = TypeVar("T")
 
@@ -87,16 +87,16 @@ class CacheValue(Configured, Generic[T]):
         Raises StoreError as ``get`` does, and what ``dumps`` raises.
         """
         place, data = _bytes(key), self.dumps(value)
-        self._upkeep.overtake(place)
-        return await self._upkeep.keep(place, data)
+        self._kept.overtake(place)
+        return await self._kept.keep(place, data)
 
     async def remove(self, key: str) -> None:
         """Forget a value, and do not keep one that this process is making now. Raises StoreError as ``get`` does."""
-        await self._upkeep.forget(_bytes(key))
+        await self._kept.forget(_bytes(key))
 
     async def clear(self) -> None:
         """Forget all values of this name, however many there are. Raises StoreError as ``get`` does."""
-        await self._upkeep.forget_all()
+        await self._kept.forget_all()
 
     async def get_or_set(self, key: str, make: Callable[[], Awaitable[T]]) -> T:
         """The value; when there is none, it is made and kept. Of all who ask at the same time, one makes it.
@@ -107,31 +107,31 @@ class CacheValue(Configured, Generic[T]):
         """
         place = _bytes(key)
         found = await self._look(place)
-        if found and (found[0].fresh or self._upkeep.under_way(place)):
+        if found and (found[0].fresh or self._kept.under_way(place)):
             return found[1]
 
         async def made() -> bytes:
             return self.dumps(await make())
 
-        return self.loads(await self._upkeep.made(place, found[0] if found else None, made))
+        return self.loads(await self._kept.made(place, found[0] if found else None, made))
 
     async def _look(self, place: bytes) -> tuple[Found, T] | None:
         """What is kept, and the value; what cannot be read is none, and is not looked at again."""
-        found = await self._upkeep.look(place)
+        found = await self._kept.look(place)
         if found is None:
             return None
         try:
             return found, self.loads(found.data)
         except Exception as error:
-            self._upkeep.count("unreadable", error)
-            await self._upkeep.forget(place)
+            self._kept.count("unreadable", error)
+            await self._kept.forget(place)
             return None
 
     @cached_property
-    def _upkeep(self) -> Upkeep:
+    def _kept(self) -> KeptValues:
         bypass = self.when_store_fails == "bypass"
         terms = Terms(self.ttl, self.refresh_after, self.max_value_bytes, self.lease, bypass)
-        return Upkeep(self.name, self.env, terms)
+        return KeptValues(self.name, self.env, terms)
 
 
 def _bytes(key: str) -> bytes:

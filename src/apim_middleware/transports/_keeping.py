@@ -203,7 +203,7 @@ class Pools:
         return Pools(self._limits, self._dialling)
 
     def here(self) -> Pool:
-        """That of the event loop that is running. Raises RuntimeError when it is none of asyncio."""
+        """The pool of the running event loop. Raises RuntimeError when it is none of asyncio."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError as error:

@@ -41,7 +41,7 @@ class DefaultTransport:
         await self.here.aclose()
 
     def apart(self) -> "DefaultTransport":
-        """The same, with connections of its own, which are counted for themselves."""
+        """A transport with the same fields, whose connections are its own and counted for themselves."""
         return DefaultTransport(verify=self._verify, admits=self._admits)
 
     @property

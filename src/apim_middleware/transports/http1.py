@@ -117,7 +117,7 @@ class Http1Transport:
         await self._tunnels.aclose()
 
     def apart(self) -> Self:
-        """The same, with connections of its own, which are counted for themselves."""
+        """A transport with the same fields, whose connections are its own and counted for themselves."""
         other = copy(self)
         other._pools, other._tunnels = self._pools.others(), self._tunnels.others()
         return other

@@ -1,8 +1,5 @@
 """The way to an upstream on the connections under httpx: HTTP/1.1, and HTTP/2 where wanted, on asyncio and trio."""
 
-import ssl
-from functools import partial
-
 import httpcore
 import httpx
 
@@ -20,16 +17,4 @@ class HttpxTransport(CoreTransport):
 
     @staticmethod
     def _core() -> Core:
-        return Core(
-            context=partial(httpx.create_ssl_context, trust_env=False),
-            connection=httpcore.AsyncHTTPConnection,
-            network=httpcore.AnyIOBackend,  # runs on trio as well
-            origin=httpcore.Origin,
-            url=httpcore.URL,
-            request=httpcore.Request,
-            unreachable=(httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.UnsupportedProtocol),
-            slow=httpcore.TimeoutException,
-            unwritable=httpcore.LocalProtocolError,
-            broken=(httpcore.NetworkError, httpcore.ProtocolError, httpcore.ConnectionNotAvailable, ssl.SSLError),
-            unwanted=httpcore.WriteError,
-        )
+        return Core.of(httpcore, httpx)

@@ -115,6 +115,7 @@ def _with_granian(how: _How) -> None:
         ssl_cert=how.certificate,
         ssl_key=how.key,
         workers_kill_timeout=how.stop_after,
+        respawn_failed_workers=True,  # else all end with one
         log_dictconfig={"handlers": handlers},  # as uvicorn does, so that stdout is left to access logs
     )
     with told():

@@ -117,7 +117,7 @@ class Fixed(Book[int]):
 
 
 class Calendar(Fixed):
-    """The same, in periods of a calendar."""
+    """Keeps the units that each key used in the period of a calendar that runs."""
 
     __slots__ = ("calendar",)
 

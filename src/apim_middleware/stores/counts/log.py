@@ -131,7 +131,7 @@ class Logs(dict[str, bytes]):
             del self[newest[place]]
 
     def spread(self, shards: int) -> dict[int, "Logs"]:
-        """The same logs in so many shards, those only that are needed."""
+        """These logs spread over so many shards, by number; only shards that are needed are made."""
         found = defaultdict[int, Logs](Logs)
         for key, log in self.items():
             found[fingerprint(key) % shards][key] = log

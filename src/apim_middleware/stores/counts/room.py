@@ -65,7 +65,7 @@ class Shard(Protocol):
         ...
 
     def spread(self, shards: int) -> dict[int, Self]:
-        """The same entries in so many shards, those only that are needed."""
+        """These entries spread over so many shards, by number; only shards that are needed are made."""
         ...
 
     def shed(self) -> bool:

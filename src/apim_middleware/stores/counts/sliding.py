@@ -8,7 +8,7 @@ from apim_middleware.protocols import Limit, Tally
 from apim_middleware.stores.counts.book import GRAIN, Again, Book, new
 from apim_middleware.stores.counts.room import Counts, Part, Room
 from apim_middleware.stores.counts.table import FREE, LARGEST, Table, fingerprint
-from apim_middleware.stores.fading import MOMENTS, MOST, UNITS, corrected, mark_of, moment_of, still_counting
+from apim_middleware.stores.sliding_marks import MOMENTS, MOST, UNITS, corrected, mark_of, moment_of, still_counting
 
 _BEFORE, _UNITS_BEFORE = 104, 104 + UNITS
 """How far the mark of the window before, and its units, are shifted to the left: above that of the window that runs."""

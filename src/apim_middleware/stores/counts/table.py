@@ -143,7 +143,7 @@ class Table(_Words):
             self._clear(newest[place])
 
     def spread(self, shards: int) -> dict[int, Self]:
-        """The same marks in so many tables, those only that are needed."""
+        """These marks spread over so many tables, by number; only tables that are needed are made."""
         found = defaultdict[int, Self](type(self))
         for at in reversed(self._newest()):
             whose = self[at - 1]

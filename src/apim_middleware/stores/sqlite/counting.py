@@ -5,7 +5,16 @@ import struct
 from math import floor
 
 from apim_middleware.protocols import Limit
-from apim_middleware.stores.fading import FIRST, MOMENTS, MOST, UNITS, corrected, mark_of, moment_of, still_counting
+from apim_middleware.stores.sliding_marks import (
+    FIRST,
+    MOMENTS,
+    MOST,
+    UNITS,
+    corrected,
+    mark_of,
+    moment_of,
+    still_counting,
+)
 from apim_middleware.stores.sqlite.counter import Counter, Moments
 from apim_middleware.stores.sqlite.windows import GRAIN, Window
 

@@ -1,4 +1,4 @@
-"""Permits in a SQLite file: who is in the house, over all processes of one machine."""
+"""Permits in a SQLite file: who is in, over all processes of one machine."""
 
 import contextlib
 import os
@@ -100,13 +100,13 @@ class _Lending(Work[_Job]):
         # What is left is held no more even if that cannot be written: what is not renewed comes back.
         self.held -= {place for place, at_once in jobs if at_once is None}
         with self.file.transaction() as connection:
-            house = _House(connection, self.times.read(connection), self.lease, set(self.held))
+            holders = _Holders(connection, self.times.read(connection), self.lease, set(self.held))
             if self._due():
-                house.renew()
-            answers = [house.do(job) for job in jobs]
-            if house.changed:
-                self.times.write(connection, house.now)
-        self.held = house.held
+                holders.renew()
+            answers = [holders.do(job) for job in jobs]
+            if holders.changed:
+                self.times.write(connection, holders.now)
+        self.held = holders.held
         return answers
 
     def _due(self) -> bool:
@@ -128,7 +128,7 @@ class _Lending(Work[_Job]):
         self.file.close()
 
 
-class _House:
+class _Holders:
     """Who is in while one transaction lasts, and which of them came in through this process."""
 
     def __init__(self, file: Connection, now: float, lease: float, held: set[_Place]) -> None:

@@ -3,7 +3,9 @@
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from types import ModuleType
+from typing import Any, NamedTuple, Protocol, Self
 
 from apim_middleware.errors import ConnectFailed, TransportError, UpstreamBroken, UpstreamTimeout
 from apim_middleware.types import RawHeaders
@@ -58,7 +60,7 @@ class Stream(Protocol):
         ...
 
     async def start_tls(self, *args: Any, **options: Any) -> "Stream":  # noqa: ANN401
-        """The same, encrypted."""
+        """This stream, encrypted from now on."""
         ...
 
     def get_extra_info(self, info: str) -> Any:  # noqa: ANN401
@@ -97,6 +99,23 @@ class Core(NamedTuple):
     broken: tuple[type[Exception], ...]
     unwanted: type[Exception]
     """The error of a write after which a connection goes on to read the response."""
+
+    @classmethod
+    def of(cls, core: ModuleType, client: ModuleType) -> Self:
+        """What is used of ``core``, and of the client it comes with: httpcore and httpx, or httpcore2 and httpx2."""
+        return cls(
+            context=partial(client.create_ssl_context, trust_env=False),
+            connection=core.AsyncHTTPConnection,
+            network=core.AnyIOBackend,  # runs on trio as well
+            origin=core.Origin,
+            url=core.URL,
+            request=core.Request,
+            unreachable=(core.ConnectError, core.ConnectTimeout, core.UnsupportedProtocol),
+            slow=core.TimeoutException,
+            unwritable=core.LocalProtocolError,
+            broken=(core.NetworkError, core.ProtocolError, core.ConnectionNotAvailable, ssl.SSLError),
+            unwanted=core.WriteError,
+        )
 
     @contextmanager
     def border(self) -> Iterator[None]:

@@ -96,7 +96,7 @@ class CoreTransport(ABC):
             await pool.aclose()
 
     def apart(self) -> Self:
-        """The same, with connections of its own, which are counted for themselves."""
+        """A transport with the same fields, whose connections are its own and counted for themselves."""
         other = copy(self)
         other._pools = _pools()
         return other
@@ -110,7 +110,7 @@ class CoreTransport(ABC):
 
 
 def _speaking_http2(core: Core) -> Core:
-    """The same where errors of h2 can come out, which the library lets through while a body comes down."""
+    """A core that knows the errors of h2 as well, which the library lets through while a body comes down."""
     from h2.exceptions import ProtocolError
 
     return core._replace(broken=(*core.broken, ProtocolError))

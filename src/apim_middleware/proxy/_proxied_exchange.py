@@ -20,7 +20,7 @@ _TRAILERS, _EARLY_HINT = "http.response.trailers", "http.response.early_hint"
 _BEYOND = frozenset((_TRAILERS, _EARLY_HINT))
 
 
-class Passing:
+class ProxiedExchange:
     """One exchange: its request on the way up, its response on the way down."""
 
     __slots__ = ("_first", "_index", "_receive", "_request", "_scope", "_send", "_transport", "_writer")

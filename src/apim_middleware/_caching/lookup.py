@@ -21,7 +21,7 @@ Key: TypeAlias = tuple[Resource, Owners]
 Noted: TypeAlias = tuple[Key, float, int, Headers, object, bool, Principal | None, Subscription | None, int]
 """A request as it was when it passed here, for policies further in may change what it says.
 
-It is what ``Asked`` is made of, once more is to be done than to let the request pass: a tuple takes half the time.
+A ``CacheLookup`` is made of it once more is to be done than to let the request pass: a tuple takes half the time.
 """
 
 
@@ -39,14 +39,14 @@ class Passing:
         *,
         detail: str | None = None,
         changes: Resource | None = None,
-        shown: "Asked | None" = None,
+        shown: "CacheLookup | None" = None,
     ) -> None:
-        """Remember it."""
+        """A request that goes on for the reason ``fwd``."""
         self.fwd, self.detail, self.changes, self.shown = fwd, detail, changes, shown
 
 
-class Asked:
-    """A request for a resource: what it asks, and what is needed to keep the response.
+class CacheLookup:
+    """A request for which the cache is looked up: what it asks, and what is needed to keep the response.
 
     It has no slots: what is usual stands on the class, and takes no time for each request.
     """

@@ -50,7 +50,7 @@ class Life:
             *(Member(url, weight=1 + number, priority=number % 2) for number, url in enumerate(urls))
         )
         pool = Pool(self.members, random=random.Random(1).random, **options)
-        self.fleet = Proxy(pool, transport=Scripted(), env=Env(clock=self.clock))._plan.fleet
+        self.pool = Proxy(pool, transport=Scripted(), env=Env(clock=self.clock))._plan.pool
         self.under_way = []
 
     def do(self, what, how):
@@ -66,12 +66,12 @@ class Life:
 
     def begin(self, *, again):
         now = self.clock.monotonic()
-        open_to = [each for each in self.fleet.nodes() if not each.draining and each.available(now)]
+        open_to = [each for each in self.pool.nodes() if not each.draining and each.available(now)]
         tried = {live.node: 0.0 for live in self.under_way[-1:]} if again else {}
         fresh = [each for each in open_to if each not in tried] or open_to
         live, told = None, None
         try:
-            live = self.fleet.another(None, tried) if again else self.fleet.first(None)
+            live = self.pool.another(None, tried) if again else self.pool.first(None)
         except Refusal as refusal:
             told = dict(refusal.headers)[b"retry-after"]
         assert told is None or int(told) >= 1
@@ -86,16 +86,16 @@ class Life:
             return
         live = self.under_way.pop(0)
         if isinstance(how, Exception):
-            self.fleet.failed(live, how)
+            self.pool.failed(live, how)
         elif how != "left":
-            self.fleet.answered(live, 200 if how == "broke off" else how, [])
+            self.pool.answered(live, 200 if how == "broke off" else how, [])
         if how == "broke off":
-            self.fleet.broke_off(live)
+            self.pool.broke_off(live)
         live.leave()
         live.leave()
 
     def check(self):
-        for each in self.fleet.nodes():
+        for each in self.pool.nodes():
             assert each.load == sum(1 for live in self.under_way if live.node is each)
             assert 0 < each.weight <= each.share
             if each.breaker is not None and each.breaker.state == "half-open":
@@ -116,7 +116,7 @@ def test_nothing_is_lost_count_of_and_nobody_is_left_out_for_ever(options, steps
         life.do(what, how)
     life.rest()
     now = life.clock.monotonic()
-    for each in life.fleet.nodes():
+    for each in life.pool.nodes():
         assert each.load == 0
         assert each.available(now)
         assert each.standing(now) in ("ready", "half-open", "draining")
@@ -130,7 +130,7 @@ def test_never_more_are_put_out_than_may_be(steps):
         if what in ("begin", "again", "end", "pass"):
             life.do(what, how)
             now = life.clock.monotonic()
-            assert sum(1 for each in life.fleet.nodes() if each.outing.until > now) <= 2
+            assert sum(1 for each in life.pool.nodes() if each.outing.until > now) <= 2
 
 
 @settings(max_examples=100)
@@ -140,7 +140,7 @@ def test_there_is_always_somebody_who_was_not_put_out(steps):
     for what, how in steps:
         if what in ("begin", "again", "end", "pass"):
             life.do(what, how)
-            assert any(each.available(life.clock.monotonic()) for each in life.fleet.nodes())
+            assert any(each.available(life.clock.monotonic()) for each in life.pool.nodes())
 
 
 few = st.lists(
@@ -157,7 +157,7 @@ few = st.lists(
 @given(few)
 def test_a_breaker_is_never_stuck_and_answers_from_before_change_nothing(steps):
     life = Life({"breaker": CircuitBreaker(failures=1, open_for=20)}, URLS[:1])
-    (node,) = life.fleet.nodes()
+    (node,) = life.pool.nodes()
     began = {}  # how often the state had changed when a request began
     changes = []
     node.breaker._changed = changes.append

@@ -1,4 +1,4 @@
-"""The course of one request through a pool: which members are asked, how often, and how long each has."""
+"""The attempts of one request at a pool: which members are asked, how often, and how long each has."""
 
 from collections.abc import Awaitable, Callable
 from itertools import count
@@ -13,11 +13,11 @@ from apim_middleware.by import Key
 from apim_middleware.errors import ConnectFailed, NoConnectionFree, Refusal, TransportError, UpstreamTimeout
 from apim_middleware.exchange import Exchange
 from apim_middleware.protocols import UpstreamRequest, UpstreamResponse
-from apim_middleware.proxy._fleet import Fleet
 from apim_middleware.proxy._kept_body import Body, begin, is_awaited, is_whole, kept, leave
 from apim_middleware.proxy._node import Node, Try
 from apim_middleware.proxy._outcomes import kind_of, retry_after
 from apim_middleware.proxy._racing import Race
+from apim_middleware.proxy._running_pool import RunningPool
 from apim_middleware.proxy._statuses import statuses_of
 from apim_middleware.proxy._writing import Writer
 from apim_middleware.proxy.retry import Budget, Hedge, Retry
@@ -32,19 +32,19 @@ Came: TypeAlias = UpstreamResponse | TransportError
 _HEADS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 
 
-class Plan:
+class RetryPlan:
     """How often the requests of a proxy are sent, and to how many at once."""
 
-    def __init__(self, fleet: Fleet, retry: Retry | None, hedge: Hedge | None) -> None:
+    def __init__(self, pool: RunningPool, retry: Retry | None, hedge: Hedge | None) -> None:
         """A request is neither repeated nor sent twice unless there is a rule for it."""
-        now = fleet.clock.monotonic()
-        self.fleet, self.retry, self.hedge = fleet, retry, hedge
+        now = pool.clock.monotonic()
+        self.pool, self.retry, self.hedge = pool, retry, hedge
         self.bad = frozenset[int]() if retry is None else statuses_of(retry, "statuses")
         self.repeating = Budget(1.0 if retry is None else retry.budget, now)
         self.hedging = Budget(1.0 if hedge is None else hedge.budget, now)
 
 
-class Course:
+class Attempts:
     """A transport for one request, which sends it to a pool; after ``begin`` it is a context, which ends it there.
 
     ``asking`` is how a member is sent a request, where that is not by its transport's ``send``.
@@ -54,7 +54,7 @@ class Course:
 
     _live: Try
 
-    def __init__(self, plan: Plan, scope: Scope, asking: Asking | None = None) -> None:
+    def __init__(self, plan: RetryPlan, scope: Scope, asking: Asking | None = None) -> None:
         """Nothing is under way yet."""
         self._plan, self._scope, self._asking = plan, scope, asking or _sent
         self._attributes: dict[str, object] = {}
@@ -66,19 +66,19 @@ class Course:
 
     async def begin(self, index: dict[bytes, bytes] | None) -> tuple[UpstreamRequest, dict[bytes, bytes]]:
         """Choose a member, and write the request for it. Raises Refusal."""
-        fleet, scope = self._plan.fleet, self._scope
-        fleet.begin()
-        if fleet.looks_up:
-            await fleet.find()
+        pool, scope = self._plan.pool, self._scope
+        pool.begin()
+        if pool.looks_up:
+            await pool.find()
         exchange = Exchange.of(scope)
         if exchange is not None:
             self._attributes = exchange.attributes
-        if fleet.pool.key is not None:
-            self._key = _key(fleet.pool.key, exchange or Exchange(scope))
-        if fleet.stamp is not None:
-            self._stamps = fleet.stamp.found(scope["headers"])
+        if pool.rules.key is not None:
+            self._key = _key(pool.rules.key, exchange or Exchange(scope))
+        if pool.stamp is not None:
+            self._stamps = pool.stamp.found(scope["headers"])
         try:
-            self._live = live = fleet.first(self._key, self._stamps)
+            self._live = live = pool.first(self._key, self._stamps)
         except Refusal as refusal:
             self._attributes["apim.upstream.error"] = refusal.code
             raise
@@ -94,7 +94,7 @@ class Course:
     def __exit__(self, kind: object, error: BaseException | None, where: object) -> None:
         """Nothing of the request is under way any more."""
         if isinstance(error, TransportError):
-            self._plan.fleet.broke_off(self._live)
+            self._plan.pool.broke_off(self._live)
         self._live.leave()
 
     @property
@@ -115,7 +115,7 @@ class Course:
             leave(body)
 
     async def opening(self, request: UpstreamRequest, rules: object) -> UpstreamResponse:
-        """The same for a WebSocket handshake, whose rules ``asking`` knows."""
+        """The answer to a WebSocket handshake, sent as ``send`` sends a request; ``asking`` knows the rules for it."""
         return await self.send(request)
 
     async def aclose(self) -> None:
@@ -123,7 +123,7 @@ class Course:
 
     def stamping(self, send: Send) -> Send:
         """A ``send`` that gives the client the cookie of its member, unless it has it."""
-        stamp, scope = self._plan.fleet.stamp, self._scope
+        stamp, scope = self._plan.pool.stamp, self._scope
         if stamp is None:
             return send
 
@@ -138,7 +138,7 @@ class Course:
     # Again
 
     async def _repeated(self, request: UpstreamRequest, retry: Retry) -> UpstreamResponse:
-        clock = self._plan.fleet.clock
+        clock = self._plan.pool.clock
         over = inf if retry.deadline is None else clock.monotonic() + retry.deadline
         for repetition in count(1):
             came = await self._what_comes(request, min(retry.per_try or inf, over - clock.monotonic()))
@@ -178,14 +178,14 @@ class Course:
 
     def _turn(self, retry: Retry, repetition: int, over: float) -> tuple[Try, float] | None:
         """Who is asked next, and the seconds before: another member at once, one that was asked only after a while."""
-        fleet, now = self._plan.fleet, self._plan.fleet.clock.monotonic()
-        live = fleet.another(self._key, self._tried)
+        pool, now = self._plan.pool, self._plan.pool.clock.monotonic()
+        live = pool.another(self._key, self._tried)
         if live is None:
             return None
         wait, fits = 0.0, True
         if live.node in self._tried:
             left = self._tried[live.node] - now
-            wait = max(left, retry.wait(repetition, fleet.draw()))
+            wait = max(left, retry.wait(repetition, pool.draw()))
             fits = left <= retry.max_backoff
         if not fits or now + wait >= over or not self._plan.repeating.take(now):
             live.leave()
@@ -195,7 +195,7 @@ class Course:
     def _turn_to(self, live: Try, reason: str, repetition: int) -> None:
         self._live.leave()
         told = {"apim.upstream.member": self._live.node.name, "apim.upstream.reason": reason}
-        self._plan.fleet.count("apim.upstream.retries", told)
+        self._plan.pool.count("apim.upstream.retries", told)
         self._attributes["apim.upstream.retries"] = repetition
         self._live = live
 
@@ -224,20 +224,20 @@ class Course:
     def _second(self) -> Try | None:
         """Another member that may be asked as well."""
         plan = self._plan
-        fleet, now = plan.fleet, plan.fleet.clock.monotonic()
-        live = fleet.another(self._key, {**self._tried, self._live.node: now}, only_fresh=True)
+        pool, now = plan.pool, plan.pool.clock.monotonic()
+        live = pool.another(self._key, {**self._tried, self._live.node: now}, only_fresh=True)
         if live is None:
             return None
         if not plan.hedging.take(now):
             live.leave()
             return None
         self._attributes["apim.upstream.hedged"] = True
-        fleet.count("apim.upstream.hedges", {"apim.upstream.member": self._live.node.name})
+        pool.count("apim.upstream.hedges", {"apim.upstream.member": self._live.node.name})
         return live
 
     async def _ask(self, live: Try, request: UpstreamRequest, seconds: float | None) -> UpstreamResponse:
-        """Ask one member, and tell the fleet what came of it."""
-        fleet, node = self._plan.fleet, live.node
+        """Ask one member, and tell the pool what came of it."""
+        pool, node = self._plan.pool, live.node
         self._attributes["apim.upstream.member"] = node.name
         if node.breaker is not None:
             self._attributes["apim.upstream.breaker"] = node.breaker.state
@@ -245,13 +245,13 @@ class Course:
             asked = self._asking(node, request)
             response = await (asked if seconds is None else _within(seconds, asked, request.body))
         except TransportError as error:
-            fleet.failed(live, error)
+            pool.failed(live, error)
             self._note(node, error)
             raise
         except BaseException:
             live.leave()
             raise
-        fleet.answered(live, response.status, response.headers)
+        pool.answered(live, response.status, response.headers)
         self._answered = True
         self._note(node, response)
         return response
@@ -260,7 +260,7 @@ class Course:
         """Remember when a member may be asked again; one without a connection for us may not."""
         if self._plan.retry is None:
             return
-        clock, wait = self._plan.fleet.clock, 0.0
+        clock, wait = self._plan.pool.clock, 0.0
         if not isinstance(came, TransportError):
             wait = retry_after(came.headers, clock.now()) or 0.0
         elif isinstance(came, NoConnectionFree):

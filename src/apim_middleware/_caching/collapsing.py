@@ -5,10 +5,10 @@ from functools import partial
 from typing import Any
 
 from apim_middleware._caching.answers import answer, answer_to
-from apim_middleware._caching.asking import Asked
 from apim_middleware._caching.detached import Detached
 from apim_middleware._caching.flights import Flight, Led
 from apim_middleware._caching.judging import FOR_ONE, Judging
+from apim_middleware._caching.lookup import CacheLookup
 from apim_middleware._caching.marks import too_deep
 from apim_middleware._caching.pages import Headers, Stored
 from apim_middleware._caching.rules import LONGEST, Caching
@@ -25,7 +25,7 @@ _MOST_ALONE = 4096
 _STALLED = 60.0  # seconds after which nobody joins a request that has not been answered
 
 
-class Flying(Judging):
+class Collapsing(Judging):
     """Knows the requests that are being answered, by what they ask."""
 
     def __init__(self, policy: Caching, env: Env, time: Callable[[], float]) -> None:
@@ -33,7 +33,7 @@ class Flying(Judging):
         super().__init__(policy, env, time)
         self._env, self._named = env, {"apim.cache.name": policy.name}
         self._patience = policy.collapse
-        self._flights: dict[Any, Asked | Detached] = {}
+        self._flights: dict[Any, CacheLookup | Detached] = {}
         self._unshared: dict[Any, float] = {}  # where nobody waits, and until when
         self._inner: ASGIApp | None = None
         self._collapsed = 0
@@ -53,14 +53,14 @@ class Flying(Judging):
         """Count an event for whoever listens."""
         self._env.count(f"apim.cache.{event}", self._named)
 
-    def judged(self, exchange: Exchange, asked: Asked, head: ResponseHead) -> Keeping | str:
+    def judged(self, exchange: Exchange, asked: CacheLookup, head: ResponseHead) -> Keeping | str:
         """How the response may be kept, or why not: so is what could not be taken away by all its names."""
         verdict = super().judged(exchange, asked, head)
         return "too-deep" if isinstance(verdict, Keeping) and too_deep(asked.key[0]) else verdict
 
     # who waits for whom
 
-    def _join(self, exchange: Exchange, asked: Asked) -> ASGIApp | None:
+    def _join(self, exchange: Exchange, asked: CacheLookup) -> ASGIApp | None:
         """Wait for the response to a request like this one; None when that is known to be of no use."""
         flight = self._joinable(asked.flight_key)
         if flight is None:
@@ -95,14 +95,14 @@ class Flying(Judging):
         flight.start()
         return flight
 
-    def successor(self, flight: Flight, exchange: Exchange, asked: Asked) -> Flight:
+    def successor(self, flight: Flight, exchange: Exchange, asked: CacheLookup) -> Flight:
         """The flight that takes over from one that left, failed or stalls; the first who needs it begins it."""
         if flight.successor is None:
             taking_over = Detached(self, exchange, asked, after=flight)
             flight.successor = self._launch(taking_over, asked.flight_key)
         return flight.successor
 
-    def flight_of(self, exchange: Exchange, asked: Asked, selecting: tuple[bytes, ...]) -> Flight | bool:
+    def flight_of(self, exchange: Exchange, asked: CacheLookup, selecting: tuple[bytes, ...]) -> Flight | bool:
         """The flight of those that say the same in these fields; False when it is of no use to wait."""
         asked.flight_key = (asked.key, selection(selecting, asked.headers))
         if asked.flight_key not in self._flights:
@@ -115,7 +115,7 @@ class Flying(Judging):
         if self._flights.get(key) is flight:
             del self._flights[key]
 
-    def disappointed(self, asked: Asked) -> None:
+    def disappointed(self, asked: CacheLookup) -> None:
         """Somebody waited for a response that is not for others: for a while nobody waits there."""
         if asked.flight_key is None:
             return
@@ -123,7 +123,7 @@ class Flying(Judging):
             del self._unshared[next(iter(self._unshared))]
         self._unshared[asked.flight_key] = self.monotonic() + _ALONE
 
-    def failure_for(self, asked: Asked, flight: Detached) -> Headers | None:
+    def failure_for(self, asked: CacheLookup, flight: Detached) -> Headers | None:
         """The fields of the app's failure for somebody who waits; None when it may be another one's own.
 
         It is for others where it could be kept, were it no failure, and neither request says who is calling.
@@ -138,7 +138,9 @@ class Flying(Judging):
             return None
         return (*keeping.headers, *((b"retry-after", value) for value in get_all(flight.own_headers, b"retry-after")))
 
-    def _end_flight(self, asked: Asked, *, whole: bool = False, reason: str | None = None, status: int = 0) -> None:
+    def _end_flight(
+        self, asked: CacheLookup, *, whole: bool = False, reason: str | None = None, status: int = 0
+    ) -> None:
         """The request that passed here first is over, or its response is not for others."""
         if self._flights.get(asked.flight_key) is asked:
             del self._flights[asked.flight_key]
@@ -158,7 +160,9 @@ class Flying(Judging):
         """A flight has come to its end, and what is to be kept of it is kept."""
         self.landed(flight)
 
-    def given(self, exchange: Exchange, asked: Asked, flight: Flight, stored: Stored, *, collapsed: bool) -> ASGIApp:
+    def given(
+        self, exchange: Exchange, asked: CacheLookup, flight: Flight, stored: Stored, *, collapsed: bool
+    ) -> ASGIApp:
         """A stored response that the app has confirmed, or that stands in for its failure."""
         status, headers, body = answer_to(exchange, stored)
         said = flight.status if flight.status not in (0, status) else None

@@ -1,4 +1,4 @@
-"""A shelf: things in memory within a budget of bytes, of which those stay that are asked for again.
+"""A cache in memory within a budget of bytes, in which those things stay that are asked for again.
 
 What makes room is chosen by S3-FIFO (Yang et al., SOSP 2023): what is new stands in a small queue, a tenth of the
 bytes, and leaves from there unless it is asked for; what was asked for moves to the main queue, where each use since
@@ -16,7 +16,7 @@ from typing import Generic
 
 from apim_middleware.stores.slots import PLACE, K, Kept, Link, Queue, Slot, Tag, V
 
-__all__ = ["PLACE", "Kept", "Shelf"]
+__all__ = ["PLACE", "Kept", "S3Fifo"]
 
 _NEW = 10
 """What is new may take one such part of the bytes."""
@@ -31,7 +31,7 @@ _SWEPT = 2
 """At how many places it is looked whether their time is over, whenever something comes."""
 
 
-class Shelf(Generic[K, V]):
+class S3Fifo(Generic[K, V]):
     """Things under keys within a budget of bytes; what is not asked for again makes room. Never waits.
 
     Every call takes the same time however much is held, but for ``clear``, ``drop_if``, and what it takes Python when a
@@ -39,12 +39,11 @@ class Shelf(Generic[K, V]):
     and leave as others come.
     """
 
-    def __init__(self, max_bytes: int, *, afterlife: float = 0.0) -> None:
-        """Hold at most ``max_bytes``; things past their time stay to be found for ``afterlife`` more seconds."""
+    def __init__(self, max_bytes: int) -> None:
+        """Hold at most ``max_bytes``."""
         self.max_bytes = max_bytes
         self.evicted = 0
         """How many things had to make room before their time was over."""
-        self._afterlife = afterlife
         self._slots: dict[K, Slot[K, V]] = {}
         self.slot_of = self._slots.get
         """Where the thing under a key stands, if there is one, for ``use``: ``find`` in two steps, one of them C."""
@@ -78,7 +77,7 @@ class Shelf(Generic[K, V]):
         return slot.thing
 
     def keep(self, key: K, thing: V, now: float, tags: Collection[Hashable] = ()) -> bool:
-        """Put a thing under this key in place of what was there; False when it is larger than the whole shelf.
+        """Put a thing under this key in place of what was there; False when it is larger than the whole cache.
 
         ``purge`` of any of its ``tags`` takes it away. What it takes to know them counts as well.
         """
@@ -134,7 +133,7 @@ class Shelf(Generic[K, V]):
             self._untag(before)
         size = thing.size + getsizeof(slot.tags) if tags else thing.size
         self._weigh(slot.queue, size - slot.size)
-        slot.thing, slot.size, slot.ends = thing, size, thing.until + self._afterlife
+        slot.thing, slot.size, slot.ends = thing, size, thing.until
 
     def _weigh(self, queue: Queue, size: int) -> None:
         queue.held += size

@@ -1,10 +1,10 @@
-"""Errands: work that hooks which never await leave to the background."""
+"""Background jobs: work that hooks which never await leave to the background."""
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from apim_middleware.stores.errands import Errand
+from apim_middleware.stores.background import BackgroundJob
 
 
 class Pile:
@@ -15,7 +15,7 @@ class Pile:
         self.done: list[bool] = []
         self.opened: anyio.Event | None = None
         self.failure: Exception | None = None
-        self.errand = Errand(self.work)
+        self.job = BackgroundJob(self.work)
 
     async def work(self, *, last: bool) -> None:
         while self.left:
@@ -29,7 +29,7 @@ class Pile:
 
     def add(self, number: int = 1) -> None:
         self.left += number
-        self.errand.wake()
+        self.job.wake()
 
 
 @pytest.fixture
@@ -46,10 +46,10 @@ def backend(request: pytest.FixtureRequest) -> str:
 async def test_work_is_done_soon_and_once(pile: Pile) -> None:
     for _ in range(3):
         pile.add()
-    await pile.errand.over()
+    await pile.job.over()
     pile.add(2)
-    await pile.errand.over()
-    await pile.errand.over()
+    await pile.job.over()
+    await pile.job.over()
     assert pile.done == [False] * 5
 
 
@@ -63,7 +63,7 @@ async def test_it_outlives_the_request_that_woke_it(pile: Pile) -> None:
         group.start_soon(request)
         await anyio.lowlevel.checkpoint()
         group.cancel_scope.cancel()
-    await pile.errand.over()
+    await pile.job.over()
     assert pile.done == [False]
 
 
@@ -71,11 +71,11 @@ async def test_it_outlives_the_request_that_woke_it(pile: Pile) -> None:
 async def test_an_error_is_logged_and_the_next_begins_anew(pile: Pile, caplog: pytest.LogCaptureFixture) -> None:
     pile.failure = LookupError("oops")
     pile.add()
-    await pile.errand.over()
+    await pile.job.over()
     assert "work in the background failed" in caplog.text
     pile.failure = None
-    pile.errand.wake()
-    await pile.errand.over()
+    pile.job.wake()
+    await pile.job.over()
     assert pile.done == [False]
 
 
@@ -111,7 +111,7 @@ def test_another_event_loop_goes_on_with_it(pile: Pile, backend: str) -> None:
 
     async def main() -> None:
         pile.add()
-        await pile.errand.over()
+        await pile.job.over()
 
     anyio.run(main, backend=backend)
     anyio.run(main, backend=backend)

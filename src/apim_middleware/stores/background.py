@@ -1,4 +1,4 @@
-"""What is left to do outside of a request: hooks that never await leave it to an errand."""
+"""What is left to do outside of a request: hooks that never await leave it to a background job."""
 
 import logging
 from typing import Protocol
@@ -11,7 +11,7 @@ log = logging.getLogger("apim_middleware")
 
 
 class Work(Protocol):
-    """What an errand does."""
+    """What a background job does."""
 
     async def __call__(self, *, last: bool) -> None:
         """Do all there is to do; if this is the ``last`` time, without waiting for better times."""
@@ -22,7 +22,7 @@ _GRACE = 5.0
 """Seconds the work may still take when the event loop is about to end."""
 
 
-class Errand:
+class BackgroundJob:
     """Work that runs in the background whenever somebody woke it, outside of the request that did.
 
     ``work`` does all there is to do and returns; it runs once at a time. When the event loop ends meanwhile, it is

@@ -9,7 +9,7 @@ from apim_middleware._limits.answers import announce
 from apim_middleware._limits.gates import Hooks
 from apim_middleware._limits.headers import LimitHeaders
 from apim_middleware._limits.memory_gate import GateInMemory
-from apim_middleware._limits.meters import Asked, Meter
+from apim_middleware._limits.meters import LimitCheck, Meter
 from apim_middleware.env import Env
 from apim_middleware.exchange import Exchange
 from apim_middleware.stores.memory import MemoryCounters
@@ -23,7 +23,7 @@ def is_simple(meter: Meter) -> bool:
     return plain and usual and len(meter.terms.limits) == 1 and meter.terms.limits[0].window < math.inf
 
 
-class SwiftGate:
+class SingleLimitGate:
     """Does what ``GateInMemory`` does, with everything looked up beforehand and as few calls as there can be.
 
     Nearly every request is one more of a caller who has more left, which the counters tell in a word. All others are
@@ -79,7 +79,7 @@ class SwiftGate:
         counted, limits = terms.counters(key)
         tally, again = self._counters.hit_one(counted, limits[0], cost)
         if not tally.allowed:
-            asked = Asked(meter, terms, counted, limits, cost)
+            asked = LimitCheck(meter, terms, counted, limits, cost)
             asked.tallies = (tally,)
             self._usual.judge(exchange, [asked])
         if cost == 1 and limits is terms.limits:

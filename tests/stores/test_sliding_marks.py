@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apim_middleware.stores.fading import FIRST, MOST, UNITS, corrected, mark_of, moment_of, still_counting
+from apim_middleware.stores.sliding_marks import FIRST, MOST, UNITS, corrected, mark_of, moment_of, still_counting
 
 
 def mark(units: int, first: int, last: int) -> int:

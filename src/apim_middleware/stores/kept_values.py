@@ -1,4 +1,4 @@
-"""The upkeep of values as bytes: looked up, kept, forgotten, and made by one for all who ask."""
+"""Values kept as bytes: looked up, kept, forgotten, and made by one for all who ask."""
 
 import contextlib
 import logging
@@ -13,9 +13,9 @@ import anyio
 from apim_middleware.env import Env
 from apim_middleware.errors import StoreError
 from apim_middleware.protocols import Entries
+from apim_middleware.stores.circuit import Circuit
 from apim_middleware.stores.entries import MemoryEntries
 from apim_middleware.stores.flights import Flight, Flights
-from apim_middleware.stores.outage import Circuit
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,11 +57,11 @@ class Found(NamedTuple):
     gone: float
 
 
-class Upkeep:
+class KeptValues:
     """The values of one name, under keys that begin with the place and the name."""
 
     def __init__(self, name: str, env: Env, terms: Terms) -> None:
-        """Look after those of this environment; who does so under the same name does it together."""
+        """The values of a name in this environment: whoever keeps values under the same name shares them."""
         self._name, self._env, self._terms = name, env, terms
         self._space = f"{env.place}/CacheValue/{name}".encode()
         self._entries, self._shared = entries_of(env), seen_by_others(env)

@@ -1,8 +1,8 @@
 """A pool at work: who is available, whose turn it is, and what each request has told of its member.
 
-``Fleet`` is used by whoever passes something on: ``first`` and ``another`` begin a ``Try``, and of each try the fleet
-is told what came of it (``answered``, ``failed``), if anything did; when nothing of it is under way any more, it is
-left. ``_checking`` asks members how they are, and ``_roster`` knows where they are.
+``RunningPool`` is used by whoever passes something on: ``first`` and ``another`` begin a ``Try``, and of each try it is
+told what came of it (``answered``, ``failed``), if anything did; when nothing of it is under way any more, it is left.
+``_checking`` asks members how they are, and ``_roster`` knows where they are.
 """
 
 import logging
@@ -34,12 +34,12 @@ _LEVELS = {"closed": logging.INFO, "well": logging.INFO, "half-open": logging.IN
 _NOBODY = "No upstream is available for this request."
 
 
-class Fleet:
-    """The members of one pool in this process."""
+class RunningPool:
+    """The members of one pool in this process, whose ``rules`` are what was configured."""
 
     def __init__(self, pool: Pool, env: Env, *, writer: Callable[[Place], Writer], transports: Transports) -> None:
         """``writer`` and ``transports`` have what a place needs."""
-        self.pool, self.clock = pool, env.clock
+        self.rules, self.clock = pool, env.clock
         self.stamp = None if pool.affinity is None else Stamp(pool.affinity)
         self.count = env.count
         self.draw = pool.drawing()
@@ -76,7 +76,7 @@ class Fleet:
         return node.take()
 
     def another(self, key: str | None, tried: Mapping[Node, float], *, only_fresh: bool = False) -> Try | None:
-        """Begin it at another member, if there is one, else, unless ``only_fresh``, at one that was tried.
+        """Begin a request at a member that was not ``tried``, else, unless ``only_fresh``, at one that was.
 
         ``tried`` says when each may be asked again: of these it is one that may be now, or the one that may be first.
         """
@@ -98,7 +98,7 @@ class Fleet:
         if self._layered:
             first = min(each.priority for each in ready)
             ready = [each for each in ready if each.priority == first]
-        if self.pool.slow_start:
+        if self.rules.slow_start:
             for each in ready:
                 each.warm(now)
         return self._balance.pick(ready, key) if len(ready) > 1 else ready[0]
@@ -110,7 +110,7 @@ class Fleet:
     def _nobody(self) -> Refusal:
         now = self.clock.monotonic()
         waits = [wait for each in self._nodes if (wait := each.wait(now))]
-        seconds = min(waits, default=1.0 if self.pool.health is None else self.pool.health.every)
+        seconds = min(waits, default=1.0 if self.rules.health is None else self.rules.health.every)
         self.count("apim.upstream.none", {})
         headers = {"retry-after": str(max(1, ceil(seconds)))}
         return Refusal(503, "no-upstream-available", _NOBODY, headers=headers)
@@ -119,7 +119,7 @@ class Fleet:
 
     def answered(self, live: Try, status: int, headers: RawHeaders) -> None:
         """A member has answered with this head."""
-        node, rule, now = live.node, self.pool.breaker, self.clock.monotonic()
+        node, rule, now = live.node, self.rules.breaker, self.clock.monotonic()
         if rule is not None:
             bad = status in self._breaking
             live.tell(now, failed=bad, wait=retry_after(headers, self.clock.now()) if bad else None)
@@ -130,22 +130,22 @@ class Fleet:
     def failed(self, live: Try, error: TransportError) -> None:
         """A member has not answered."""
         node, kind, now = live.node, kind_of(error), self.clock.monotonic()
-        if self.pool.breaker is not None and kind in self.pool.breaker.errors:
+        if self.rules.breaker is not None and kind in self.rules.breaker.errors:
             live.tell(now, failed=True)
         live.leave()
-        if self.pool.ejection is not None and kind in self.pool.ejection.errors:
+        if self.rules.ejection is not None and kind in self.rules.ejection.errors:
             self._consider(node, now, failed=True)
 
     def broke_off(self, live: Try) -> None:
         """A member has answered, but not to the end."""
         node, now = live.node, self.clock.monotonic()
-        if node.breaker is not None and self.pool.breaker is not None and "broken" in self.pool.breaker.errors:
+        if node.breaker is not None and self.rules.breaker is not None and "broken" in self.rules.breaker.errors:
             node.breaker.tell_late(now)
-        if self.pool.ejection is not None and "broken" in self.pool.ejection.errors:
+        if self.rules.ejection is not None and "broken" in self.rules.ejection.errors:
             self._consider(node, now, failed=True, before=live.failed_before)
 
     def _consider(self, node: Node, now: float, *, failed: bool, before: int = 0) -> None:
-        outing, rule = node.outing, self.pool.ejection
+        outing, rule = node.outing, self.rules.ejection
         if outing is None or rule is None or outing.until > now or not outing.full(failed=failed, before=before):
             return  # what comes while it is out is from before
         out = sum(1 for each in self._nodes if each.outing is not None and each.outing.until > now)
@@ -210,7 +210,7 @@ class Fleet:
         self._layered = len({each.priority for each in self._nodes}) > 1
 
     def _new_node(self, place: Place, now: float, *, slowly: bool) -> Node:
-        node = Node(self.pool, place, self._writer(place), self._transports.of(place), self.tell)
+        node = Node(self.rules, place, self._writer(place), self._transports.of(place), self.tell)
         if self.stamp is not None:
             node.stamp = self.stamp.value(node.name)
         if slowly:

@@ -10,8 +10,8 @@ from apim_middleware._limits.meters import Use
 from apim_middleware._limits.stand_in import StandIn
 from apim_middleware.errors import NotDone, Spoiled, StoreError
 from apim_middleware.protocols import Change, Clock, Counters, Hit, Tally
-from apim_middleware.stores.errands import Errand
-from apim_middleware.stores.outage import Circuit
+from apim_middleware.stores.background import BackgroundJob
+from apim_middleware.stores.circuit import Circuit
 
 log = logging.getLogger("apim_middleware")
 
@@ -19,7 +19,7 @@ _BATCH = 500
 """Corrections in one call of the store."""
 
 
-class House:
+class RemoteCounters:
     """Counts in a store that may be slow and may be away. One for all limits of an environment."""
 
     def __init__(self, store: Counters, clock: Clock) -> None:
@@ -28,7 +28,7 @@ class House:
         self._clock = clock
         self._stand_in: StandIn | None = None
         self._left = Left()
-        self._errand = Errand(self._settle)
+        self._job = BackgroundJob(self._settle)
         self._under_way: anyio.Event | None = None  # set when the batch is made, or not
 
     async def hit(self, uses: Sequence[Use]) -> list[Tally]:
@@ -50,7 +50,7 @@ class House:
         left: Sequence[Change | Finding] = changes if stand_in is None else stand_in.settle(changes)
         if left:
             self._left.add(left)
-            self._errand.wake()
+            self._job.wake()
 
     async def settled(self) -> None:
         """Correct all that is to be corrected, now. Raises StoreError."""
@@ -66,7 +66,7 @@ class House:
         stand_in, self._stand_in = self._stand_in, None
         if stand_in is not None:
             self._left.add(stand_in.tellings())
-        self._errand.wake()
+        self._job.wake()
 
     async def _settle(self, *, last: bool) -> None:
         while batch := self._left.take(_BATCH):
