@@ -26,7 +26,7 @@ from apim_middleware._caching.shared_pages import SharedPages
 from apim_middleware._caching.shared_store import WaryEntries
 from apim_middleware._http.targets import resource_of
 from apim_middleware.env import Env
-from apim_middleware.errors import ConfigError, Refusal, ResponseOver
+from apim_middleware.errors import ConfigError, Refusal, ResponseOver, Spoiled
 from apim_middleware.exchange import Exchange
 from apim_middleware.identity import Principal, Subscription
 from apim_middleware.policies.api_key import APIKeyAuth
@@ -1515,6 +1515,22 @@ async def test_a_response_of_another_key_is_a_miss(clock: FakeClock) -> None:
     first, second = entries.pages
     entries.kept[first], entries.kept[second] = entries.kept[second], entries.kept[first]
     assert (await call(app, path="/open")).body == b"answer 3"
+
+
+async def test_what_a_store_cannot_do_is_told_in_its_own_words(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They hold no secrets; the name of a class said nothing."""
+    entries = Elsewhere()
+    _, (app, _) = processes(entries, clock, Cache())
+
+    async def full(*given: Any, **named: Any) -> bool:
+        raise Spoiled("the store could not do this (OOM)")
+
+    monkeypatch.setattr(entries, "set", full)
+    await call(app)
+    [told] = caplog.messages
+    assert told == "the store of the response cache cannot keep a response: the store could not do this (OOM)"
 
 
 async def test_a_store_that_is_down_lets_requests_pass_and_is_told_of_once(

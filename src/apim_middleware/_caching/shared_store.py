@@ -4,7 +4,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import ParamSpec, TypeVar
 
-from apim_middleware.errors import StoreError
+from apim_middleware.errors import Spoiled, StoreError
 from apim_middleware.protocols import Clock, Entries
 from apim_middleware.stores.circuit import Circuit
 
@@ -76,7 +76,7 @@ class _Way:
             return await self._circuit.run(ask, *args, **kwargs)
         except StoreError as error:
             if not self._told:  # not what the driver says, which may hold secrets
-                cause = type(error.__cause__ or error).__name__
+                cause = error if isinstance(error, Spoiled) else type(error.__cause__ or error).__name__
                 log.error("the store of the response cache cannot %s: %s", self._what, cause)
             self._told = True
             raise
