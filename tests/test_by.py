@@ -4,6 +4,7 @@ import functools
 import inspect
 from types import MappingProxyType
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -136,6 +137,7 @@ def test_a_claim_is_the_callers() -> None:
         (7, "7"), (True, "true"), (("admin", "fin"), '["admin","fin"]'), ((), "[]"), (["a"], '["a"]'),
         (MappingProxyType({"b": 1, "a": MappingProxyType({})}), '{"a":{},"b":1}'), ("", ""), (None, None),
         (frozenset("ba"), '["a","b"]'),
+        (UUID(int=1), "00000000-0000-0000-0000-000000000001"), ({1: "a", "b": 2}, "{1: 'a', 'b': 2}"),
     ],
 )  # fmt: skip
 def test_what_is_no_text_is_written_as_json(value: object, text: str | None) -> None:

@@ -350,7 +350,7 @@ def test_a_value_as_others_write_it_is_told_as_it_is_written_here(make: Callable
 def test_a_function_is_shown_by_its_name() -> None:
     """Was: where in memory it is, too."""
     message = told(lambda: apim.Choose((apim.conditions.path("/a"),)))  # type: ignore[arg-type]
-    assert message.startswith("Choose.branches: ((path('/a'),),) is not")
+    assert message.startswith("Choose.branches: ((conditions.path('/a'),),) is not")
 
 
 def test_a_condition_in_a_file_is_told_in_the_quotes_of_a_file() -> None:

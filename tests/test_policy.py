@@ -1,8 +1,9 @@
 """Policies and stacks as they are written: what is refused while building, and how things are bound."""
 
 import copy
+import functools
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -327,6 +328,23 @@ def test_an_end_that_must_be_awaited_is_found_in_what_can_be_called() -> None:
         kind = type("Unfit", (Policy,), {"on_end": hook})
         with pytest.raises(ConfigError, match=r"Unfit\.on_end: is async"):
             kind()(app)
+
+
+def test_a_hook_behind_a_wrapper_is_asked_what_the_wrapper_takes() -> None:
+    def thrice(hook: Callable[[Any, Exchange, int], None]) -> Callable[[Any, Exchange], None]:
+        @functools.wraps(hook)
+        def wrapper(self: Any, exchange: Exchange) -> None:
+            hook(self, exchange, 3)
+
+        return wrapper
+
+    class Retrying(Policy):
+        guards = False
+
+        @thrice
+        def on_request(self, exchange: Exchange, times: int) -> None: ...
+
+    Retrying()(app)
 
 
 def test_hooks_that_do_not_say_what_they_take_pass() -> None:

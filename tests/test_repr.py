@@ -1,5 +1,8 @@
 """What policies look like where people meet them: in a console, a message, a difference."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import pytest
 
 import apim_middleware as apim
@@ -37,3 +40,49 @@ def test_a_policy_without_fields_is_shown_as_any_object() -> None:
         pass
 
     assert "Plain object at" in repr(Plain())
+
+
+class Column:
+    """Compares as columns of tables do."""
+
+    def __eq__(self, other: object) -> "Column":  # type: ignore[override]
+        return self
+
+    def __bool__(self) -> bool:
+        raise TypeError("has no truth value")
+
+    def __hash__(self) -> int:
+        return 1
+
+    def __repr__(self) -> str:
+        return "Column()"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Odd(apim.Policy):
+    """Takes whatever there is."""
+
+    guards = False
+
+    value: object = None
+
+
+SELF: dict[str, object] = {}
+SELF["self"] = SELF
+NOWHERE: dict[str, Any] = {}
+exec("def nowhere(exchange): ...", NOWHERE)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (Column(), "Odd(value=Column())"),
+        (SELF, "Odd(value={'self': {...}})"),
+        (NOWHERE["nowhere"], "Odd(value=nowhere)"),
+        ({"by": of_mine}, "Odd(value={'by': of_mine})"),
+        (None, "Odd()"),
+    ],
+    ids=["column", "itself", "nowhere", "within", "default"],
+)
+def test_whatever_a_field_holds_can_be_shown(value: object, shown: str) -> None:
+    assert repr(Odd(value=value)) == shown

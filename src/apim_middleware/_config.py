@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import re
 import types
 import typing
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -14,9 +13,6 @@ from apim_middleware._spelling import condition_named, key_named, nearest, secon
 from apim_middleware._synonyms import VALUES, advice
 from apim_middleware.errors import ConfigError
 from apim_middleware.types import Layer
-
-_FUNCTION = re.compile(r"<function (.+?) at 0x[0-9a-f]+>")
-"""What Python shows of a function, of which only the name says anything."""
 
 BUILT_IN = {
     "Counters": ("MemoryCounters", "SQLiteCounters", "RedisCounters", "LimitsCounters"),
@@ -38,6 +34,10 @@ BUILT_IN = {
     "UserStore": ("MemoryUsers",),
 }
 """For each protocol, what this package has of it."""
+
+
+_PLAIN = (dict, frozenset, list, set, tuple)
+"""Factories of defaults that can be called to see what comes of it."""
 
 
 class Configured:
@@ -82,7 +82,7 @@ class Configured:
             named = field.kw_only or bool(self.one_by_one)
             if field.name == self.one_by_one:
                 yield from map(written, value)
-            elif field.repr and not (named and _is_default(field, value)):
+            elif field.repr and field.init and not (named and _is_default(field, value)):
                 yield f"{field.name}={written(value)}" if named else written(value)
 
     @classmethod
@@ -105,8 +105,12 @@ class Configured:
 
 
 def _is_default(field: "dataclasses.Field[Any]", value: object) -> bool:
-    made = dataclasses.MISSING if field.default_factory is dataclasses.MISSING else field.default_factory()
-    return bool(value == (made if field.default is dataclasses.MISSING else field.default))
+    """Whether a value says no more than the default; what compares in ways of its own says more."""
+    default = field.default_factory() if field.default_factory in _PLAIN else field.default
+    try:
+        return value is default or (type(value) is type(default) and bool(value == default))
+    except Exception:
+        return False
 
 
 def _misfit(name: str, value: object, wanted: Any, *, secret: bool) -> tuple[str, str]:  # noqa: ANN401 - an annotation
@@ -225,7 +229,7 @@ def shown(value: object, *, secret: bool = False) -> str:
     """A value as an error message may show it: short, and never a secret."""
     if secret:
         return f"a value of type {type(value).__name__}"
-    text = _FUNCTION.sub(r"\1", repr(value))
+    text = written(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

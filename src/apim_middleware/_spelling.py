@@ -9,6 +9,9 @@ from apim_middleware._synonyms import meant
 
 _OURS = "apim_middleware."
 
+_FUNCTION = re.compile(r"<function (.+?) at 0x[0-9a-f]+>")
+"""What Python shows of a function, of which only the name says anything."""
+
 KEYS = {
     "api": "by.api",
     "attribute": 'by.attribute("app.tenant")',
@@ -88,10 +91,8 @@ def nearest(name: str, names: Iterable[str], *, cutoff: float = 0.6) -> str | No
 def written(value: object) -> str:
     """A value as people write it: functions by their names, those of ``by`` and ``conditions`` as they are made."""
     if isinstance(value, FunctionType):
-        home, name = value.__module__.removeprefix(_OURS), value.__name__.replace(_OURS, "")
+        home, name = (value.__module__ or "").removeprefix(_OURS), value.__name__.replace(_OURS, "")
         return f"{home}.{name}" if home in ("by", "conditions") else name
     if type(value) is tuple:
         return f"({', '.join(map(written, value))}{',' if len(value) == 1 else ''})"
-    if type(value) is dict:
-        return "{" + ", ".join(f"{written(key)}: {written(each)}" for key, each in value.items()) + "}"
-    return repr(value)
+    return _FUNCTION.sub(r"\1", repr(value))

@@ -7,6 +7,7 @@ Each tells what must be established further out, so that an order that cannot wo
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Set
+from contextlib import suppress
 from functools import lru_cache
 from inspect import isawaitable
 from itertools import chain
@@ -199,9 +200,12 @@ def attribute(name: str) -> Key:
 
 
 def _as_text(value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value, separators=(",", ":"), sort_keys=True, default=_plain)
+    if value is None:
+        return None
+    if isinstance(value, bool | int | float | list | tuple | Mapping | Set):
+        with suppress(TypeError, ValueError):  # an app can note what JSON cannot say
+            return json.dumps(value, separators=(",", ":"), sort_keys=True, default=_plain)
+    return str(value)
 
 
 def _plain(value: object) -> object:

@@ -164,7 +164,7 @@ def _misfit_of_method(function: FunctionType) -> str:
 
 def _misfit_of(function: Any, *given: object) -> str:  # noqa: ANN401 - whatever is called
     try:
-        signature = inspect.signature(function)
+        signature = inspect.signature(function, follow_wrapped=False)
     except Exception:  # it does not say, or its annotations fail
         return ""
     try:

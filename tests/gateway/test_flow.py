@@ -185,6 +185,8 @@ async def test_a_proxy_without_an_environment_tells_that_of_its_gateway(own: boo
     given: dict[str, Any] = {"env": other} if own else {}
     proxy = Proxy(Pool("http://127.0.0.1:1"), retry=Retry(attempts=2), **given)
     api = Api("shop", "/shop", backend=proxy, subscription_required=False)
-    assert (await get(Gateway(apis=(api,), env=env), "/shop/x")).status == 502
+    gateway = Gateway(apis=(api,), env=env)
+    Gateway(apis=(api,), env=Env())  # which is made, and serves nobody
+    assert (await get(gateway, "/shop/x")).status == 502
     told = (ours.events, others.events)
     assert told == (([], ["apim.upstream.retries"]) if own else (["apim.upstream.retries"], []))

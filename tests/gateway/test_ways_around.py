@@ -16,9 +16,10 @@ from apim_middleware.exchange import Exchange
 from apim_middleware.gateway import Gateway
 from apim_middleware.gateway.app_of_apps import AppOfApps
 from apim_middleware.gateway.sub_app import SubApp
-from apim_middleware.model import Api, Operation, Product, Version, Versions
+from apim_middleware.model import Api, Fragment, Operation, Product, Version, Versions
 from apim_middleware.policies.branch import Choose, When
 from apim_middleware.policies.cache import Cache
+from apim_middleware.policies.either import AllOf
 from apim_middleware.policies.require_header import RequireHeader
 from apim_middleware.policy import Policy, Stack
 from apim_middleware.testing import FakeClock, call
@@ -280,6 +281,8 @@ BY_KIND = Operation("GET", "/x?kind=secret"), Operation("GET", "/x")
         Cache(without_query=("k*",)),
         When(conditions.header("x-page"), Cache(only_query=("page",))),
         Choose((conditions.header("x-page"), Stack(Cache(only_query=("page",))))),
+        When(conditions.header("x-page"), Fragment("pages", (Cache(only_query=("page",)),))),
+        AllOf(Stack(RequireHeader(name="x-page"), Cache(only_query=("page",)))),
     ],
     ids=repr,
 )
@@ -297,6 +300,11 @@ def test_a_cache_that_leaves_out_what_tells_operations_apart_is_refused(scope: s
 @pytest.mark.parametrize("cache", [Cache(only_query=("page", "kind")), Cache(without_query=("utm_*",)), Cache()])
 def test_a_cache_may_leave_out_what_tells_no_operations_apart(cache: Cache) -> None:
     Gateway(apis=(open_api("shop", "/shop", Backend(), operations=BY_KIND, policies=(cache,)),))
+
+
+def test_a_cache_may_leave_out_what_tells_operations_apart_whose_responses_it_does_not_keep() -> None:
+    posts = tuple(Operation("POST", f"/x?kind={kind}", name=kind) for kind in ("a", "b"))
+    Gateway(apis=(open_api("shop", "/shop", Backend(), operations=posts, policies=(Cache(only_query=("page",)),)),))
 
 
 def test_a_cache_of_one_operation_may_leave_out_what_that_is_found_by() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apim_middleware import Api, ConfigError, Gateway, MockResponse, ReturnResponse, api_from_openapi, openapi_of
+from apim_middleware.openapi import _mocking
 from apim_middleware.openapi._mocking import MOST_SAMPLED
 from apim_middleware.testing import call
 from apim_middleware.types import Receive, Scope, Send
@@ -254,3 +255,29 @@ def test_nothing_is_mocked_unless_asked_for() -> None:
     assert api.document is not None
     again = api_from_openapi(api.document, name="users")
     assert [each.policies for each in again.operations] == [()]
+
+
+def test_all_samples_of_a_document_have_a_bound_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each had one of its own: 200 operations with large schemas took half a minute, and many more as much more."""
+    monkeypatch.setattr(_mocking, "MOST_LOOKED_AT", 30)
+    schema = {"type": "object", "properties": {str(number): {"type": "string"} for number in range(10)}}
+    media = {"application/json": {"schema": schema}}
+    paths = {
+        f"/{number}": {"get": {"responses": {"200": {"description": "", "content": media}}}} for number in range(9)
+    }
+    document = {"openapi": "3.1.0", "info": {"title": "a", "version": "1"}, "paths": paths}
+    with pytest.raises(ConfigError, match="more than 30 schemas and examples"):
+        api_from_openapi(json.dumps(document), name="a", backend="http://a", mock=True)
+
+
+def test_a_response_that_many_operations_have_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_mocking, "MOST_LOOKED_AT", 30)
+    schema = {"type": "object", "properties": {str(number): {"type": "string"} for number in range(10)}}
+    shared = {"description": "", "content": {"application/json": {"schema": schema}}}
+    paths = {f"/{number}": {"get": {"responses": {"200": {"$ref": "#/components/responses/r"}}}} for number in range(9)}
+    document = {
+        "openapi": "3.1.0", "info": {"title": "a", "version": "1"}, "paths": paths,
+        "components": {"responses": {"r": shared}},
+    }  # fmt: skip
+    api = api_from_openapi(json.dumps(document), name="a", backend="http://a", mock=True)
+    assert len({operation.policies for operation in api.operations}) == 1

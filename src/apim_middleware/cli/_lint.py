@@ -78,6 +78,8 @@ def _of_order(layers: Sequence[Layer]) -> Iterator[str]:
 def _of_principals(layers: Sequence[Layer]) -> Iterator[str]:
     """About what goes by the principal before a token says who that is."""
     for place, layer in enumerate(layers):
+        if isinstance(layer, Policy) and _names_callers(layer):
+            return
         later = [each for each in layers[place + 1 :] if isinstance(each, Policy) and _names_callers(each)]
         if later and isinstance(layer, Policy) and "principal" in layer.needs:
             name, provider = type(layer).__name__, type(later[0]).__name__

@@ -7,10 +7,14 @@ from apim_middleware._caching.rules import Caching
 from apim_middleware._http.cache_queries import QueryRule
 from apim_middleware.errors import ConfigError
 from apim_middleware.gateway._plans import Approach, Edition
-from apim_middleware.model import Operation
+from apim_middleware.model import ANY, Fragment, Operation
 from apim_middleware.policies.branch import Choose, When
+from apim_middleware.policies.either import AllOf, AnyOf
 from apim_middleware.policy import Stack
 from apim_middleware.types import Layer
+
+_KEPT = ("GET", "HEAD", ANY)
+"""The methods of operations whose responses caches keep, and answer with."""
 
 
 def check_kept_apart(edition: Edition, products: Iterable[str]) -> None:
@@ -20,7 +24,7 @@ def check_kept_apart(edition: Edition, products: Iterable[str]) -> None:
     """
     told_by = defaultdict[Approach, dict[str, Operation]](dict)
     for endpoint in edition.endpoints:
-        for name, _, _ in endpoint.operation.url_template.query:
+        for name, _, _ in endpoint.operation.url_template.query if endpoint.operation.method in _KEPT else ():
             told_by[endpoint.approach].setdefault(name, endpoint.operation)
     for approach, names in told_by.items():
         own = approach.scope and approach.scope.place
@@ -42,8 +46,10 @@ def _caches(layers: Iterable[Layer | None]) -> Iterator[Caching]:
     for layer in layers:
         if isinstance(layer, Caching):
             yield layer
-        elif isinstance(layer, Stack):
+        elif isinstance(layer, Stack | AllOf | AnyOf):
             yield from _caches(layer.layers)
+        elif isinstance(layer, Fragment):
+            yield from _caches(layer.policies)
         elif isinstance(layer, When):
             yield from _caches((layer.layer, layer.otherwise))
         elif isinstance(layer, Choose):

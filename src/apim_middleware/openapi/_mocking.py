@@ -2,9 +2,9 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, takewhile
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from apim_middleware.openapi._checking import resolve
 from apim_middleware.openapi._places import Place, below, mistake
@@ -12,6 +12,9 @@ from apim_middleware.policies.answers import MockResponse
 
 MOST_SAMPLED = 500
 """How many schemas a sample is made of."""
+
+MOST_LOOKED_AT = 100_000
+"""How many schemas, and examples elsewhere, all samples of a document may take together."""
 
 _DEEPEST = 10
 _NOTHING: Final = object()
@@ -41,6 +44,8 @@ class Mocks:
         """Nothing has been made yet."""
         self._root = root
         self._most = self._left = max_bytes
+        self._looks = MOST_LOOKED_AT
+        self._values: dict[tuple[int, _ValueOf], object] = {}  # of media types that several responses have
 
     def answer(self, operation: Mapping[str, Any], place: Place) -> MockResponse:
         """The first 2xx response of an operation: an example of it, else a sample, else no body."""
@@ -54,11 +59,26 @@ class Mocks:
         content = {} if status in _BODILESS else response.get("content", {})
         for value_of in (_example, _sample):
             for kind, media in content.items():
-                body = self._body(kind, value_of(self._root, media, below(here, "content", kind)), here)
+                body = self._body(kind, self._value(value_of, media, below(here, "content", kind)), here)
                 if body is not None:
                     content_type = "application/json" if kind in _RANGES else kind
                     return MockResponse(status=status, body=body, content_type=content_type)
         return MockResponse(status=status)
+
+    def _value(self, value_of: "_ValueOf", media: Mapping[str, Any], place: Place) -> object:
+        """What stands for a media type, made once."""
+        known = id(media), value_of  # the document stays
+        if known not in self._values:
+            self._values[known] = value_of(self, media, place)
+        return self._values[known]
+
+    def resolved(self, place: Place, kind: str, value: Any) -> Any:  # noqa: ANN401 - whatever JSON has
+        """What a reference means, as often as that may be asked."""
+        self._looks -= 1
+        if self._looks < 0:
+            problem = f"has more than {MOST_LOOKED_AT:,} schemas and examples in its mocked answers"
+            raise mistake(place, problem, "Write an example for each response, or leave mock out")
+        return resolve(self._root, place, kind, value)
 
     def _body(self, kind: str, value: object, place: Place) -> str | None:
         """A value as text of a media type; None for one that cannot be written so."""
@@ -77,27 +97,30 @@ class Mocks:
             yield part
 
 
-def _example(root: Mapping[str, Any], media: Mapping[str, Any], place: Place) -> object:
+_ValueOf: TypeAlias = Callable[[Mocks, Mapping[str, Any], Place], object]
+
+
+def _example(mocks: Mocks, media: Mapping[str, Any], place: Place) -> object:
     """What stands as an example; what would have to be fetched does not."""
     if "example" in media:
         return media["example"]
-    examples = (resolve(root, place, "example", each) for each in media.get("examples", {}).values())
+    examples = (mocks.resolved(place, "example", each) for each in media.get("examples", {}).values())
     return next((each["value"] for each in examples if "value" in each), _NOTHING)
 
 
-def _sample(root: Mapping[str, Any], media: Mapping[str, Any], place: Place) -> object:
-    return _Sampling(root, place).value(media.get("schema", True), ())
+def _sample(mocks: Mocks, media: Mapping[str, Any], place: Place) -> object:
+    return _Sampling(mocks, place).value(media.get("schema", True), ())
 
 
 class _Sampling:
     """Makes a value such as a schema describes: of a bounded size, and no schema stands within itself."""
 
-    def __init__(self, root: Mapping[str, Any], place: Place) -> None:
-        self._root, self._place = root, place
+    def __init__(self, mocks: Mocks, place: Place) -> None:
+        self._mocks, self._place = mocks, place
         self._left = MOST_SAMPLED
 
     def value(self, schema: Any, above: tuple[int, ...]) -> Any:  # noqa: ANN401 - whatever JSON has
-        schema = resolve(self._root, self._place, "schema", schema)
+        schema = self._mocks.resolved(self._place, "schema", schema)
         self._left -= 1
         if not isinstance(schema, dict) or schema.get("writeOnly") is True:
             return _NOTHING

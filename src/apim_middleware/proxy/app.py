@@ -129,9 +129,10 @@ class Proxy(Configured):
         _ = self._transport, self._plan or self._writer  # what can be known now, now
 
     def tell(self, env: Env) -> None:
-        """Tell this environment of what happens to members, unless another one was given: a gateway's does so."""
-        if self.env is default_env and self._plan is not None:
-            self._plan.pool.count = env.count
+        """Tell this environment of what happens to members, as a gateway's, unless it or another was given before."""
+        plan = self._plan
+        if plan is not None and plan.pool.count == default_env.count:
+            plan.pool.count = env.count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
