@@ -43,6 +43,9 @@ _PLAIN = (dict, frozenset, list, set, tuple)
 class Configured:
     """Base of every frozen dataclass a user writes: wrong names, missing fields and wrong types are a ConfigError."""
 
+    one_by_one: ClassVar[str] = ""
+    """The field whose values are given one after the other, without its name, as the layers of ``AnyOf``."""
+
     def __new__(cls, *args: object, **given: object) -> Self:
         """Check what was given before the dataclass keeps it."""
         if dataclasses.is_dataclass(cls):
@@ -61,9 +64,6 @@ class Configured:
                         cure = f"Leave it out, or {cure[0].lower()}{cure[1:]}"
                     raise ConfigError(cls.__name__, name, f"{shown(value, secret=secret)} {problem}", cure)
         return super().__new__(cls)
-
-    one_by_one: ClassVar[str] = ""
-    """The field whose values are given one after the other, without its name, as the layers of ``AnyOf``."""
 
     def __init_subclass__(cls, **given: object) -> None:
         """Keep dataclasses from writing a repr that says every default."""
@@ -142,8 +142,8 @@ def _said_elsewhere(name: str, value: object, wanted: Any, *, secret: bool) -> s
     if isinstance(value, str) and float in arms and not secret:
         seconds = seconds_in(value)
         return None if seconds is None else f"Give seconds: {seconds}"
-    if any(map(is_condition, arms)) and (written := condition_named(value)):
-        return f"Write {written}"
+    if any(map(is_condition, arms)) and (condition := condition_named(value)):
+        return f"Write {condition}"
     return None
 
 

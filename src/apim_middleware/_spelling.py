@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 from types import FunctionType
 
+from apim_middleware._http.statuses import statuses_named
 from apim_middleware._synonyms import meant
 
 _OURS = "apim_middleware."
@@ -47,8 +48,6 @@ _DURATION = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(_UNITS)})", re.IGNORECASE)
 
 _ISO_DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?")
 
-_STATUS = re.compile(r"[1-5](?:xx|\d\d|\d\d-[1-5]\d\d)", re.IGNORECASE)
-
 
 def seconds_in(text: str) -> str | None:
     """The seconds of a duration such as ``60s``, ``1 minute`` or ``PT1M`` (ISO 8601); None for what is none."""
@@ -63,12 +62,12 @@ def seconds_in(text: str) -> str | None:
 
 def condition_named(value: object, quote: str = '"') -> str | None:
     """The condition that a text means, or the number of a status, as it is written; None when it means none."""
-    text = str(value).strip().removeprefix("apim_middleware.") if isinstance(value, str | int) else ""
+    text = str(value).strip().removeprefix(_OURS) if isinstance(value, str | int) else ""
     if isinstance(value, int):
-        return f"conditions.status({value})" if _STATUS.fullmatch(text) else None
+        return f"conditions.status({value})" if statuses_named(text) else None
     if text.startswith("/"):
         return f"conditions.path({quote}{text}{quote})"
-    if _STATUS.fullmatch(text):
+    if statuses_named(text):
         return f"conditions.status({quote}{text}{quote})"
     plain = text.removeprefix("conditions.")
     return f"conditions.{plain}" if plain in CONDITIONS else None
@@ -76,7 +75,7 @@ def condition_named(value: object, quote: str = '"') -> str | None:
 
 def key_named(text: str) -> str | None:
     """The key of ``by`` that a text names, as it is written; None when it names none."""
-    name = text.strip().removeprefix("apim_middleware.").removeprefix("by.")
+    name = text.strip().removeprefix(_OURS).removeprefix("by.")
     if name.partition("(")[0] in KEYS and name.endswith(")"):
         return f"by.{name}"
     return KEYS.get(nearest(name, KEYS, cutoff=0.8) or "")
