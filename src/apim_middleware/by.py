@@ -200,8 +200,8 @@ def attribute(name: str) -> Key:
 
 
 def _as_text(value: object) -> str | None:
-    if value is None:
-        return None
+    if value is None or type(value) is str:  # as nearly always
+        return value
     if isinstance(value, bool | int | float | list | tuple | Mapping | Set):
         with suppress(TypeError, ValueError):  # an app can note what JSON cannot say
             return json.dumps(value, separators=(",", ":"), sort_keys=True, default=_plain)
