@@ -3,6 +3,7 @@
 import json
 import random
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import anyio
@@ -22,6 +23,7 @@ from apim_middleware.policy import Policy
 from apim_middleware.proxy.app import Proxy
 from apim_middleware.proxy.breaker import CircuitBreaker
 from apim_middleware.proxy.pool import Pool
+from apim_middleware.stores.sqlite import SQLiteEntries
 from apim_middleware.testing import FakeClock
 from apim_middleware.types import ASGIApp, Receive, Scope, Send
 
@@ -103,6 +105,33 @@ async def test_a_cache_answers_nobody_with_what_another_revision_said() -> None:
     await app.reload(Gateway(apis=(api.promote(2),), env=app.gateway.env))
     names.append(told(await get(app, "/shop/x"))["name"])
     assert names == ["one", "two"]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_what_one_revision_changed_no_revision_shows_as_it_was(shared: bool, tmp_path: Path) -> None:
+    """After a rollback the older revision answered with what it had said before the newer one changed it."""
+    said: list[str] = []
+
+    async def backend(scope: Scope, receive: Receive, send: Send) -> None:
+        said.append(scope["method"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"%d" % len(said)})
+
+    api = Api(
+        "shop", "/shop", backend=backend, revisions=(Revision(1), Revision(2)), subscription_required=False,
+        policies=(Cache(ttl=60),),
+    )  # fmt: skip
+    clock = FakeClock()
+    env = Env(clock=clock, entries=SQLiteEntries(tmp_path / "e", clock=clock) if shared else None, place="g")
+    app = Reloadable(Gateway(apis=(api,), env=env))
+    await get(app, "/shop/x")
+    await app.reload(Gateway(apis=(api.promote(2),), env=app.gateway.env))
+    await get(app, "/shop/x")
+    await get(app, "/shop/x", method="POST")
+    await get(app, "/shop/x")
+    await app.reload(Gateway(apis=(api,), env=app.gateway.env))
+    await get(app, "/shop/x")
+    assert said == ["GET", "GET", "POST", "GET", "GET"]
 
 
 async def test_equal_backends_are_the_same_object() -> None:

@@ -23,10 +23,11 @@ from apim_middleware.types import ASGIApp, Tap
 class MemoryKeeper(Keeper):
     """Keeps pages in memory as they are."""
 
+    _versioned = True
+
     def __init__(self, policy: Caching, env: Env) -> None:
         """Begin with nothing."""
         super().__init__(policy, env, env.clock.monotonic)
-        self._versioned = self._owned
         self._pages: S3Fifo[Key, Page] = S3Fifo(policy.max_bytes)
         self._told_evicted = 0
         self._refines = self._owned or self._rewrites
@@ -114,7 +115,7 @@ class MemoryKeeper(Keeper):
         whole, recording = False, asked.recording
         if recording is not None:
             if exchange.shared.completed:
-                stored = self._recorded(asked, recording, versioned=self._owned)
+                stored = self._recorded(asked, recording)
                 if stored is not None:
                     self._put(asked, stored)
                 whole = stored is not None or recording.body() is not None

@@ -115,15 +115,12 @@ class Judging(ABC):
 
     # what is kept
 
-    def _recorded(self, asked: CacheLookup, recording: Recording, *, versioned: bool) -> Stored | None:
-        """What was recorded, if the whole has passed and nobody changed the resource meanwhile.
-
-        Where it is ``versioned``, it can be told when its resource has changed.
-        """
-        resource, _ = asked.key
+    def _recorded(self, asked: CacheLookup, recording: Recording) -> Stored | None:
+        """What was recorded, if the whole has passed and nobody changed the resource meanwhile."""
+        resource, owners = asked.key
         if self._versions.changed(resource, since=asked.changes):
             return None
-        version = self._versions.of(resource) if versioned else None
+        version = self._versions.of(resource) if owners and self._versioned else None
         return recording.stored(key=asked.key, version=version)
 
     def _page_with(
@@ -179,12 +176,12 @@ class Judging(ABC):
 
     async def keep(self, asked: CacheLookup, recording: Recording) -> None:
         """Keep what was recorded of a flight."""
-        stored = self._recorded(asked, recording, versioned=self._versioned)
+        stored = self._recorded(asked, recording)
         if stored is not None:
             await self.keep_stored(asked, stored)
 
     _versioned = False
-    """Whether responses know the state of the resource they show."""
+    """Whether responses that have owners know the state of the resource they show."""
 
     @abstractmethod
     async def keep_stored(self, asked: CacheLookup, stored: Stored) -> None:

@@ -110,10 +110,9 @@ class Keeper(Collapsing, Purgeable):
         """What a response to the request is kept under."""
         if self._rewrites:
             self._rewrite(exchange.scope)
-        resource = resource_of(exchange.scope, host)
-        if exchange.shared.match is not None:
-            resource = _versioned(resource, exchange.shared.match)
-        return resource, self._ownership.owners(exchange) if self._owned else ()
+        owners = self._ownership.owners(exchange) if self._owned else ()
+        match = exchange.shared.match
+        return resource_of(exchange.scope, host), owners if match is None else owners + _edition(match)
 
     def _rewrite(self, scope: Scope) -> None:
         scope["query_string"] = self._query.of(scope.get("query_string", b""))
@@ -142,7 +141,7 @@ class Keeper(Collapsing, Purgeable):
         scope = exchange.scope
         if self._rewrites:
             scope = {**scope, "query_string": self._query.of(scope.get("query_string", b""))}
-        return _versioned(resource_of(scope, host), exchange.shared.match)
+        return resource_of(scope, host)
 
     def _bypass(self, exchange: Exchange, wished: Wishes) -> None:
         if wished.only_if_cached:
@@ -362,15 +361,10 @@ class Keeper(Collapsing, Purgeable):
         return recording.tap
 
 
-def _versioned(resource: Resource, match: Match | None) -> Resource:
-    """Of versions and revisions of an API one, however it was named: rules may leave names out, and some have none."""
-    if match is None:
-        return resource
+def _edition(match: Match) -> tuple[str, ...]:
+    """Which version and revision of its API answers: responses of each are apart, and change together."""
     route = match.route
-    if not route.version and route.revision == 1:
-        return resource
-    host, (scheme, root, path, raw, query) = resource
-    return host, (scheme, f"{root}\0{route.version}\0{route.revision}", path, raw, query)
+    return (f"{route.revision} {route.version}",) if route.version or route.revision != 1 else ()
 
 
 def _hit(member: bytes, age: int, ttl: int) -> tuple[Line, Line]:

@@ -70,9 +70,8 @@ class Ownership:
             is_key = principal is not None and principal.issuer == ISSUER and principal.subject == subscription.id
         if principal is not None and not is_key:
             found |= _PRINCIPAL
-        for place, owner in enumerate(asked.key[1]):
+        for owner, covered in zip(asked.key[1], self._covered, strict=False):
             if owner is not None:
-                covered = self._covered[place]
                 found -= covered
                 if is_key and "principal" in covered:
                     found -= COVERED["subscription"]
