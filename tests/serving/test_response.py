@@ -1,6 +1,7 @@
 """How uvicorn writes responses for the reader of this package: their clients know where they end."""
 
 import logging
+from asyncio.selector_events import _SelectorSocketTransport  # type: ignore[attr-defined]
 from collections.abc import Iterator
 from functools import partial
 
@@ -198,3 +199,59 @@ def test_responses_are_in_the_access_log(app: Script, caplog: pytest.LogCaptureF
     assert [
         record.getMessage().partition(" - ")[2] for record in caplog.records if record.name == "uvicorn.access"
     ] == ['"GET /x HTTP/1.1" 200']
+
+
+def test_a_date_of_the_app_takes_the_place_of_the_servers(app: Script) -> None:
+    """A proxied response had two: the server's, and that of its origin, which it is to keep (RFC 9110 §6.6.1)."""
+    app.messages = [start((b"date", b"Sun, 06 Nov 1994 08:49:37 GMT"), LENGTH), body(b"hello")]
+    with serving(app, http=HttpToolsProtocol, lifespan="off", date_header=True) as running:
+        said = running.talk(asking())
+    assert [line for line in said.split(b"\r\n") if line.startswith(b"date:")] == [
+        b"date: Sun, 06 Nov 1994 08:49:37 GMT"
+    ]
+
+
+def test_a_response_without_a_date_gets_the_servers(app: Script) -> None:
+    app.messages = [start((b"set-cookie", b"a=1"), (b"set-cookie", b"b=2"), LENGTH), body(b"hello")]
+    with serving(app, http=HttpToolsProtocol, lifespan="off", date_header=True) as running:
+        said = running.talk(asking())
+    assert said.count(b"\r\ndate: ") == 1
+
+
+def test_a_head_and_a_body_at_hand_are_written_at_once(app: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two system calls for each response are one too many."""
+    written: list[bytes] = []
+    write = _SelectorSocketTransport.write
+
+    def noted(transport: _SelectorSocketTransport, data: bytes) -> None:
+        written.append(data)
+        write(transport, data)
+
+    monkeypatch.setattr(_SelectorSocketTransport, "write", noted)
+    app.messages = [start(LENGTH), body(b"hello")]
+    with serving(app, http=HttpToolsProtocol, lifespan="off", loop="asyncio") as running:
+        running.talk(asking())
+    assert written == [SIZED + CLOSES + b"\r\nhello"]
+
+
+def test_a_large_body_comes_whole_behind_its_head(app: Script, server: Running) -> None:
+    app.messages = [start((b"content-length", b"200000")), body(bytes(200_000))]
+    assert server.talk(asking()) == OK + b"content-length: 200000\r\n" + CLOSES + b"\r\n" + bytes(200_000)
+
+
+async def _silent(scope: Scope, receive: Receive, send: Send) -> None:
+    await send(start())
+    await receive()
+    await receive()
+
+
+def test_a_head_does_not_wait_for_a_body_that_is_not_there_yet() -> None:
+    """An event stream is open before its first event."""
+    with serving(_silent, http=HttpToolsProtocol, lifespan="off") as running, running.connect() as client:
+        client.sendall(asking())
+        assert client.recv(65536) == IN_CHUNKS + CLOSES + b"\r\n"
+
+
+def test_an_app_that_fails_behind_its_head_has_sent_it(app: Script, server: Running) -> None:
+    app.messages = [start(LENGTH), start(LENGTH)]
+    assert server.talk(asking()) == SIZED + CLOSES + b"\r\n"

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 
-from apim_middleware._http.headers import header_name, header_value
+from apim_middleware._http.headers import NAME, VALUE, header_name, header_value
 from apim_middleware.types import RawHeaders
 
 NO_BREAKS = bytes(code for code in range(256) if code not in b"\0\r\n")
@@ -29,9 +29,9 @@ def checked(lines: RawHeaders) -> RawHeaders:
 
     The list that was given is given back when there was nothing to change.
     """
-    if not _names.issuperset([name for name, _ in lines]):
+    if not _names.issuperset(map(NAME, lines)):
         lines = [(_checked_name(name), value) for name, value in lines]
-    check_values([value for _, value in lines])
+    check_values(list(map(VALUE, lines)))
     return lines
 
 

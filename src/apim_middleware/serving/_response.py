@@ -2,18 +2,22 @@
 
 import socket
 import struct
+from asyncio import get_running_loop
 from functools import partial
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 
-from apim_middleware._http.headers import get_all, list_members, without
+from apim_middleware._http.headers import NAME, get_all, list_members, without
 from apim_middleware._http.lines import checked
+from apim_middleware.types import RawHeaders
 
 _BODILESS = frozenset((204, 304))
+_SAID_ONCE = frozenset((b"date", b"server"))  # of a proxied response by whoever made it (RFC 9110 §6.6.1)
 _CLOSE = (b"connection", b"close")
 _CHUNKED = (b"transfer-encoding", b"chunked")
+_TOGETHER = 65536  # bytes of a body that are put behind the head to be written at once
 
 
 class Response(RequestResponseCycle):
@@ -29,6 +33,9 @@ class Response(RequestResponseCycle):
     _left: int | None = 0
     """Bytes of the body that are still to come; None where its end is told in another way."""
 
+    _head = b""
+    """The head, as long as it waits for what the app may send with it in the same turn of the event loop."""
+
     async def run_asgi(self, app: Any) -> None:  # noqa: ANN401 - as with ``send``
         """Have the app answer; what cannot be answered at all ends the connection."""
         try:
@@ -41,6 +48,7 @@ class Response(RequestResponseCycle):
         try:
             return await app(scope, receive, send)
         finally:
+            self._write(b"")
             if self.response_started and not self.response_complete and self._ends_with_the_connection:
                 self._break_off()
 
@@ -76,11 +84,13 @@ class Response(RequestResponseCycle):
             raise ValueError(f"{status} is no final response")
         begin, lines = STATUS_LINE[status], checked([*self.default_headers, *headers])
         index = dict(lines)
+        if len(index) != len(lines):
+            lines = _said_once(lines, len(self.default_headers))
         if b"transfer-encoding" in index:
             lines = without(lines, b"transfer-encoding", b"content-length")
             index = dict(lines)
         length = index.get(b"content-length")
-        if length is not None and not (length.isdigit() and get_all(lines, b"content-length") == [length]):
+        if length is not None and not (length.isdigit() and _is_one(index, lines, b"content-length")):
             raise ValueError("the response does not say its length clearly")
         if self.scope["method"] == "HEAD" or status in _BODILESS:
             self._left = 0
@@ -98,9 +108,20 @@ class Response(RequestResponseCycle):
             self.keep_alive = False
             lines.append(_CLOSE)
         self.response_started, self.waiting_for_100_continue = True, False
-        self.transport.write(begin + b"\r\n".join([*map(b": ".join, lines), b"", b""]))
+        self._head = begin + b"\r\n".join([*map(b": ".join, lines), b"", b""])
+        get_running_loop().call_soon(self._write, b"")
         if self.access_log:
             self._log(status)
+
+    def _write(self, data: bytes) -> None:
+        """Write what waits, and this behind it."""
+        head, self._head = self._head, b""
+        if self.disconnected:
+            return
+        if len(data) > _TOGETHER:
+            self.transport.writelines([head, data])
+        elif head or data:
+            self.transport.write(head + data)
 
     def _write_body(self, body: bytes, *, last: bool) -> None:
         if self.chunked_encoding:
@@ -112,8 +133,7 @@ class Response(RequestResponseCycle):
             self._left -= len(body)
             if self._left < 0 or (last and self._left):
                 raise RuntimeError(f"the body is {'longer' if self._left < 0 else 'shorter'} than its Content-Length")
-        if body:
-            self.transport.write(body)
+        self._write(body)
         if last:
             self.response_complete = True
             self.message_event.set()
@@ -127,3 +147,14 @@ class Response(RequestResponseCycle):
         self.access_logger.info(
             '%s - "%s %s HTTP/%s" %d', client, scope["method"], target, scope["http_version"], status
         )
+
+
+def _said_once(lines: RawHeaders, ours: int) -> RawHeaders:
+    """The lines, the first of which are the server's: not those that the app has said better."""
+    said = _SAID_ONCE.intersection(map(NAME, lines[ours:]))
+    return [*[line for line in lines[:ours] if line[0] not in said], *lines[ours:]]
+
+
+def _is_one(index: dict[bytes, bytes], lines: RawHeaders, name: bytes) -> bool:
+    """Whether a name that is there stands on one line; nearly always every name does."""
+    return len(index) == len(lines) or len(get_all(lines, name)) == 1
