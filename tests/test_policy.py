@@ -325,7 +325,7 @@ def test_an_end_that_must_be_awaited_is_found_in_what_can_be_called() -> None:
         async def __call__(self, exchange: Exchange) -> None: ...
 
     for hook in (Later(), partial(ends_later, None)):
-        kind = type("Unfit", (Policy,), {"on_end": hook})
+        kind = type("Unfit", (Policy,), {"on_end": staticmethod(hook)})
         with pytest.raises(ConfigError, match=r"Unfit\.on_end: is async"):
             kind()(app)
 

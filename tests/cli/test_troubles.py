@@ -38,7 +38,7 @@ def apim(*arguments: str) -> Result:
 
 
 def command(*arguments: str, before: str = "") -> list[str]:
-    return [sys.executable, "-c", f"{before}\n{MAIN}", *arguments]
+    return [sys.executable, "-P", "-c", f"{before}\n{MAIN}", *arguments]  # as the script, which has no "" in its path
 
 
 def run(*arguments: str, before: str = "", encoding: str = "utf-8") -> "subprocess.CompletedProcess[str]":
