@@ -23,7 +23,7 @@ from statistics import median
 
 from harness import Effort, table
 from proxy_servers import APACHE, APACHE_MODULES, CADDY, NGINX, UPSTREAM
-from served import HERE, cpu_seconds, measured, memory, pin
+from served import HERE, READER, cpu_seconds, measured, memory, pin
 from visit import credentials, headers
 
 PATH_OF_SERVERS = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"
@@ -202,7 +202,6 @@ def upload(port: int, size: int) -> float:
 
 # The servers
 
-READER = "apim_middleware.serving.httptools:HttpToolsProtocol"
 OURS, GRANIAN = "Proxy on uvicorn", "Proxy on granian"
 SEVEN = ("... behind seven policies", "... behind seven policies, granian")
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from visit import PATH, headers
 
 HERE = Path(__file__).parent
 CONNECTIONS = 64
+READER = "apim_middleware.serving.httptools:HttpToolsProtocol"
 _RUNNING_ON = re.compile(rb"running on http://127\.0\.0\.1:(\d+)")
 _TAIL = re.compile(r"^ +99% +([\d.]+)(us|ms|s)$", re.M)
 _UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
@@ -51,11 +52,17 @@ class Server:
         return median(mine / theirs for mine, theirs in zip(self.rates, other.rates, strict=True))
 
 
-def stressed(apps: Mapping[str, str], effort: Effort) -> dict[str, Server]:
-    """Serve every app (``module:factory``) and load them in turn, in a new order each round."""
+def stressed(apps: Mapping[str, str], effort: Effort, *, by_us: Collection[str] = ()) -> dict[str, Server]:
+    """Serve every app (``module:factory``) and load them in turn, in a new order each round.
+
+    Those ``by_us`` are read and written as ``apim serve`` does it, the others as plain uvicorn does.
+    """
     order = random.Random(1)
     with ExitStack() as stack:
-        servers = {name: stack.enter_context(serving(app)) for name, app in apps.items()}
+        servers = {
+            name: stack.enter_context(serving(app, READER if name in by_us else "httptools"))
+            for name, app in apps.items()
+        }
         for _ in range(effort.served_rounds):
             for name in order.sample(list(servers), len(servers)):
                 servers[name].stress(effort.load)
@@ -63,10 +70,10 @@ def stressed(apps: Mapping[str, str], effort: Effort) -> dict[str, Server]:
 
 
 @contextmanager
-def serving(app: str) -> Iterator[Server]:
+def serving(app: str, reader: str) -> Iterator[Server]:
     """A uvicorn with one worker on a free port of the loopback interface."""
     command = [sys.executable, "-m", "uvicorn", app, "--factory", "--app-dir", str(HERE), "--port", "0"]
-    options = ["--no-proxy-headers", "--no-access-log", "--loop", "uvloop", "--http", "httptools"]
+    options = ["--no-proxy-headers", "--no-access-log", "--loop", "uvloop", "--http", reader]
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen([*command, *options], stdout=said, stderr=said)
         try:

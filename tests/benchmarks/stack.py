@@ -95,6 +95,7 @@ def served(effort: Effort) -> None:
     names = {
         "FastAPI": "fastapi",
         "seven policies on FastAPI": "seven_on_fastapi",
+        "  by apim serve": "seven_on_fastapi",
         "  with spans recorded": "seven_recorded",
         "  answered from the cache": "seven_from_cache",
         "bare app": "bare",
@@ -102,7 +103,7 @@ def served(effort: Effort) -> None:
     }
     if PEERS:
         names |= {POPULAR: "popular", POPULAR_RECORDED: "popular_recorded"}
-    found = stressed({name: f"apps:{factory}" for name, factory in names.items()}, effort)
+    found = stressed({name: f"apps:{factory}" for name, factory in names.items()}, effort, by_us=["  by apim serve"])
     compared = [found[name] for name in ("FastAPI", POPULAR, POPULAR_RECORDED) if name in found]
     rows = []
     for name, server in found.items():
