@@ -779,3 +779,76 @@ def test_a_mistake_is_told_while_building_and_names_its_field(field: str, fields
 def test_what_is_relied_on_behind_it_is_provided() -> None:
     assert APIKeyAuth.provides == {"subscription", "principal"}
     assert APIKeyAuth.guards
+
+
+# A key that comes as a bearer token
+
+
+def bearing(token: bytes) -> list[tuple[bytes, bytes]]:
+    return [(b"authorization", b"Bearer " + token)]
+
+
+@pytest.mark.anyio
+async def test_a_key_may_come_as_a_bearer_token() -> None:
+    house = House(bearer=True)
+    answer = await call(house.app, headers=bearing(house.key))
+    assert (answer.status, house.exchanges[0].subscription) == (200, ADA)
+
+
+@pytest.mark.anyio
+async def test_a_bearer_key_goes_no_further() -> None:
+    house = House(bearer=True)
+    await call(house.app, headers=bearing(house.key))
+    assert house.exchanges[0].header(b"authorization") is None
+
+
+@pytest.mark.anyio
+async def test_a_bearer_key_that_nobody_has_is_refused() -> None:
+    answer = await call(House(bearer=True).app, headers=bearing(b"f" * 32))
+    assert (answer.status, json.loads(answer.body)["code"]) == (401, "subscription-key-invalid")
+
+
+@pytest.mark.anyio
+async def test_bearer_tokens_are_no_keys_unless_it_is_said() -> None:
+    house = House()
+    answer = await call(house.app, headers=bearing(house.key))
+    assert (answer.status, json.loads(answer.body)["code"]) == (401, "subscription-key-missing")
+
+
+@pytest.mark.anyio
+async def test_with_a_prefix_the_tokens_of_others_are_left_to_them() -> None:
+    house = House(bearer=True, prefix="apim")
+    answer = await call(house.app, headers=[*bearing(b"eyJ.eyJ.c2ln"), (HEADER, house.key)])
+    assert (answer.status, house.exchanges[0].header(b"authorization")) == (200, b"Bearer eyJ.eyJ.c2ln")
+
+
+@pytest.mark.anyio
+async def test_another_scheme_holds_no_key() -> None:
+    house = House(bearer=True)
+    answer = await call(house.app, headers=[(b"authorization", b"Basic " + house.key)])
+    assert json.loads(answer.body)["code"] == "subscription-key-missing"
+
+
+@pytest.mark.anyio
+async def test_two_keys_of_which_one_is_a_bearer_token_are_refused() -> None:
+    house = House(bearer=True)
+    answer = await call(house.app, headers=[*bearing(house.key), (HEADER, house.other)])
+    assert json.loads(answer.body)["code"] == "subscription-key-invalid"
+
+
+@pytest.mark.anyio
+async def test_the_challenge_tells_that_a_bearer_token_does() -> None:
+    answer = await call(House(bearer=True).app)
+    assert answer.all(b"www-authenticate") == [CHALLENGE + b', Bearer realm="api"']
+
+
+@pytest.mark.anyio
+async def test_a_bearer_token_may_be_the_only_place() -> None:
+    house = House(bearer=True, header=None, query=None)
+    assert (await call(house.app, headers=bearing(house.key))).status == 200
+
+
+def test_the_authorization_header_is_no_place_by_name() -> None:
+    """The raw key was asked for there, where clients put a scheme before it, and nobody was let in."""
+    with pytest.raises(ConfigError, match=r"APIKeyAuth\.header: .* write bearer=True"):
+        APIKeyAuth(keys=MemoryKeys(), header="Authorization")

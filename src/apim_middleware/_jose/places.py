@@ -39,10 +39,10 @@ def headers_in(places: tuple[str, ...]) -> list[str]:
 
 def finder(places: tuple[str, ...], ambiguous: Callable[[], Refusal], *, dpop: bool = False) -> Find:
     """Looks for the token in these places, in ``Authorization`` after ``DPoP`` too where that is understood."""
-    bearer = _bearer_or_dpop if dpop else _bearer
+    after = _bearer_or_dpop if dpop else bearer
     if [place.lower() for place in places] == ["header:authorization"]:
-        return bearer
-    looks = [_look(kind, name, bearer) for kind, _, name in (place.partition(":") for place in places)]
+        return after
+    looks = [_look(kind, name, after) for kind, _, name in (place.partition(":") for place in places)]
 
     def find(exchange: Exchange) -> bytes | None:
         found = [token for look in looks for token in look(exchange)]
@@ -58,18 +58,18 @@ def comes_with_dpop(exchange: Exchange) -> bool:
     return _DPOP.match(exchange.header(b"authorization") or b"") is not None
 
 
-def _look(kind: str, name: str, bearer: Find) -> _Look:
+def _look(kind: str, name: str, after: Find) -> _Look:
     raw = name.encode()
     if kind == "query":
         return lambda exchange: _taken_from_query(exchange, name)
     if kind == "cookie":
         return lambda exchange: cookies.values(exchange.scope["headers"], raw)
     if raw.lower() == b"authorization":
-        return lambda exchange: [] if (token := bearer(exchange)) is None else [token]
+        return lambda exchange: [] if (token := after(exchange)) is None else [token]
     return lambda exchange: exchange.headers(raw.lower())
 
 
-def _bearer(exchange: Exchange) -> bytes | None:
+def bearer(exchange: Exchange) -> bytes | None:
     """What follows ``Bearer``; another scheme is no token at all, and somebody else's business."""
     value = exchange.header(b"authorization")
     if value is None:
@@ -82,7 +82,7 @@ def _bearer(exchange: Exchange) -> bytes | None:
 
 
 def _bearer_or_dpop(exchange: Exchange) -> bytes | None:
-    if (found := _bearer(exchange)) is not None:
+    if (found := bearer(exchange)) is not None:
         return found
     value = exchange.header(b"authorization")
     if value is None or _DPOP.match(value) is None:

@@ -13,8 +13,9 @@ from apim_middleware._http import cookies, queries
 from apim_middleware._http.challenges import is_quotable
 from apim_middleware._http.headers import is_token
 from apim_middleware._http.hops import carries
+from apim_middleware._jose.places import bearer
 from apim_middleware._unseen_reads import check_read
-from apim_middleware.documentation import Answer, Documentation, api_key, challenged
+from apim_middleware.documentation import Answer, Documentation, Scheme, api_key, challenged
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, StoreError
 from apim_middleware.exchange import Exchange
@@ -34,6 +35,8 @@ work; and how many unknown ones are."""
 
 _STATES = ("suspended", "expired", "cancelled", "submitted", "rejected")
 """What a subscription may be instead of active."""
+
+_BEARER = Scheme("APIKeyAuth-bearer", {"type": "http", "scheme": "bearer"})
 
 _NOBODYS = KeyRecord(digest=secrets.token_bytes(32), subscription=Subscription(id=""), state="rejected")
 """Stands for a key nobody has, so that it takes the same way as one that is wrong."""
@@ -74,6 +77,12 @@ class APIKeyAuth(Policy):
     Browsers send cookies along with requests that other sites make them send: set it with ``SameSite``.
     """
 
+    bearer: bool = False
+    """Whether the key may come as a bearer token instead, ``Authorization: Bearer KEY``, as many SDKs send theirs.
+
+    Without a ``prefix`` every such token is taken for a key; with one, others are left where they are.
+    """
+
     prefix: str | tuple[str, ...] = ()
     """What the keys begin with, when all of them come from ``new_key``: then no other text is looked up.
 
@@ -101,6 +110,8 @@ class APIKeyAuth(Policy):
         """The key, in any of its places."""
         places = (("header", self.header), ("query", self.query), ("cookie", self.cookie))
         ways = tuple((api_key(f"APIKeyAuth-{place}", place, name),) for place, name in places if name is not None)
+        if self.bearer:
+            ways += ((_BEARER,),)
         missing = () if self.optional else ("subscription-key-missing",)
         states = tuple(f"subscription-{each}" for each in _STATES) if self.tell_state else ()
         told = (Answer(403, states),) if states else ()
@@ -113,8 +124,10 @@ class APIKeyAuth(Policy):
         """Names must be able to stand in a request, and in the challenge."""
         if isinstance(self.keys, str | bytes):  # which have a find of their own
             raise self.mistake("keys", "is no store of keys", "Write keys=MemoryKeys() and add subscriptions to it")
-        if self.header is None and self.query is None and self.cookie is None:
+        if self.header is None and self.query is None and self.cookie is None and not self.bearer:
             raise self.mistake("header", "and query and cookie are all None", "Name at least one place for the key")
+        if self.header is not None and self.header.lower() == "authorization":
+            raise self.mistake("header", "holds a scheme before what it says", "Leave it out, and write bearer=True")
         if self.header is not None and not is_token(self.header.encode("latin-1", "replace")):
             raise self.mistake("header", "is no header name", 'Write header="x-api-key"')
         if self.header is not None and not carries(self.header.lower().encode()):
@@ -156,6 +169,7 @@ class _Gate:
             self._in_header = Exchange.headers if policy.forward_key else Exchange.take_header
         self._query = policy.query
         self._cookie = None if policy.cookie is None else policy.cookie.encode()
+        self._bearer = policy.bearer
         self._forward = policy.forward_key
         self._optional = policy.optional
         self._tells = policy.tell_state
@@ -170,6 +184,8 @@ class _Gate:
             found += self._in_query(exchange, self._query)
         if self._cookie is not None:
             found += self._in_cookie(exchange, self._cookie)
+        if self._bearer:
+            found += self._in_authorization(exchange)
         if not found:
             if self._optional:
                 return None
@@ -190,6 +206,15 @@ class _Gate:
         if found and not self._forward:
             exchange.scope["headers"] = cookies.remove(exchange.scope["headers"], name)
         return found
+
+    def _in_authorization(self, exchange: Exchange) -> list[bytes]:
+        """The bearer token, if it may be a key; what cannot be one is somebody else's."""
+        key = bearer(exchange)
+        if not key or self._misfit(key):
+            return []
+        if not self._forward:
+            exchange.take_header(b"authorization")
+        return [key]
 
     def _digest(self, key: bytes) -> bytes:
         """The digest of a key that is not remembered; Refusal for what cannot be one."""
@@ -316,6 +341,8 @@ def _nothing(exchange: Exchange, name: bytes) -> list[bytes]:
 
 
 def _challenge(policy: APIKeyAuth) -> str:
+    """What to bring, and where: the first place that is looked at, and the token that does as well."""
     places = {"header": policy.header, "query": policy.query, "cookie": policy.cookie}
-    kind, name = next((kind, name) for kind, name in places.items() if name is not None)
-    return f'AzureApiManagementKey realm="{policy.realm}",name="{name}",type="{kind}"'
+    named = [(kind, name) for kind, name in places.items() if name is not None]
+    ways = [f'AzureApiManagementKey realm="{policy.realm}",name="{name}",type="{kind}"' for kind, name in named[:1]]
+    return ", ".join([*ways, f'Bearer realm="{policy.realm}"'] if policy.bearer else ways)
