@@ -1,12 +1,26 @@
 """Bodies seen whole, told again, and responses held back."""
 
+import tracemalloc
+from itertools import pairwise
+
 import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apim_middleware.bodies import Ahead, Gathered, Held, Replay, read_body
+from apim_middleware.bodies import (
+    Ahead,
+    Collected,
+    Gathered,
+    Held,
+    Replay,
+    ServerSentEvent,
+    ServerSentEvents,
+    overheard,
+    read_body,
+)
 from apim_middleware.errors import ClientLeft, Refusal, ResponseOver
+from apim_middleware.exchange import ResponseHead
 
 GONE = {"type": "http.disconnect"}
 
@@ -93,6 +107,78 @@ async def test_a_body_can_be_told_again():
     replay = Replay(telling(*request(b"one ", b"two")), 100)
     assert await told(replay.telling()) == (b"one two", True)
     assert await told(replay.telling()) == (b"one two", True)
+
+
+async def peak(run, *given):
+    tracemalloc.start()
+    await run(*given)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return most
+
+
+def crumbs(number, chunk):
+    """A request in as many messages, and nobody who holds on to them."""
+    left = number
+
+    async def receive():
+        nonlocal left
+        left -= 1
+        return {"type": "http.request", "body": chunk, "more_body": left > 0}
+
+    return receive
+
+
+@pytest.mark.parametrize("chunk", [b"", b"x"])
+async def test_what_is_kept_of_a_body_is_no_larger_than_the_body(chunk):
+    """Chunks were kept one by one, and each of one byte took eighty."""
+    replay = Replay(crumbs(50_000, chunk), 1 << 20)
+
+    async def telling():
+        receive = replay.telling()
+        while (await receive())["more_body"]:
+            pass
+
+    assert await peak(telling) < 1_000_000
+    assert (await replay.telling()())["body"] == chunk * 50_000
+
+
+@pytest.mark.parametrize("chunk", [b"", b"x"])
+async def test_what_is_gathered_of_a_response_is_no_larger_than_its_body(chunk):
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    gathered = Gathered(send, 1 << 20)
+
+    async def sending():
+        await gathered(start())
+        for _ in range(50_000):
+            await gathered(body(chunk, more=True))
+        await gathered(body())
+
+    assert await peak(sending) < 1_000_000
+    await gathered.release()
+    assert sent[1]["body"] == chunk * 50_000
+
+
+@given(st.lists(st.sampled_from([b"", b"ab", b"c" * 4_095, b"d" * 4_096, b"e" * 9_000])), st.integers(0, 20_000))
+def test_what_is_collected_is_what_came(chunks, number):
+    collected, whole = Collected(), b""
+    for chunk in chunks:
+        collected.add(chunk)
+        whole += chunk
+        assert len(collected) == len(whole)
+        assert collected.after(number) == whole[number:]
+    assert bytes(collected) == whole
+
+
+async def test_a_body_that_comes_at_once_is_not_copied():
+    whole = b"x" * 1000
+    replay = Replay(telling(*request(whole)), 1000)
+    await replay.telling()()
+    assert (await replay.telling()())["body"] is whole
 
 
 async def test_an_empty_body_can_be_told_again():
@@ -402,3 +488,79 @@ async def test_an_error_while_reading_ahead_is_raised_where_it_is_asked_for():
     await ahead.watch(pytest.fail)
     with pytest.raises(OSError, match="the line is down"):
         await ahead.receive()
+
+
+# ServerSentEvents
+
+STREAM = (
+    b"\xef\xbb\xbf: hello\r\n\r\n"
+    b"data: one\n\n"
+    b"event: usage\rid: 7\rdata: two\rdata:  more\r\r"
+    b"data\r\n\r\n"
+    b"retry: 10\nid\n\n"
+    b"event: empty\n\n"
+    b"data: \xff\n\n"
+    b"data: never ended\n"
+)
+EVENTS = [
+    ServerSentEvent("one"),
+    ServerSentEvent("two\n more", "usage", "7"),
+    ServerSentEvent("", id="7"),
+    ServerSentEvent("\ufffd"),
+]
+
+
+@given(st.lists(st.integers(0, len(STREAM)), max_size=12))
+def test_events_are_the_same_wherever_their_stream_is_cut(cuts):
+    places = [0, *sorted(cuts), len(STREAM)]
+    events = ServerSentEvents()
+    assert [each for a, b in pairwise(places) for each in events.feed(STREAM[a:b])] == EVENTS
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize("large", [b"data: " + b"x" * 30, b"data: x\n" * 5, b":" + b"x" * 30 + b"\ndata: 1"])
+def test_an_event_that_is_too_large_is_left_out_and_counted(large, size):
+    stream = b"data: a\n\n" + large + b"\n\ndata: b\n\n"
+    events = ServerSentEvents(20)
+    found = [each for a in range(0, len(stream), size) for each in events.feed(stream[a : a + size])]
+    assert ([each.data for each in found], events.skipped) == (["a", "b"], 1)
+
+
+def test_a_line_without_an_end_holds_no_more_than_the_cap():
+    events = ServerSentEvents(100)
+    for _ in range(1000):
+        assert events.feed(b"x" * 50) == []
+        assert len(events._rest) <= 100
+
+
+# overheard
+
+
+def hearing(*headers, cap=100):
+    """A tap for a response with these headers, and what it says."""
+    said = []
+    return overheard(ResponseHead(200, headers), said.append, cap), said
+
+
+def test_a_body_is_passed_on_as_it_comes_and_said_whole_at_its_end():
+    tap, said = hearing((b"content-type", b"application/json"))
+    assert [tap(b"[1,", False), tap(b"2", False)] == [b"[1,", b"2"]
+    assert said == []
+    assert (tap(b"]", True), said) == (b"]", ["[1,2]"])
+
+
+def test_of_an_event_stream_each_event_is_said_when_it_ends():
+    tap, said = hearing((b"Content-Type", b"Text/Event-Stream; charset=utf-8"))
+    assert tap(b"data: one\n\ndata: t", False) == b"data: one\n\ndata: t"
+    assert said == ["one"]
+    tap(b"wo\n\n", True)
+    assert said == ["one", "two"]
+
+
+def test_nothing_is_said_of_what_is_compressed_or_too_large():
+    tap, said = hearing((b"content-encoding", b"gzip"))
+    assert (tap(b"\x1f\x8b", True), said) == (b"\x1f\x8b", [])
+    tap, said = hearing(cap=3)
+    assert ([tap(b"12", False), tap(b"34", False), tap(b"", True)], said) == ([b"12", b"34", b""], [])
+    tap, said = hearing((b"content-encoding", b"identity"))
+    assert (tap(b"\xff", True), said) == (b"\xff", ["\ufffd"])

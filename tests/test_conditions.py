@@ -317,6 +317,12 @@ def test_authentication_has_failed_when_credentials_came_and_were_no_good(
     assert conditions.authentication_failed(exchange) == held
 
 
+def test_authentication_has_failed_though_another_of_several_ways_has_let_in() -> None:
+    exchange = answered(200)
+    exchange.shared.rejected = True
+    assert conditions.authentication_failed(exchange)
+
+
 def test_completion_offers_conditions_alone() -> None:
     assert dir(conditions) == sorted(conditions.__all__)
 

@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / PACKAGE
 FLOORS = {
     0: (
         *("types", "errors", "protocols", "identity", "match", "documentation"),
-        *("_adaptive", "_annotations", "_config", "_digest", "_functions", "_http", "_networks"),
+        *("_adaptive", "_alike", "_annotations", "_config", "_digest", "_functions", "_http", "_networks"),
         *("_order", "_spelling", "_synonyms", "_yaml"),
     ),
     1: (
@@ -52,7 +52,7 @@ HOMES = {
 SERVERS = ("uvicorn", "granian", "hypercorn", "fastapi")
 """What no module of the package imports but the command that serves."""
 
-READERS = ("serving.httptools", "serving._response")
+READERS = ("serving.httptools", "serving._reader", "serving._response")
 """Modules that a server itself loads."""
 
 UPWARD_TYPES = {("env", "policy")}

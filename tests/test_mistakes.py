@@ -51,6 +51,19 @@ def test_the_tuple_that_is_meant_is_shown(make: Callable[[], object], cure: str)
     assert told(make).endswith(cure)
 
 
+@pytest.mark.parametrize(
+    ("make", "cure"),
+    [
+        (lambda: apim.Api("a", hosts="a.example"), 'Write hosts=("...",), with the comma.'),
+        (lambda: apim.Retry(statuses=503), "Write statuses=(...,), with the comma."),
+        (lambda: Cache(ttl=60, regardless_of="cookie"), 'Write regardless_of=("...",), with the comma.'),
+        (lambda: apim.SignatureKey(id="a", key=b"a" * 32, algorithm="hmac-sha256", scopes="read"), "frozenset({...})."),
+    ],
+)
+def test_one_thing_in_the_place_of_several_is_told_how_it_is_written(make: Callable[[], object], cure: str) -> None:
+    assert told(make).endswith(cure)
+
+
 def test_a_list_of_secrets_is_not_shown() -> None:
     assert "hunter2" not in told(lambda: apim.HMACSignature(secrets=["hunter2"]))  # type: ignore[arg-type]
 
@@ -301,6 +314,33 @@ def test_a_name_from_elsewhere_finds_the_field_that_is_meant(make: Callable[[], 
 def test_a_name_from_elsewhere_that_is_no_one_field_is_told_what_to_do(make: Callable[[], object], cure: str) -> None:
     """Was: a field that happens to have a similar name, or a list of all fields."""
     assert cure in told(make)
+
+
+@pytest.mark.parametrize(
+    ("make", "meant"),
+    [
+        (lambda: JWTAuth(issuer="a", audience="a", remember=10), "max_remembered"),
+        (lambda: JWTAuth(issuer="a", audience="a", jwks_keep=10), "jwks_stale_if_error"),
+        (lambda: apim.DPoP(remember=10), "max_remembered"),
+        (lambda: apim.BasicAuth(users=apim.MemoryUsers(), remember=10), "max_remembered"),
+        (lambda: apim.OAuth2Introspection(remember=10), "max_remembered"),
+        (lambda: apim.OAuth2Introspection(keep=10), "remember_for"),
+        (lambda: apim.OAuth2Introspection(keep_refused=10), "remember_refused_for"),
+        (lambda: apim.TokenExchange(remember=10), "max_remembered"),
+        (lambda: apim.KeyVaultSecret(keep=10), "stale_if_error"),
+        (lambda: Cache(collapse=5), "collapse_wait"),
+        (lambda: Cache(lock_timeout=5), "collapse_wait"),
+        (lambda: Cache(keep=5), "keep_stale"),
+        (lambda: apim.Faults(seconds=5), "delay"),
+        (lambda: apim.Faults(fixed_delay=5), "delay"),
+        (lambda: apim.Ejection(seconds=5), "out_for"),
+        (lambda: apim.Ejection(base_ejection_time=5), "out_for"),
+        (lambda: apim.Ejection(max_ejection_time=5), "longest"),
+        (lambda: apim.Ejection(max_ejection_percent=5), "at_most"),
+    ],
+)
+def test_a_word_for_how_many_or_how_long_leads_to_the_field(make: Callable[[], object], meant: str) -> None:
+    assert f"Did you mean {meant}?" in told(make)
 
 
 def test_the_issuer_that_is_told_in_the_place_of_its_metadata_is_one() -> None:

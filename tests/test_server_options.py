@@ -12,9 +12,11 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount
 from tests.servers import serving
+from uvicorn.protocols.http import httptools_impl
 
 from apim_middleware import Api, Gateway, Proxy, Reloadable, RequireHeader, Stack, guard
 from apim_middleware._server import look_at_server
+from apim_middleware.serving.httptools import HttpToolsProtocol
 from apim_middleware.serving.options import uvicorn_options
 from apim_middleware.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -116,7 +118,8 @@ def test_nothing_is_said_of_the_options_of_this_package(caplog: pytest.LogCaptur
 def test_the_options_are_those_of_uvicorn() -> None:
     config = uvicorn.Config(Starlette(), **uvicorn_options())
     config.load()
-    assert config.http_protocol_class.__module__ == "apim_middleware.serving.httptools"
+    assert config.http_protocol_class is HttpToolsProtocol
+    assert issubclass(HttpToolsProtocol, httptools_impl.HttpToolsProtocol)
 
 
 def test_without_httptools_requests_are_read_by_h11(monkeypatch: pytest.MonkeyPatch) -> None:

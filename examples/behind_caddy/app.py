@@ -10,7 +10,9 @@ import os
 from apim_middleware import Health, Proxy, RateLimit, Stack, TrustedProxies, by
 
 gateway = Stack(
-    Health(),  # first: Caddy's probes are answered before any policy is asked
+    # First: Caddy's probes are answered before any policy is asked. On SIGTERM it hears of the end and has the time to
+    # notice, for grace is longer than its health_interval and health_timeout together.
+    Health(grace=float(os.environ.get("GRACE", "5"))),
     TrustedProxies(trusted=("127.0.0.1", "::1"), header="x-forwarded", also=("scheme", "host")),
     RateLimit(calls=1000, per=60, by=by.client),
 )

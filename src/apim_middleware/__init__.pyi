@@ -99,8 +99,10 @@ from apim_middleware.policies.limits import RateLimit as RateLimit
 from apim_middleware.policies.load_shed import LoadShed as LoadShed
 from apim_middleware.policies.mirror import Mirror as Mirror
 from apim_middleware.policies.protected_resource import ProtectedResource as ProtectedResource
+from apim_middleware.policies.read_body import ReadBody as ReadBody
 from apim_middleware.policies.require_header import RequireHeader as RequireHeader
 from apim_middleware.policies.rewrite_location import RewriteLocation as RewriteLocation
+from apim_middleware.policies.set_backend import SetBackend as SetBackend
 from apim_middleware.policies.size import LimitBody as LimitBody
 from apim_middleware.policies.split import Split as Split
 from apim_middleware.policies.target import RemoveQuery as RemoveQuery
@@ -238,6 +240,7 @@ __all__ = [
     "PublishOpenAPI",
     "Quota",
     "RateLimit",
+    "ReadBody",
     "Record",
     "RecordKeys",
     "RecordOverrides",
@@ -258,6 +261,7 @@ __all__ = [
     "RewritePath",
     "Secret",
     "Service",
+    "SetBackend",
     "SetHeader",
     "SetQuery",
     "Shown",

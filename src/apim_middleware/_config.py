@@ -6,13 +6,15 @@ import types
 import typing
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from apim_middleware._annotations import arms_of, describe, is_condition, is_key, matches, methods_of
 from apim_middleware._spelling import condition_named, key_named, nearest, seconds_in, written
 from apim_middleware._synonyms import VALUES, advice
 from apim_middleware.errors import ConfigError
 from apim_middleware.types import Layer
+
+T = TypeVar("T")
 
 BUILT_IN = {
     "Counters": ("MemoryCounters", "SQLiteCounters", "RedisCounters", "LimitsCounters"),
@@ -118,18 +120,21 @@ def _misfit(name: str, value: object, wanted: Any, *, secret: bool) -> tuple[str
     problem = f"is not {describe(wanted)}"
     if cure := _said_elsewhere(name, value, wanted, secret=secret):
         return problem, cure
-    several = [args[0] for arm in arms_of(wanted) if (args := typing.get_args(arm))[1:] == (Ellipsis,)]
-    if any(map(is_key, (*arms_of(wanted), *several))) and (texts := _texts_in(value)):
+    arms = arms_of(wanted)
+    tuples = [args[0] for arm in arms if (args := typing.get_args(arm))[1:] == (Ellipsis,)]
+    if any(map(is_key, (*arms, *tuples))) and (texts := _texts_in(value)):
         return problem, _key_cure(name, texts, alone=isinstance(value, str))
-    if several and isinstance(value, list | set | frozenset):
+    if tuples and isinstance(value, list | set | frozenset):
         return f"is a {type(value).__name__}", f"Write {name}={_as_tuple(value, secret=secret)}, a tuple"
-    if any(matches(value, each) for each in several):
+    if any(matches(value, each) for each in tuples):
         one = '"..."' if isinstance(value, str) else "..."
         return problem, f"Write {name}=({one},), with the comma"
+    if any(typing.get_origin(arm) is frozenset for arm in arms) and isinstance(value, str | Collection):
+        return problem, f"Write {name}=frozenset({{...}})"
     if isinstance(value, type) and _is_made_by(value, wanted):
         return "is a class, and an object of it is wanted", f"Write {name}={value.__name__}(...)"
     for each in value if isinstance(value, tuple) else ():
-        if isinstance(each, type) and any(_is_made_by(each, one) for one in several):
+        if isinstance(each, type) and any(_is_made_by(each, one) for one in tuples):
             return f"holds the class {each.__name__}, and an object of it is wanted", f"Write {each.__name__}(...)"
     return problem, f"Give {offer(wanted)}"
 
@@ -277,6 +282,11 @@ def check_count(owner: str, field: str, count: int, *, least: int = 1) -> None:
     check(owner, field, count, int)
     if count < least:
         raise ConfigError(owner, field, f"{count} is not at least {least}", f"Give {least} or more")
+
+
+def several(value: T | tuple[T, ...]) -> tuple[T, ...]:
+    """What a field holds that takes one thing or a tuple of them."""
+    return value if isinstance(value, tuple) else (value,)
 
 
 def is_text(value: str) -> bool:

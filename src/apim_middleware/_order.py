@@ -61,6 +61,37 @@ def check_needs(policies: Sequence[Ordered]) -> None:
                 raise ConfigError(needy, "", problem, f"Write {provider} before {needy}")
 
 
+_ESTABLISHED_BY = {"body": "ReadBody()"}
+"""What is nowhere unless a policy establishes it, and which does; of a client or caller a server may know as well."""
+
+
+def check_met(policies: Sequence[Ordered]) -> None:
+    """Refuse a whole, outermost first, in which nothing establishes what one of its policies cannot do without."""
+    met = frozenset[str]()
+    for policy in policies:
+        for fact in sorted((policy.needs - met) & _ESTABLISHED_BY.keys()):
+            needy, provider = type(policy).__name__, _ESTABLISHED_BY[fact]
+            problem = f"relies on the {fact}, which nothing before it establishes"
+            raise ConfigError(needy, "", problem, f"Write {provider} before {needy}")
+        met |= policy.provides
+
+
+_CALLERS = frozenset({"principal", "subscription"})
+
+
+def check_readers(policies: Sequence[Ordered]) -> None:
+    """Refuse to read the bodies of whoever comes, outermost first, where only a policy behind knows the callers."""
+    for place, policy in enumerate(policies):
+        if policy.guards:
+            return
+        for later in policies[place + 1 :] if "body" in policy.provides else ():
+            if later.guards and "body" not in later.needs and not _CALLERS.isdisjoint(later.provides):
+                guard, reader = type(later).__name__, type(policy).__name__
+                problem = f"reads the bodies of callers whom {guard} would turn away"
+                by_it = f'or say needs = frozenset({{"body"}}) in {guard} if it goes by them'
+                raise ConfigError(reader, "", problem, f"Write {guard} before {reader}, {by_it}")
+
+
 def check_guards(policies: Sequence[Ordered]) -> None:
     """Refuse a guard behind a policy that answers from memory, for it would not be asked."""
     for place, policy in enumerate(policies):

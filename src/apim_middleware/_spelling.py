@@ -16,6 +16,7 @@ _FUNCTION = re.compile(r"<function (.+?) at 0x[0-9a-f]+>")
 KEYS = {
     "api": "by.api",
     "attribute": 'by.attribute("app.tenant")',
+    "body": 'by.body("/model")',
     "both": "by.both(by.subscription, by.client)",
     "claim": 'by.claim("sub")',
     "client": "by.client",

@@ -43,23 +43,33 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "vary_by_header": ("vary_by",),
     "vary_by_query_parameter": ("only_query",),
     # other packages
+    "base_ejection_time": ("out_for",),
     "blacklist": ("deny",),
     "code": ("status",),
+    "collapse": ("collapse_wait",),
     "compresslevel": ("gzip_level",),
     "database": ("path",),
     "expire": ("ttl",),
     "expires_in": ("ttl",),
     "file": ("path",),
+    "fixed_delay": ("delay",),
+    "jwks_keep": ("jwks_stale_if_error",),
+    "keep": ("remember_for", "keep_stale", "stale_if_error"),
+    "keep_refused": ("remember_refused_for",),
     "key_func": ("by",),
     "limit": ("calls", "at_once", "max_bytes"),
+    "lock_timeout": ("collapse_wait",),
     "max_age": ("ttl",),
     "max_concurrency": ("at_once",),
+    "max_ejection_percent": ("at_most",),
+    "max_ejection_time": ("longest",),
     "max_requests": ("calls", "at_once"),
     "max_retries": ("attempts",),
     "minimum_size": ("min_bytes",),
+    "remember": ("max_remembered",),
     "requests": ("calls",),
     "retries": ("attempts", "retry"),
-    "seconds": ("per", "ttl"),
+    "seconds": ("per", "ttl", "delay", "out_for"),
     "status_codes": ("statuses",),
     "timeout": ("read_timeout", "seconds", "wait"),
     "times": ("calls", "attempts"),
@@ -126,7 +136,7 @@ POLICIES: dict[str, str] = {
     "authentication-basic": "UpstreamAuth with a BasicCredential",
     "authentication-certificate": "client_certificate, for the TLS of a Proxy",
     "authentication-managed-identity": "UpstreamAuth with ManagedIdentity",
-    "azure-openai-token-limit": "RateLimit with used=...",
+    "azure-openai-token-limit": "RateLimit with used=..., behind ReadBody",
     "cache-lookup": "Cache",
     "cache-lookup-value": "CacheValue",
     "cache-remove-value": "CacheValue",
@@ -148,7 +158,7 @@ POLICIES: dict[str, str] = {
     "limit-concurrency": "LimitConcurrency",
     "llm-content-safety": "",
     "llm-emit-token-metric": "",
-    "llm-token-limit": "RateLimit with used=...",
+    "llm-token-limit": "RateLimit with used=..., behind ReadBody",
     "log-to-eventhub": "AccessLog with write=...",
     "mock-response": "MockResponse",
     "proxy": "",
@@ -163,8 +173,8 @@ POLICIES: dict[str, str] = {
     "send-one-way-request": "Mirror",
     "send-request": "a policy of your own with an HTTP client",
     "send-service-bus-message": "",
-    "set-backend-service": "Api(backend=...), or a layer that leads elsewhere",
-    "set-body": "a policy of your own",
+    "set-backend-service": "Api(backend=...) or SetBackend",
+    "set-body": "a policy of your own that sets exchange.body, behind ReadBody",
     "set-header": "SetHeader, or RemoveHeader",
     "set-method": "a policy of your own",
     "set-query-parameter": "SetQuery, or RemoveQuery",
@@ -216,7 +226,8 @@ def meant(name: str, fields: Collection[str]) -> str | None:
 def meant_by_text(text: str) -> str | None:
     """What a text of Azure seems to mean, where it is sent as it is written, and what to write; never the text."""
     if _EXPRESSION.fullmatch(text.strip()):
-        return "an expression is a function of the exchange, such as by.subscription"
+        example = 'by.body("/model") behind ReadBody' if "Request.Body" in text else "by.subscription"
+        return f"an expression is a function of the exchange, such as {example}"
     if _NAMED_VALUE.search(text):
         return "a named value is a NamedValue, or a function that asks one"
     return None

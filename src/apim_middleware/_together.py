@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 from apim_middleware._alongside import alongside
 from apim_middleware._lifespan import Life, StartFailed
-from apim_middleware._ring import seats_of
+from apim_middleware._ring import Ring, seats_of
+from apim_middleware.env import Env
 from apim_middleware.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger("apim_middleware")
@@ -19,15 +21,15 @@ class Together:
 
     def __init__(self, app: ASGIApp, others: Sequence[ASGIApp]) -> None:
         """Only the lifespan goes to the others."""
-        self._app, self._others = app, others
+        self.app, self.others = app, others
         self.seats = seats_of(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
         if scope["type"] != "lifespan":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
-        lives = [Life(app) for app in self._others]
+        lives = [Life(app) for app in self.others]
         async with alongside() as tasks:
 
             async def receiving() -> Message:
@@ -41,7 +43,7 @@ class Together:
                         await life.end()
                 return message
 
-            await self._app(scope, receiving, send)
+            await self.app(scope, receiving, send)
 
 
 async def _started(life: Life) -> None:
@@ -49,3 +51,25 @@ async def _started(life: Life) -> None:
         await life.started()
     except StartFailed as error:
         log.warning("an app beside the main one does not start: %s", error)
+
+
+def beside(app: ASGIApp) -> list[ASGIApp]:
+    """The others that live beside an app, as far as policies in front of it let them be seen."""
+    found: list[ASGIApp] = []
+    while isinstance(app, Together | Ring):
+        if isinstance(app, Together):
+            found += app.others
+        app = app.app
+    return found
+
+
+def told(app: ASGIApp, env: Env) -> ASGIApp:
+    """The app, a proxy of which tells this environment what happens to its upstreams, unless it was given one."""
+    if isinstance(app, _Telling):
+        app.tell(env)
+    return app
+
+
+@runtime_checkable
+class _Telling(Protocol):
+    def tell(self, env: Env) -> None: ...

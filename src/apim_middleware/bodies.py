@@ -1,18 +1,23 @@
 """Bodies for layers that must see one whole, tell it again, or hold a response back; all else lets bodies flow.
 
 Each names a cap, and what happens beyond it: ``read_body`` refuses, ``Replay`` can no longer repeat, ``Ahead`` sees no
-further, ``Gathered`` lets go what it holds and the rest flows.
+further, ``Gathered`` lets go what it holds and the rest flows, ``ServerSentEvents`` leaves out what is too large.
 """
 
+import re
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from anyio import Event
 
 from apim_middleware._http.headers import get
 from apim_middleware.errors import ClientLeft, Refusal, ResponseOver
-from apim_middleware.types import Message, RawHeaders, Receive, Send
+from apim_middleware.exchange import ResponseHead
+from apim_middleware.types import Message, RawHeaders, Receive, Scope, Send, Tap
 
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_CRUMB = 4096  # bytes: smaller chunks are copied, for held by themselves they take many times that
 _MESSAGES = 256
 """How many messages are read ahead at most: empty ones have no bytes that could be counted."""
 
@@ -23,20 +28,73 @@ async def read_body(receive: Receive, cap: int) -> bytes:
     A longer one is refused with 413 ``body-too-large`` as soon as that is known (RFC 9110 §15.5.14).
     Raises ClientLeft when the client leaves before its end.
     """
-    chunks: list[bytes] = []
-    room = cap
+    body = Collected()
     while True:
         message = await receive()
         if message["type"] != "http.request":
             raise ClientLeft("the client left before its request body was whole")
         chunk = message.get("body", b"")
-        room -= len(chunk)
-        if room < 0:
+        if len(body) + len(chunk) > cap:
             raise Refusal(413, "body-too-large", f"The request body may have {cap} bytes at most.")
-        if chunk:
-            chunks.append(chunk)
+        body.add(chunk)
         if not message.get("more_body", False):
-            return b"".join(chunks)
+            return bytes(body)
+
+
+def may_have_body(scope: Scope) -> bool:
+    """Whether a body can follow: on HTTP/1 only one that is announced can (RFC 9112 §6.3)."""
+    if scope.get("http_version", "1.1")[:1] != "1":
+        return True
+    return any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
+
+
+def too_large(cap: int, scope: Scope) -> Refusal:
+    """The refusal of a body of more than ``cap`` bytes.
+
+    What is left of the body would have to be read to its end before its connection could be used again.
+    """
+    closing = {"connection": "close"} if scope.get("http_version", "1.1")[:1] == "1" else {}
+    return Refusal(413, "body-too-large", f"The request body may have {cap} bytes at most.", headers=closing)
+
+
+class Collected:
+    """What has come of a body: chunks are as many and as small as a peer likes, so small ones are put together."""
+
+    __slots__ = ("_crumbs", "_parts", "_size")
+
+    def __init__(self) -> None:
+        """Nothing has come yet."""
+        self._parts: list[bytes] = []
+        self._crumbs = bytearray()  # behind the parts
+        self._size = 0
+
+    def __len__(self) -> int:
+        """How many bytes have come."""
+        return self._size
+
+    def __bytes__(self) -> bytes:
+        """All that has come."""
+        self._sweep()
+        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+
+    def add(self, chunk: bytes) -> None:
+        """Put one more behind the others."""
+        if len(chunk) >= _CRUMB or not self._size:
+            self._sweep()
+            if chunk:
+                self._parts.append(bytes(chunk))  # no copy, as a rule
+        else:
+            self._crumbs += chunk
+        self._size += len(chunk)
+
+    def after(self, number: int) -> bytes:
+        """What has come behind so many bytes."""
+        return bytes(self)[number:] if number < self._size else b""
+
+    def _sweep(self) -> None:
+        if self._crumbs:
+            self._parts.append(bytes(self._crumbs))
+            self._crumbs = bytearray()
 
 
 class Replay:
@@ -51,7 +109,7 @@ class Replay:
         """Nothing is kept before it is told."""
         self._receive = receive
         self._room = cap
-        self._kept: list[bytes] = []
+        self._kept = Collected()
         self._begun = self._whole = False
         self._end: Message | None = None
         self._tellings = 0
@@ -74,7 +132,7 @@ class Replay:
                 return {"type": "http.disconnect"}
             if retell:
                 retell = False
-                return {"type": "http.request", "body": b"".join(self._kept), "more_body": not self._whole}
+                return {"type": "http.request", "body": bytes(self._kept), "more_body": not self._whole}
             return self._end or await self._next()
 
         return receive
@@ -92,9 +150,9 @@ class Replay:
     def _keep(self, chunk: bytes) -> None:
         self._room -= len(chunk)
         if not self.possible:
-            self._kept.clear()
-        elif chunk:
-            self._kept.append(chunk)
+            self._kept = Collected()
+        else:
+            self._kept.add(chunk)
 
 
 class Ahead:
@@ -189,8 +247,7 @@ class Gathered:
         """Nothing is held yet."""
         self._send = send
         self._cap = cap
-        self._chunks: list[bytes] = []
-        self._size = 0
+        self._held = Collected()
         self.head: Message | None = None
         """The message the response begins with, once known."""
         self.flowing: bool = False
@@ -201,7 +258,7 @@ class Gathered:
     @property
     def body(self) -> bytes:
         """What is held of the body."""
-        return b"".join(self._chunks)
+        return bytes(self._held)
 
     async def __call__(self, message: Message) -> None:
         """Take one message of the app."""
@@ -230,19 +287,129 @@ class Gathered:
 
     def _fits(self, message: Message) -> bool:
         chunk = message.get("body", b"")
-        if self._size + len(chunk) > self._cap:
+        if len(self._held) + len(chunk) > self._cap:
             return False
-        self._size += len(chunk)
-        if chunk:
-            self._chunks.append(chunk)
+        self._held.add(chunk)
         return True
 
     async def _let_go(self, message: Message) -> None:
         self.flowing = True
         body = self.body
-        self._chunks.clear()
+        self._held = Collected()
         if self.head is not None:
             await self._send(self.head)
         if body:
             await self._send({"type": "http.response.body", "body": body, "more_body": True})
         await self._send(message)
+
+
+class ServerSentEvent(NamedTuple):
+    """One event of an event stream, as a browser would be told of it."""
+
+    data: str
+    event: str = "message"
+    id: str = ""
+
+
+class ServerSentEvents:
+    """Reads the events of a stream that comes in chunks, wherever it is cut: for a tap that goes by what they say.
+
+    One of more than ``cap`` bytes is left out, for it would have to be held; ``skipped`` says how many were.
+    """
+
+    def __init__(self, cap: int = 1 << 16) -> None:
+        """Nothing has come yet."""
+        self._cap = cap
+        self._rest = bytearray()
+        self._event = bytearray()  # its lines in one piece, for short ones take many times their bytes
+        self._size = 0
+        self._begun = self._half = False
+        self._id = ""
+        self.skipped: int = 0
+        """How many events were too large."""
+
+    def feed(self, chunk: bytes) -> list[ServerSentEvent]:
+        """The events that end in this chunk. What was not ended by an empty line is none, and never given."""
+        if self._half and chunk:  # of a line's end that was cut in two
+            chunk = chunk.removeprefix(b"\n")
+            self._half = False
+        self._half = self._half or chunk.endswith(b"\r")
+        first, *others = _LINE_END.split(chunk)
+        self._rest += first
+        found = []
+        for each in others:
+            if (event := self._take(bytes(self._rest))) is not None:
+                found.append(event)
+            self._rest[:] = each
+        if self._rest and self._size + len(self._rest) > self._cap:
+            self._rest[:], self._size = b":", self._cap + 1  # what is left of it is as good as a comment
+        return found
+
+    def _take(self, line: bytes) -> ServerSentEvent | None:
+        if not self._begun:
+            self._begun, line = True, line.removeprefix(b"\xef\xbb\xbf")
+        if not line:
+            return self._ended()
+        self._size += len(line)
+        if self._size <= self._cap:
+            self._event += line + b"\n"
+        return None
+
+    def _ended(self) -> ServerSentEvent | None:
+        lines, size = self._event.decode("utf-8", "replace").split("\n"), self._size
+        self._event, self._size = bytearray(), 0
+        if size > self._cap:
+            self.skipped += 1
+            return None
+        data, kind = [], ""
+        for line in lines:
+            name, _, value = line.partition(":")
+            value = value.removeprefix(" ")
+            if name == "data":
+                data.append(value)
+            elif name == "event":
+                kind = value
+            elif name == "id" and "\0" not in value:
+                self._id = value
+        return ServerSentEvent("\n".join(data), kind or "message", self._id) if data else None
+
+
+def overheard(head: ResponseHead, say: Callable[[str], None], cap: int = 1 << 20) -> Tap:
+    """A tap that passes a body on as it comes, and says what is in it.
+
+    Of an event stream that is the data of each event as soon as it ends, of any other body the whole of it at its end.
+    Nothing is said of what is larger than ``cap`` bytes, or compressed: ask the app for ``identity``. What ``say``
+    raises breaks the response off, as what any tap raises.
+    """
+    if (head.get(b"content-encoding") or b"identity").lower() != b"identity":
+        return lambda chunk, last: chunk
+    streams = (head.get(b"content-type") or b"").lower().startswith(b"text/event-stream")
+    return _events_overheard(say, cap) if streams else _whole_overheard(say, cap)
+
+
+def _events_overheard(say: Callable[[str], None], cap: int) -> Tap:
+    events = ServerSentEvents(cap)
+
+    def tap(chunk: bytes, last: bool) -> bytes:
+        for event in events.feed(chunk):
+            say(event.data)
+        return chunk
+
+    return tap
+
+
+def _whole_overheard(say: Callable[[str], None], cap: int) -> Tap:
+    whole, size = bytearray(), 0
+
+    def tap(chunk: bytes, last: bool) -> bytes:
+        nonlocal size
+        size += len(chunk)
+        if size > cap:
+            whole.clear()
+            return chunk
+        whole.extend(chunk)
+        if last:
+            say(whole.decode("utf-8", "replace"))
+        return chunk
+
+    return tap

@@ -19,6 +19,7 @@ from apim_middleware._http import cookies
 from apim_middleware._http.addresses import address_text, parse_address
 from apim_middleware._http.basic import BadCredentials, read
 from apim_middleware._http.headers import header_name
+from apim_middleware._http.json_reading import steps_of
 from apim_middleware._http.unseen import unseen
 from apim_middleware._spelling import KEYS
 from apim_middleware.errors import ConfigError
@@ -39,6 +40,7 @@ __all__ = [
     "Key",
     "api",
     "attribute",
+    "body",
     "both",
     "claim",
     "client",
@@ -197,6 +199,26 @@ def attribute(name: str) -> Key:
 
     key.__name__ = f"attribute({name!r})"
     return key
+
+
+@made_once
+def body(pointer: str) -> Key:
+    """What stands in the JSON of the request body at a JSON Pointer (RFC 6901), as ``by.body("/model")``.
+
+    Its text, or as JSON what is none. Needs ``ReadBody`` further out. A body that is no JSON, or that the app could
+    read otherwise, is refused with 400 ``json-invalid``.
+    """
+    try:
+        steps = steps_of(pointer)
+    except (TypeError, ValueError):
+        problem = f"{shown(pointer)} is no JSON Pointer (RFC 6901)"
+        raise ConfigError("by.body", "", problem, f"Write {KEYS['body']}") from None
+
+    def key(exchange: Exchange) -> str | None:
+        return _as_text(exchange.json_at(steps))
+
+    key.__name__ = f"body({pointer!r})"
+    return annotated(key, needs={"body"})
 
 
 def _as_text(value: object) -> str | None:

@@ -12,6 +12,7 @@ from typing import TypeAlias, TypeVar
 from apim_middleware._config import awaits, shown
 from apim_middleware._functions import annotated, made_once, needs, paths_of, reads
 from apim_middleware._http.headers import header_name, header_value, is_token
+from apim_middleware._http.json_reading import steps_of
 from apim_middleware._http.paths import BadTarget, routed_path, written_path
 from apim_middleware._http.statuses import statuses_named
 from apim_middleware._http.unseen import unseen
@@ -32,6 +33,7 @@ __all__ = [
     "all_of",
     "any_of",
     "authentication_failed",
+    "body",
     "failed",
     "header",
     "is_websocket",
@@ -101,6 +103,29 @@ def header(name: str, value: str | None = None) -> PlainCondition:
     return _named(annotated(matches, reads={name}), "header", map(repr, given))
 
 
+@made_once
+def body(pointer: str, value: str | float | bool | None = None) -> PlainCondition:
+    """Whether the JSON of the request body has anything at a JSON Pointer (RFC 6901), or, with a value, just that.
+
+    ``body("/stream", True)``. Needs ``ReadBody`` further out; false of a request without a body. A body that is no
+    JSON, or that the app could read otherwise, is refused with 400 ``json-invalid``.
+    """
+    given = (pointer,) if value is None else (pointer, value)
+    try:
+        steps = steps_of(pointer)
+    except (TypeError, ValueError):
+        raise _mistake("body", given, "is no JSON Pointer (RFC 6901)", 'Write body("/stream", True)') from None
+    if not isinstance(value, str | int | float | None):
+        raise _mistake("body", given, "is no text, number or truth value", 'Write body("/stream", True)')
+    is_bool = isinstance(value, bool)
+
+    def matches(exchange: Exchange) -> bool:
+        found = exchange.json_at(steps)
+        return found is not None if value is None else found == value and isinstance(found, bool) == is_bool
+
+    return _named(annotated(matches, needs={"body"}), "body", map(repr, given))
+
+
 def is_websocket(exchange: Exchange) -> bool:
     """Whether this is a WebSocket handshake."""
     return exchange.is_websocket
@@ -142,8 +167,11 @@ def failed(exchange: Exchange) -> bool:
 def authentication_failed(exchange: Exchange) -> bool:
     """Whether credentials came and were no good: a 401 of the app, or of a policy unless it missed them altogether.
 
-    What a policy missed is told by the end of its code, ``-missing`` or ``-required``.
+    What a policy missed is told by the end of its code, ``-missing`` or ``-required``. It stays so where another of
+    ``AnyOf`` answers instead, or lets in by other credentials.
     """
+    if exchange.shared.rejected:
+        return True
     refusal, head = exchange.refusal, exchange.response
     if refusal is not None:
         return refusal.status == 401 and not refusal.code.endswith(("-missing", "-required"))

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
 
+from apim_middleware._alike import alike
 from apim_middleware._annotations import methods_of
 from apim_middleware._config import BUILT_IN, check, check_named
 from apim_middleware._http.hygiene import Hygiene, Scrub
@@ -189,7 +190,7 @@ class Env:
             self._met.append(policy)
         spot = self.place or id(policy)
         for seat in tuple(self._bound.get(spot, ())):
-            same = seat.policy == policy and seat.occurrence == occurrence if self.place else seat.policy is policy
+            same = seat.occurrence == occurrence and alike(seat.policy, policy) if self.place else seat.policy is policy
             if same and (hooks := seat.hooks()) is not None:
                 return hooks
         name = f"{self.place or f'~{next(_serial)}'}/{type(policy).__name__}"

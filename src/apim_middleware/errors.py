@@ -131,6 +131,9 @@ class SubscriptionRefused(ApimError):
 class TransportError(ApimError):
     """An upstream could not be asked; the cause is the client library's own error."""
 
+    told: bool = False
+    """Whether the log has been told, so that a server need not show where it came from."""
+
 
 class ConnectFailed(TransportError):
     """No connection was made, so nothing was sent: always safe to try elsewhere."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 from apim_middleware._http.headers import header_name, header_value
+from apim_middleware._http.json_reading import Unclear, found_at, read_json
 from apim_middleware.errors import Refusal
 from apim_middleware.identity import Principal, Subscription
 from apim_middleware.match import Match
@@ -90,15 +91,34 @@ def _lowered(headers: RawHeaders) -> RawHeaders:
     return lines
 
 
+class KnownBody:
+    """A request body that was read whole, and what it says."""
+
+    __slots__ = ("_json", "bytes", "told")
+
+    def __init__(self, body: bytes, *, told: bool = False) -> None:
+        """``told`` is whether somebody further in has read it, so that it can no longer be changed."""
+        self.bytes = body
+        self.told: bool = told
+        self._json: Any = _UNREAD
+
+    def json(self, kind: bytes) -> Any:  # noqa: ANN401 - any JSON
+        """What it says, found out once. Raises Unclear."""
+        if self._json is _UNREAD:
+            self._json = read_json(self.bytes, kind)
+        return self._json
+
+
 class Shared:
     """What all rings of one request know together; the exchange that is the first fills it in."""
 
     __slots__ = (
-        "_attributes", "clean", "completed", "error", "forwarded", "guards", "match", "principal", "refusal",
-        "response", "subscription",
+        "_attributes", "body", "clean", "completed", "error", "forwarded", "guards", "match", "principal", "refusal",
+        "rejected", "response", "subscription",
     )  # fmt: skip
 
     clean: bool
+    rejected: bool  # credentials came that were no good, whoever let the request in since
     guards: int
     match: Match | None
     principal: Principal | None
@@ -108,6 +128,7 @@ class Shared:
     error: BaseException | None
     completed: bool
     forwarded: RawHeaders | None
+    body: KnownBody | None
     _attributes: dict[str, Any] | None
 
     @property
@@ -149,9 +170,9 @@ class Exchange:
         if outer is None:  # nothing is known yet
             shared = self.shared = Shared()
             shared.guards = 0
-            shared.clean = shared.completed = False
+            shared.clean = shared.completed = shared.rejected = False
             shared.match = shared.principal = shared.subscription = shared.forwarded = None
-            shared.response = shared.refusal = shared.error = shared._attributes = None
+            shared.response = shared.refusal = shared.error = shared.body = shared._attributes = None
         else:  # the index of the headers goes along: whoever further out asks again makes another
             self.shared = outer.shared
             self._index, self._indexed, outer._indexed = outer._index, outer._indexed, None
@@ -371,5 +392,58 @@ class Exchange:
         """The forwarding fields the peer sent; hygiene took them out of the headers, ``TrustedProxies`` judges them."""
         return self.shared.forwarded or []
 
+    # The body, where a policy has read it
 
+    @property
+    def body(self) -> bytes | None:
+        """The body of the request, whole; None where nobody further out has read it, as ``ReadBody`` does.
+
+        A policy behind ``ReadBody`` may put another in its place, as long as nobody further in has read it: that is
+        what the app gets then, and ``Content-Length`` is set to its length.
+        """
+        known = self.shared.body
+        return None if known is None else known.bytes
+
+    @body.setter
+    def body(self, body: bytes) -> None:
+        if self._known_body().told:
+            raise RuntimeError("the request body was read by a layer between, or there is none: change it before that")
+        self.shared.body = KnownBody(body)
+        if self.header(b"transfer-encoding") is None:
+            self.replace_line((b"content-length", b"%d" % len(body)))
+
+    def json(self) -> Any:  # noqa: ANN401 - any JSON
+        """What the body of the request says, read once however often it is asked for; it belongs to all who ask.
+
+        Refused with 400 ``json-invalid`` when it is no JSON, or when the app could read it otherwise.
+        """
+        try:
+            return self._known_body().json(b",".join(self.headers(b"content-type")))
+        except Unclear as error:
+            raise _unclear(error) from None
+
+    def json_at(self, steps: tuple[str, ...]) -> Any:  # noqa: ANN401 - any JSON
+        """What stands in the body at the end of these steps; None where nothing does, and of a request without one.
+
+        Refused with 400 ``json-invalid`` as by ``json``, and where names differ from these by their case alone.
+        """
+        if self.is_websocket or not self._known_body().bytes:
+            return None
+        try:
+            return found_at(self.json(), steps)
+        except Unclear as error:
+            raise _unclear(error) from None
+
+    def _known_body(self) -> KnownBody:
+        known = self.shared.body
+        if known is None:
+            raise RuntimeError("nobody has read the body of this request: write ReadBody() further out")
+        return known
+
+
+def _unclear(error: Unclear) -> Refusal:
+    return Refusal(400, "json-invalid", f"The request body cannot be read as JSON: {error}.")
+
+
+_UNREAD: Any = object()
 _EMPTY: dict[bytes, bytes] = {}

@@ -1,21 +1,22 @@
 """Policies and stacks: ``Stack(a, b, c)(app)`` behaves as ``a(b(c(app)))``."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from difflib import get_close_matches
 from functools import lru_cache
 from types import FunctionType, MethodType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from apim_middleware._config import Configured, awaits, check_named, shown
 from apim_middleware._lifespan import Ending
-from apim_middleware._order import check_counts, check_guards, check_needs
+from apim_middleware._order import check_counts, check_guards, check_met, check_needs, check_readers
 from apim_middleware._ring import Ring, Seat, seats_of
 from apim_middleware._unseen_reads import look_at_functions
 from apim_middleware.documentation import Documentation, documentation_of, together
 from apim_middleware.env import Env, default_env
 from apim_middleware.errors import ConfigError
-from apim_middleware.types import ASGIApp, Layer
+from apim_middleware.exchange import Exchange
+from apim_middleware.types import ASGIApp, Layer, Tap
 
 T = TypeVar("T")
 
@@ -47,10 +48,35 @@ class Composable:
         check_app(type(self).__name__, app)
         built = self.build(app, default_env)
         check_needs(_seated(built))  # put on one by one, layers are easily put on in the wrong order
+        check_readers(_seated(built))
         return built
 
 
-class Policy(Composable, Configured):
+class Hooks:
+    """The hooks as type checkers see them: base of what ``bind`` returns, where that is not the policy itself.
+
+    A hook is held to its argument and to what it gives back; one under ``typing.override`` to its name, too. At run
+    time there is nothing here: a hook that a class does not have is not called.
+    """
+
+    __slots__ = ("__weakref__",)
+
+    if TYPE_CHECKING:
+
+        def on_request(self, exchange: Exchange, /) -> ASGIApp | Awaitable[ASGIApp | None] | None:
+            """Before the app; what is returned answers in its place."""
+
+        def on_response(self, exchange: Exchange, /) -> Tap | Awaitable[Tap | None] | None:
+            """Status and headers are known; what is returned is a tap on the body."""
+
+        def on_sent(self, exchange: Exchange, /) -> Awaitable[None] | None:
+            """The last byte was handed on."""
+
+        def on_end(self, exchange: Exchange, /) -> None:
+            """All is over."""
+
+
+class Policy(Hooks, Composable, Configured):
     """A rule in front of an app: a frozen dataclass that is a layer and has hooks.
 
     The hooks, all optional, stand on the object that ``bind`` returns:
@@ -227,7 +253,13 @@ class Stack(Composable):
         self.env = env
         self.place = place
         check_needs(self.policies())
+        check_readers(self.policies())
         check_guards(self.policies())
+
+    def __call__(self, app: ASGIApp) -> ASGIApp:
+        """The guarded app. Raises ConfigError where a policy needs what none before it establishes."""
+        check_met(self.policies())
+        return super().__call__(app)
 
     def __repr__(self) -> str:
         """The call that would make it again."""

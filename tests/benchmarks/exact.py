@@ -225,7 +225,7 @@ def timed_ways(folder: Path, url: str) -> Iterator[tuple[str, Callable[[FakeCloc
     numbers = iter(range(10**6))
     for algorithm in ("fixed", "sliding", "log", "bucket"):
         limit: Any = Limit(UNITS, WINDOW, algorithm)  # type: ignore[arg-type]
-        yield f"MemoryCounters, {algorithm}", lambda clock, limit=limit: ours(MemoryCounters(clock), limit)
+        yield f"MemoryCounters, {algorithm}", lambda clock, limit=limit: ours(MemoryCounters(clock=clock), limit)
         yield (
             f"SQLiteCounters, {algorithm}",
             lambda clock, limit=limit: ours(SQLiteCounters(folder / f"{next(numbers)}.db", clock=clock), limit),

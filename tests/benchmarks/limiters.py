@@ -254,7 +254,7 @@ def stalls(size: int) -> None:
 def phases(algorithm: Any, size: int) -> "list[array[float]]":
     """What each of so many hits takes while dicts grow, while others make room, and while an old window is freed."""
     clock = FakeClock()
-    counters = MemoryCounters(clock, max_keys=size)
+    counters = MemoryCounters(clock=clock, max_keys=size)
     limit = Limit(10, 3_600.0, algorithm, "here")
     found = []
     for number in range(3):

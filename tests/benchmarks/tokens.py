@@ -75,7 +75,7 @@ def again(policy: JWTAuth) -> Verify:
 
 def first() -> Verify:
     """The hook of a policy that remembers nothing."""
-    return again(JWTAuth(issuer=ISSUER, audience=AUDIENCE, keys=credentials().public_key, remember=0))
+    return again(JWTAuth(issuer=ISSUER, audience=AUDIENCE, keys=credentials().public_key, max_remembered=0))
 
 
 def again_awaited() -> Callable[[], Awaitable[None]]:

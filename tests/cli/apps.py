@@ -2,7 +2,9 @@
 
 import asyncio
 import gc
+import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 
 from fastapi import FastAPI
@@ -16,6 +18,7 @@ from apim_middleware import (
     Api,
     Gateway,
     HeaderCredential,
+    Health,
     IPFilter,
     MemoryKeys,
     NamedValue,
@@ -51,6 +54,11 @@ def order(number: int) -> dict[str, int]:
 @shop.get("/collector/thresholds")
 def thresholds() -> list[int]:
     return [*gc.get_threshold(), gc.get_freeze_count()]
+
+
+@shop.get("/dated/old")
+def dated() -> Response:
+    return Response(headers={"date": "Sun, 06 Nov 1994 08:49:37 GMT"})
 
 
 @shop.get("/forever/stream")
@@ -182,4 +190,14 @@ versioned = Gateway(
 logged = FastAPI(openapi_url=None)
 logged.get("/{number}")(order)
 logged.add_middleware(Stack(AccessLog()))  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def told_when_up(app: Starlette) -> AsyncIterator[None]:
+    sys.stderr.write("a worker is up\n")
+    sys.stderr.flush()
+    yield
+
+
+probed = Stack(Health(grace=600))(Starlette(lifespan=told_when_up))
 nothing = "not an app"

@@ -1,14 +1,18 @@
 """The commands of apim: what they print, what they exit with, and that what they serve is served."""
 
 import json
+import logging
 import os
 import signal
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,10 +26,12 @@ from tests.servers import PATIENCE, free_port, program, redis_server
 from typer.testing import CliRunner
 
 from apim_middleware.cli import _key_stores, _serving
+from apim_middleware.cli._server_log import mask_server_log
 from apim_middleware.cli._targets import found
 from apim_middleware.cli._watching import Watched
 from apim_middleware.cli.app import app
 from apim_middleware.configuration import load, loads
+from apim_middleware.env import Env
 from apim_middleware.gateway import Gateway
 from apim_middleware.identity import Subscription
 from apim_middleware.stores.keys import MemoryKeys
@@ -482,6 +488,14 @@ def test_a_file_is_served(file: Path, tmp_path: Path, server: str) -> None:
     assert statuses[-1] == 429
 
 
+@pytest.mark.parametrize("server", ["uvicorn", "granian"])
+@pytest.mark.parametrize(("path", "said"), [("/7", None), ("/dated/old", "Sun, 06 Nov 1994 08:49:37 GMT")])
+def test_a_response_has_one_date(tmp_path: Path, server: str, path: str, said: str | None) -> None:
+    with served(tmp_path, "tests.cli.apps:guarded", "--server", server) as url:
+        [date] = httpx2.get(f"{url}{path}").headers.get_list("date")
+    assert date == said if said else parsedate_to_datetime(date).year >= 2026
+
+
 def test_an_app_is_served_by_several_workers_over_tls(tmp_path: Path) -> None:
     certificate, key = write_certificate(tmp_path, "localhost")
     options = ("--workers", "2", "--certificate", str(certificate), "--key", str(key))
@@ -528,6 +542,21 @@ def test_without_an_access_log_the_server_tells_what_is_asked(tmp_path: Path) ->
     assert any('"GET /7 HTTP/1.1" 200' in line for line in said_while_asked(tmp_path, f"{APPS}:guarded"))
 
 
+def test_what_the_server_tells_of_requests_holds_no_secrets(tmp_path: Path) -> None:
+    """Keys in queries stood there as they came, for whoever reads logs to use."""
+    heard = said_while_asked(tmp_path, f"{APPS}:guarded", path="/7?page=2&subscription-key=canary")
+    assert any('"GET /7?page=2&subscription-key=REDACTED HTTP/1.1" 200' in line for line in heard)
+    assert not any("canary" in line for line in heard)
+
+
+def test_what_the_server_tells_of_websockets_holds_no_secrets() -> None:
+    said = {"msg": '%s - "WebSocket %s" [accepted]', "args": ("127.0.0.1:5", "/live?token=canary")}
+    record = logging.makeLogRecord({"name": "uvicorn.error", **said})
+    mask_server_log()
+    logging.getLogger("uvicorn.error").filter(record)
+    assert record.getMessage() == '127.0.0.1:5 - "WebSocket /live?token=REDACTED" [accepted]'
+
+
 OWN_HANDLER = """
 import logging, sys
 from tests.cli.apps import logged
@@ -538,12 +567,12 @@ logging.getLogger("apim_middleware.access").setLevel(logging.INFO)
 """
 
 
-def said_while_asked(folder: Path, *arguments: str, stream: str = "2>/dev/null") -> list[str]:
-    """The lines that ``apim serve`` writes to one of its streams while it is asked for ``/7``."""
+def said_while_asked(folder: Path, *arguments: str, stream: str = "2>/dev/null", path: str = "/7") -> list[str]:
+    """The lines that ``apim serve`` writes to one of its streams while it is asked for an order."""
     port, log = free_port(), folder / "log"
     command = ["sh", "-c", f'exec "$@" {stream}', "sh", *SERVE, *arguments, "--port", str(port)]
     with program(command, port, log=log) as running:
-        assert httpx2.get(f"{running.origin}/7", timeout=PATIENCE).json() == {"order": 7}
+        assert httpx2.get(f"{running.origin}{path}", timeout=PATIENCE).json() == {"order": 7}
     return log.read_text().splitlines()
 
 
@@ -595,6 +624,36 @@ async def test_a_file_that_changed_is_taken_over_and_a_broken_one_is_not(
     await looked_at(watched)
     assert await quota() == b'"default";q=5;w=60'
     assert caplog.text.count("is gone: what it said goes on") == 1
+
+
+class Counted:
+    """Who listens to what is counted."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[str] = []
+
+    def count(self, event: str, attributes: Mapping[str, str]) -> None:
+        if event == "apim.configuration.reloads":
+            self.outcomes.append(attributes["apim.configuration.outcome"])
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("given", [True, False], ids=["an Env of its own", "no Env"])
+async def test_it_can_be_told_which_file_serves_and_whether_changes_were_taken_over(
+    file: Path, caplog: pytest.LogCaptureFixture, given: bool
+) -> None:
+    caplog.set_level(logging.INFO)
+    counted = Counted()
+    env = Env() if given else None
+    watched = Watched(file, replace(load(file), env=env), lambda now: replace(load(file), env=env))
+    (env or watched._served._env).listen(counted)
+    for change in ("calls = 5", "cals = 5", "calls = 6"):
+        _change(file, FILE.replace("calls = 2", change))
+        await looked_at(watched)
+    taken = [each.partition("is taken over: ")[2] for each in caplog.messages if "is taken over: " in each]
+    assert [each.partition(",")[0] for each in taken] == ["generation 2", "generation 3"]
+    assert taken[-1].endswith(sha256(FILE.replace("calls = 2", "calls = 6").encode()).hexdigest()[:12])
+    assert counted.outcomes == ["taken-over", "failed", "taken-over"]
 
 
 @pytest.mark.anyio

@@ -353,6 +353,10 @@ def test_a_retired_version_does_not_stand_open() -> None:
         ("{{ key }}", "a named value is a NamedValue"),
         ("@(context.Subscription.Key)", "an expression is a function of the exchange"),
         ("@{ return key; }", "an expression is a function of the exchange"),
+        (
+            "@(context.Request.Body.As<JObject>()['model'])",
+            'an expression is a function of the exchange, such as by.body("/model") behind ReadBody',
+        ),
     ],
 )
 def test_a_text_of_azure_is_told_of_and_not_shown(text: str, cure: str) -> None:

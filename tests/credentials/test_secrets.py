@@ -184,7 +184,7 @@ async def test_a_new_version_counts_without_a_restart(azure: Env, metadata: Meta
 async def test_while_the_vault_is_away_the_last_one_serves_for_its_time(
     azure: Env, metadata: Metadata, clock: FakeClock
 ) -> None:
-    read = KeyVaultSecret(vault=VAULT, name="upstream", refresh=60, keep=600).reader(azure)
+    read = KeyVaultSecret(vault=VAULT, name="upstream", refresh=60, stale_if_error=540).reader(azure)
     await read()
     metadata.away = True
     clock.advance(599)
@@ -230,7 +230,7 @@ async def test_a_disabled_secret_is_none(azure: Env, metadata: Metadata) -> None
         ("version", {"version": "../x"}),
         ("refresh", {"refresh": 0}),
         ("timeout", {"timeout": -1}),
-        ("keep", {"keep": 1}),
+        ("stale_if_error", {"stale_if_error": -1}),
     ],
 )
 def test_a_vault_that_cannot_be_is_told_while_building(field: str, fields: dict[str, Any]) -> None:

@@ -176,7 +176,7 @@ def signalled(gateway: Gateway) -> bool:
 def test_granian_serves_it_with_several_workers(tmp_path, upstream):
     command = [sys.executable, "-m", "granian", "--interface", "asgi", "--workers", "2", "--port", "{port}"]
     options = ["--working-dir", str(EXAMPLE.parent), "standalone:app"]
-    with run([*command, *options], tmp_path, upstream, tls=False) as gateway:
+    with run([*command, *options], tmp_path, upstream, tls=False, GRACE="0") as gateway:
         until(lambda: answers(gateway))
         assert gateway.get("/readyz")[:2] == (200, b'{"status": "ok"}')
         assert {gateway.get("/")[:2] for _ in range(8)} == {(200, b"done")}
@@ -196,7 +196,8 @@ def test_granian_reads_the_certificate_anew_when_told_to(tmp_path, upstream):
     certificate, key = map(str, write_certificate(tmp_path, HOST, serial=1))
     command = [sys.executable, "-m", "granian", "--interface", "asgi", "--port", "{port}"]
     files = ["--ssl-certificate", certificate, "--ssl-keyfile", key]
-    with run([*command, *files, "--working-dir", str(EXAMPLE.parent), "standalone:app"], tmp_path, upstream) as gateway:
+    options = [*files, "--working-dir", str(EXAMPLE.parent), "standalone:app"]
+    with run([*command, *options], tmp_path, upstream, GRACE="0") as gateway:
         until(lambda: answers(gateway))
         assert gateway.serial() == 1
         write_certificate(tmp_path, HOST, serial=2)

@@ -11,6 +11,7 @@ from apim_middleware.env import Env
 from apim_middleware.gateway import Gateway, difference
 from apim_middleware.model import Api, Deprecation, Operation, Product, Revision, Version, Versions
 from apim_middleware.policies.api_key import APIKeyAuth
+from apim_middleware.policies.authorize import Authorize
 from apim_middleware.policies.client import IPFilter
 from apim_middleware.policies.limits import RateLimit
 from apim_middleware.stores.keys import MemoryKeys
@@ -57,6 +58,11 @@ def foreign(app: ASGIApp) -> ASGIApp:
             house(LIMIT),
             house(RateLimit(calls=9, per=60)),
             ["!! GET /shop/x: changed RateLimit", "!! POST /shop/x: changed RateLimit"],
+        ),
+        (
+            house(Authorize(claims={"admin": 1})),
+            house(Authorize(claims={"admin": True})),
+            ["!! GET /shop/x: changed Authorize", "!! POST /shop/x: changed Authorize"],
         ),
         (
             house(Passes("a"), LOCK),

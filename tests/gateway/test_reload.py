@@ -11,15 +11,19 @@ import anyio.lowlevel
 import pytest
 from tests.gateway.houses import Backend, Subscribers, get, told
 
+from apim_middleware import conditions
 from apim_middleware._http.hygiene import Hygiene
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
 from apim_middleware.exchange import Exchange
 from apim_middleware.gateway import Gateway, Reloadable
+from apim_middleware.identity import Principal
 from apim_middleware.model import Api, Operation, Product, Revision
+from apim_middleware.policies.authorize import Authorize
+from apim_middleware.policies.branch import When
 from apim_middleware.policies.cache import Cache
 from apim_middleware.policies.limits import RateLimit
-from apim_middleware.policy import Policy
+from apim_middleware.policy import Policy, Stack
 from apim_middleware.proxy.app import Proxy
 from apim_middleware.proxy.breaker import CircuitBreaker
 from apim_middleware.proxy.pool import Pool
@@ -75,6 +79,49 @@ async def test_what_changed_policies_kept_is_gone() -> None:
     await counted(app)
     await app.reload(shop(Counts("new")))
     assert await counted(app) == 1
+
+
+@dataclass(frozen=True)
+class Claims(Policy):
+    """Says what the caller's token says."""
+
+    provides: ClassVar[frozenset[str]] = frozenset({"principal"})
+    guards: ClassVar[bool] = True
+
+    def on_request(self, exchange: Exchange) -> None:
+        exchange.principal = Principal(subject="ada", issuer="https://issuer.example", claims={"admin": 1})
+
+
+GETS = conditions.method("GET")
+
+
+@pytest.mark.parametrize("within", [lambda layer: layer, lambda layer: When(GETS, layer), Stack])
+async def test_what_only_python_has_be_equal_is_a_change(within: Any) -> None:
+    """``claims={"admin": 1}`` stayed in force where ``True`` had been put in its place, and nothing told of it."""
+    backend = Backend()
+    app = Reloadable(shop(Claims(), within(Authorize(claims={"admin": 1})), backend=backend))
+    assert (await get(app, "/shop/x")).status == 200
+    changes = await app.reload(shop(Claims(), within(Authorize(claims={"admin": True})), backend=backend))
+    assert [change.where for change in changes] == ["GET /shop/x", "GET /shop/y"]
+    assert (await get(app, "/shop/x")).status == 403
+
+
+async def test_two_revisions_with_what_only_python_has_be_equal_are_apart() -> None:
+    revisions = tuple(
+        Revision(number, policies=(Claims(), Authorize(claims={"admin": value})))
+        for number, value in ((1, 1), (2, True))
+    )
+    api = Api("shop", "/shop", backend=Backend(), operations=(Operation("GET", "/x"),), revisions=revisions,
+              subscription_required=False)  # fmt: skip
+    app = Gateway(apis=(api,))
+    assert [(await get(app, path)).status for path in ("/shop/x", "/shop;rev=2/x")] == [200, 403]
+
+
+async def test_backends_that_only_python_has_be_equal_are_two() -> None:
+    app = Reloadable(shop(backend=Proxy("http://127.0.0.1:1", connect_timeout=5)))
+    [first] = app._now.compiled.backends.every()
+    await app.reload(shop(backend=Proxy("http://127.0.0.1:1", connect_timeout=5.0)))
+    assert app._now.compiled.backends.every() != [first]
 
 
 async def test_a_cache_stays_warm() -> None:

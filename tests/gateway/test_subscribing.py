@@ -29,7 +29,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture(params=["memory", "records"])
 def keys(request: pytest.FixtureRequest, clock: FakeClock) -> Any:
-    return MemoryKeys(clock=clock) if request.param == "memory" else RecordKeys(MemoryRecords(clock), clock=clock)
+    return MemoryKeys(clock=clock) if request.param == "memory" else RecordKeys(MemoryRecords(clock=clock), clock=clock)
 
 
 async def done(change: Any) -> Any:

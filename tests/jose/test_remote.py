@@ -27,13 +27,13 @@ class House:
     """An issuer, a clock, and the keys as a gate sees them."""
 
     def __init__(
-        self, *keys: Any, url: str = "https://issuer.example/keys", keep: float = 86_400, timeout: float = 5
+        self, *keys: Any, url: str = "https://issuer.example/keys", stale_if_error: float = 86_400, timeout: float = 5
     ) -> None:
         self.clock = FakeClock()
         self.issuer = Published(*(keys or (ONE,)))
         self.gone: list[frozenset[str]] = []
         publisher = At(url, Means(self.issuer, self.clock, timeout, 3600, _ASYMMETRIC))
-        times = Times(cooldown=30, keep=keep)
+        times = Times(cooldown=30, stale_if_error=stale_if_error)
         self.failures = 0
         self.source = RemoteKeys(publisher, clock=self.clock, times=times, withdrawn=self.gone.append, failed=self.fail)
 
@@ -164,7 +164,7 @@ async def test_known_keys_serve_while_the_issuer_is_down_and_it_is_asked_once_pe
 
 
 async def test_known_keys_do_not_serve_for_ever() -> None:
-    house = House(keep=1000)
+    house = House(stale_if_error=1000)
     await house.source.current()
     house.issuer.behave(down)
     house.clock.advance(3600 + 999)
@@ -177,7 +177,7 @@ async def test_known_keys_do_not_serve_for_ever() -> None:
 
 
 async def test_keys_that_are_too_old_are_given_up_by_a_review() -> None:
-    house = House(keep=1000)
+    house = House(stale_if_error=1000)
     keys = await house.source.current()
     house.clock.advance(4600)
     assert house.clock.monotonic() >= house.source.look_at

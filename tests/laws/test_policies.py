@@ -44,7 +44,9 @@ from apim_middleware.policies.limits import Limits
 from apim_middleware.policies.load_shed import LoadShed
 from apim_middleware.policies.mirror import Mirror
 from apim_middleware.policies.protected_resource import ProtectedResource
+from apim_middleware.policies.read_body import ReadBody
 from apim_middleware.policies.rewrite_location import RewriteLocation
+from apim_middleware.policies.set_backend import SetBackend
 from apim_middleware.policies.size import LimitBody
 from apim_middleware.policies.split import Split
 from apim_middleware.policies.timeout import Timeout
@@ -94,6 +96,7 @@ MAKERS: tuple[Callable[[random.Random], Layer], ...] = (
     lambda rng: Timeout(seconds=60),
     lambda rng: Faults(fail=0.2, random=random.Random(rng.random()).random),
     lambda rng: Split(elsewhere, share=rng.random(), by=by.client),
+    lambda rng: SetBackend(elsewhere),
     lambda rng: Mirror(elsewhere, share=0.5, random=random.Random(rng.random()).random),
     lambda rng: RateLimit(calls=rng.randint(5, 60), per=60, by=by.client, units=rng.choice(("bytes", "request-bytes"))),
     lambda rng: RateLimit(calls=rng.randint(1, 3), per=60, by=by.everyone, name="f", count_when=conditions.failed),
@@ -112,6 +115,9 @@ MAKERS: tuple[Callable[[random.Random], Layer], ...] = (
     lambda rng: SetQuery(name="q", value=str(rng.randint(1, 3)), exists=rng.choice(("override", "append", "skip"))),
     lambda rng: RemoveQuery(name="q"),
     lambda rng: LimitBody(max_bytes=rng.randint(0, 6)),
+    lambda rng: ReadBody(max_bytes=rng.choice((3, 9))),
+    lambda rng: RateLimit(calls=2, per=60, by=by.body(""), name="said", when_unknown="together"),
+    lambda rng: When(conditions.body("", 1234), SetHeader(name="x-said", value="1", on="response")),
     lambda rng: Idempotency(by=by.everyone, max_response_bytes=rng.choice((10, 1 << 18))),
     lambda rng: ETag(max_bytes=rng.choice((10, 1 << 20))),
     lambda rng: Compress(min_bytes=rng.choice((0, 120)), codings=("gzip",)),

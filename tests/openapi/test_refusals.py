@@ -48,6 +48,7 @@ from apim_middleware import (
     MockResponse,
     Quota,
     RateLimit,
+    ReadBody,
     Redirect,
     RequireHeader,
     ReturnResponse,
@@ -223,7 +224,7 @@ async def tagged(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def user_store() -> MemoryUsers:
-    return MemoryUsers(CHEAP)
+    return MemoryUsers(cost=CHEAP)
 
 
 CASES: list[Case] = [
@@ -379,6 +380,20 @@ CASES: list[Case] = [
         ask=at_once,
     ),
     Case(policy=LimitBody(max_bytes=10), status=413, code="body-too-large", requests=BODY),
+    Case(policy=ReadBody(max_bytes=10), status=413, code="body-too-large", requests=BODY),
+    Case(
+        policy=ReadBody(),
+        status=415,
+        code="content-encoding-unsupported",
+        requests=sent(("content-encoding", "gzip"), method="POST"),
+    ),
+    Case(
+        policy=ReadBody(),
+        status=400,
+        code="json-invalid",
+        app=RateLimit(calls=9, per=60, by=by.body("/model"))(echo),
+        requests=BODY,
+    ),
     Case(policy=Timeout(seconds=0.001), status=504, code="timeout", app=slow),
     Case(policy=Faults(fail=1), status=503, code="fault-injected"),
     Case(policy=RewritePath(match="/a/{id}", to="/.{id}"), status=400, code="bad-target", requests=[{"path": "/a/;x"}]),

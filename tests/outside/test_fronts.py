@@ -1,12 +1,17 @@
 """Behind real front servers the gateway knows who is calling, and nobody can tell it otherwise."""
 
+import os
 import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from threading import Event
 
 import pytest
-from tests.servers import LOOPBACK, Running, serving
+from tests.servers import LOOPBACK, Running, free_port, program, serving
 
-from .conftest import CLIENT, Front, Seen, Upstream, example, running_front
+from .conftest import CLIENT, EXAMPLES, Front, Seen, Upstream, example, running_front
 
 LIES = [
     ("X-Forwarded-For", "6.6.6.6"),
@@ -124,10 +129,64 @@ def test_a_target_a_front_and_the_gateway_could_read_in_two_ways_is_one(front: F
 def test_caddy_sends_no_more_to_a_gateway_that_is_about_to_end(behind: Running, tmp_path: Path):
     names = example("behind_caddy", "app.py", UPSTREAM=behind.origin)
     with serving(names["app"]) as gateway:
-        words = {"127.0.0.1:8000": f"{LOOPBACK}:{gateway.port}", "health_interval 2s": "health_interval 50ms"}
+        words = {
+            "127.0.0.1:8000": f"{LOOPBACK}:{gateway.port}",
+            "health_interval 2s": "health_interval 50ms",
+            "lb_try_duration 10s": "lb_try_duration 0s",
+        }
         with running_front("caddy", "Caddyfile", words, tmp_path) as front:
             assert front.ask().status == 200
             names["gateway"].layers[0].drain.begin()
             while (status := front.ask().status) == 200:
                 pass
             assert status == 503
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "granian"])
+def test_a_rolling_restart_behind_caddy_loses_nothing(behind: Running, tmp_path: Path, server: str):
+    """granian had ended before Caddy had asked again, and what Caddy still sent was a 502."""
+    replicas = [Replica(server, behind, tmp_path) for _ in range(3)]
+    all_of_them = " ".join(f"{LOOPBACK}:{each.port}" for each in replicas)
+    words = {"127.0.0.1:8000 {": f"{all_of_them} {{", "health_interval 2s": "health_interval 50ms"}
+    with ExitStack() as stack:
+        for replica in replicas:
+            replica.start()
+            stack.callback(replica.stop)
+        front = stack.enter_context(running_front("caddy", "Caddyfile", words, tmp_path))
+        threads, over = stack.enter_context(ThreadPoolExecutor(2)), Event()
+        stack.callback(over.set)
+        asking = [threads.submit(ask_until, over, front, method) for method in ("GET", "POST")]
+        for replica in replicas:
+            replica.stop()
+            replica.start()
+        over.set()
+        for each in asking:
+            assert set(each.result()) == {200}
+
+
+class Replica:
+    """One of several gateways of the same example, each in a process of its own."""
+
+    def __init__(self, server: str, behind: Running, folder: Path) -> None:
+        self.port, self._log, self._running = free_port(), folder / "gateway.log", ExitStack()
+        app = str(EXAMPLES / "behind_caddy" / "app.py")
+        serve = [sys.executable, "-c", "from apim_middleware.cli import main; main()", "serve", f"{app}:app"]
+        self._command = [*serve, "--server", server, "--port", str(self.port)]
+        self._environment = {**os.environ, "UPSTREAM": behind.origin, "GRACE": "0.5"}
+
+    def start(self) -> None:
+        """Serve, and return when it does."""
+        running = program(self._command, self.port, log=self._log, environment=self._environment)
+        self._running.enter_context(running)
+
+    def stop(self) -> None:
+        """Send SIGTERM, and return when the process has ended."""
+        self._running.close()
+
+
+def ask_until(over: Event, front: Front, method: str) -> list[int]:
+    """The statuses of one request after the other."""
+    statuses = []
+    while not over.is_set():
+        statuses.append(front.ask(method, body=b"order" if method == "POST" else None).status)
+    return statuses

@@ -30,7 +30,7 @@ def slow(clock: FakeClock) -> SlowCounters:
 @pytest.fixture(params=["memory", "slow"])
 def env(request: pytest.FixtureRequest, clock: FakeClock, slow: SlowCounters) -> Env:
     """Counters that need no awaiting, and counters that do: nobody can tell which."""
-    return Env(place="here", clock=clock, counters=MemoryCounters(clock) if request.param == "memory" else slow)
+    return Env(place="here", clock=clock, counters=MemoryCounters(clock=clock) if request.param == "memory" else slow)
 
 
 @pytest.fixture

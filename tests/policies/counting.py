@@ -22,7 +22,7 @@ class SlowCounters:
     """A store that awaits, and fails when told to; it remembers what it was asked."""
 
     def __init__(self, clock: FakeClock) -> None:
-        self.kept = MemoryCounters(clock)
+        self.kept = MemoryCounters(clock=clock)
         self.failure: Exception | None = None
         self.asked: list[Hit] = []
         self.calls: list[str] = []

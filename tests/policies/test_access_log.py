@@ -19,7 +19,12 @@ from apim_middleware.gateway import Gateway
 from apim_middleware.identity import Principal, Subscription
 from apim_middleware.model import Api, Operation, Product
 from apim_middleware.policies.access_log import AccessLog
+from apim_middleware.policies.api_key import APIKeyAuth
+from apim_middleware.policies.branch import When
 from apim_middleware.policies.client import TrustedProxies
+from apim_middleware.policies.either import AnyOf
+from apim_middleware.policies.introspection import OAuth2Introspection
+from apim_middleware.policies.jwt import JWTAuth
 from apim_middleware.policies.limits import RateLimit
 from apim_middleware.policy import Policy, Stack
 from apim_middleware.stores.keys import MemoryKeys
@@ -297,6 +302,64 @@ async def test_no_secret_is_written(lines: Lines, query: str) -> None:
     assert "page=2" in lines.only["url.query"]
 
 
+def asks_for_key(**places: Any) -> APIKeyAuth:
+    return APIKeyAuth(keys=MemoryKeys(), **places)
+
+
+def asks_for_token(place: str) -> JWTAuth:
+    return JWTAuth(
+        issuer="https://issuer.example", audience="api", keys=b"k" * 32, algorithms="HS256", token_from=place
+    )
+
+
+def asks_elsewhere(place: str) -> OAuth2Introspection:
+    url = "https://issuer.example/introspect"
+    return OAuth2Introspection(url=url, client_id="api", client_secret="s", audience=None, token_from=place)
+
+
+LOOKING = {
+    "h1": lambda: asks_for_key(query="h1"),
+    "h2": lambda: asks_for_token("query:h2"),
+    "h3": lambda: asks_elsewhere("query:h3"),
+    "h4": lambda: AnyOf(asks_for_key(query="h4"), asks_for_token("header:authorization")),
+    "h5": lambda: When(lambda exchange: False, asks_for_key(query="h5")),
+    "h6": lambda: Stack(Refuses(), asks_for_key(query="h6")),
+}
+"""Policies that look for a secret under a name of their own; the last ones never get to see it."""
+
+
+@pytest.mark.parametrize("name", LOOKING)
+@pytest.mark.parametrize("form", ["{}={}", "page=2&{}={}", "page=2;{}={}", "{}={}%00", "next=%2F%3F{}%3D{}", "{}[]={}"])
+async def test_a_parameter_that_a_policy_reads_a_secret_from_is_masked(lines: Lines, name: str, form: str) -> None:
+    await call(lines.app(hello, LOOKING[name]()), query=form.format(name, CANARY).encode())
+    assert CANARY not in lines.texts[0]
+
+
+async def test_the_parameter_with_the_keys_of_an_api_is_masked_whatever_becomes_of_the_request() -> None:
+    texts: list[str] = []
+    api = Api("orders", "/orders", backend=hello, operations=(Operation("GET", "/"),), key_query="h7")
+    gateway = AccessLog(write=texts.append)(Gateway(apis=(api,), keys=MemoryKeys()))
+    for path in ("/orders", "/nowhere"):
+        await call(gateway, path=path, query=b"h7=" + CANARY.encode())
+    assert [json.loads(each)["url.query"] for each in texts] == ["h7=REDACTED"] * 2
+
+
+async def test_a_header_that_a_policy_reads_a_secret_from_is_masked(lines: Lines) -> None:
+    app = lines.app(hello, asks_for_key(header="X-Partner", optional=True), request_headers=("x-partner", "x-page"))
+    await call(app, headers=[(b"x-partner", CANARY.encode()), (b"x-page", b"2")])
+    assert lines.only["http.request.header.x-partner"] == ["REDACTED"]
+    assert lines.only["http.request.header.x-page"] == ["2"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["app_key", "userkey", "myToken", "client-pass", "the.secret", "dbpwd", "user[password]", "X-Client-JWT"],
+)
+async def test_a_parameter_that_is_called_like_a_secret_is_masked(lines: Lines, name: str) -> None:
+    await call(lines.app(hello), query=f"{name}={CANARY}&turkey=1&bypass=2&keys=3".encode())
+    assert lines.only["url.query"] == f"{name}=REDACTED&turkey=1&bypass=2&keys=3"
+
+
 @given(st.text(), st.binary(max_size=50))
 def test_whatever_is_asked_the_line_is_one_line_of_json(path: str, agent: bytes) -> None:
     lines = Lines()
@@ -373,6 +436,8 @@ async def later(line: str) -> None:
         ({"request_headers": ("a b",)}, "is no name"),
         ({"request_headers": ("Authorization",)}, "carries credentials"),
         ({"response_headers": ("set-cookie",)}, "carries credentials"),
+        ({"request_headers": ("X-AuthToken",)}, "carries credentials"),
+        ({"request_headers": ("x-amzn-oidc-data",)}, "carries credentials"),
     ],
 )
 def test_mistakes_are_told(fields: dict[str, Any], said: str) -> None:

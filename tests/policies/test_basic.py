@@ -57,7 +57,7 @@ class House:
 
     def __init__(self, *, distant: bool = False, **fields: Any) -> None:
         self.clock = FakeClock()
-        self.memory = MemoryUsers(CHEAP)
+        self.memory = MemoryUsers(cost=CHEAP)
         self.memory.add(*ADA, scopes="orders.read", claims={"roles": ("editor",)})
         self.memory.add("bob", "battery staple")
         self.store = Distant(self.memory)
@@ -326,7 +326,7 @@ async def test_a_changed_password_counts_at_once(house: House) -> None:
 
 @pytest.mark.anyio
 async def test_the_memory_is_bounded_and_holds_no_password() -> None:
-    house = House(remember=2)
+    house = House(max_remembered=2)
     app = Stack(house.policy)(house.inner)
     for number in range(5):
         house.memory.add(f"user{number}", "pass-word")
@@ -334,7 +334,7 @@ async def test_the_memory_is_bounded_and_holds_no_password() -> None:
     gate = app.seats[0].hooks  # type: ignore[attr-defined]
     assert len(gate._memory._known) == 2
     assert b"pass-word" not in repr(list(gate._memory._known)).encode()
-    none = House(remember=0)
+    none = House(max_remembered=0)
     assert (await none.ask(*ADA)).status == 200
     assert (await none.ask(*ADA)).status == 200
 
@@ -541,7 +541,7 @@ def test_it_provides_a_principal_and_guards() -> None:
         ("realm", {"realm": "a\r\nb"}),
         ("at_once", {"at_once": 0}),
         ("queue", {"queue": -1}),
-        ("remember", {"remember": -1}),
+        ("max_remembered", {"max_remembered": -1}),
         ("remember_for", {"remember_for": -1}),
         ("remember_for", {"remember_for": float("inf")}),
         ("remember_for", {"remember_for": float("nan")}),
@@ -550,6 +550,6 @@ def test_it_provides_a_principal_and_guards() -> None:
 )
 def test_a_mistake_is_told_while_building_and_names_its_field(field: str, fields: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
-        BasicAuth(**{"users": MemoryUsers(CHEAP), **fields})
+        BasicAuth(**{"users": MemoryUsers(cost=CHEAP), **fields})
     assert (caught.value.policy, caught.value.field) == ("BasicAuth", field)
     assert "secret-password" not in str(caught.value)

@@ -736,7 +736,9 @@ async def test_a_key_in_the_query_that_was_taken_away_does_not_make_two_callers_
         ("authorization", b"authorization"),
         ("cookie", b"cookie"),
         ("key", b"x-api-key"),
+        ("key", b"x-authtoken"),
         ("principal", b"x-caller"),
+        ("principal", b"x-user-id"),
         ("subscription", b"x-subscription"),
     ],
 )
@@ -1657,8 +1659,13 @@ async def test_a_body_that_http_2_does_not_announce_keeps_the_response_from_bein
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(
-    "name", [b"x-functions-key", b"x-auth", b"apikey", b"x-session-token", b"dpop", b"cf-access-jwt-assertion"]
-)
+    "name",
+    [
+        b"x-functions-key", b"x-auth", b"apikey", b"x-session-token", b"dpop", b"cf-access-jwt-assertion",
+        b"x-authtoken", b"x-sid", b"x-amzn-oidc-data", b"x-goog-authenticated-user-email", b"x-webauth-user",
+        b"x-consumer-id", b"x-userinfo", b"tailscale-user-login", b"x-user-id", b"ssl-client-verify",
+    ],
+)  # fmt: skip
 async def test_callers_told_apart_by_any_credential_share_nothing(name: bytes) -> None:
     app = Stack(Cache(ttl=60))(PlainTextResponse("x"))
     for value in (b"alice", b"bob"):

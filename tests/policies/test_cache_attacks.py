@@ -206,7 +206,7 @@ async def test_whoever_logs_in_with_the_request_itself_keeps_the_answer(guarded:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"your secret"})
 
-    cache = Cache(ttl=60, collapse=None)
+    cache = Cache(ttl=60, collapse_wait=0)
     app = guarded(logs_in, cache)
     for _ in range(2):
         answer = await call(app, user=Visitor())

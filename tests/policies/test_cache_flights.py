@@ -316,7 +316,7 @@ async def test_nor_by_one_with_another_validator(guarded: Guarded) -> None:
 
 async def test_a_leader_that_stalls_is_waited_for_no_longer_than_it_was_said(guarded: Guarded) -> None:
     origin = Gated()
-    crowd = Crowd(guarded(origin, Cache(collapse=0.05)))
+    crowd = Crowd(guarded(origin, Cache(collapse_wait=0.05)))
     async with anyio.create_task_group() as group:
         crowd.comes(group, 10)
         await origin.second.wait()
@@ -327,7 +327,7 @@ async def test_a_leader_that_stalls_is_waited_for_no_longer_than_it_was_said(gua
 
 async def test_each_asks_the_app_when_they_are_told_to(guarded: Guarded) -> None:
     origin = Gated()
-    crowd = Crowd(guarded(origin, Cache(collapse=None)))
+    crowd = Crowd(guarded(origin, Cache(collapse_wait=0)))
     async with anyio.create_task_group() as group:
         crowd.comes(group, 5)
         await settle()
@@ -595,7 +595,7 @@ async def test_a_lease_is_given_back_though_what_is_kept_has_got_variants_meanwh
 async def test_a_process_that_died_while_it_asked_holds_up_nobody_for_long(clock: FakeClock) -> None:
     entries = Elsewhere()
     apps = [
-        Stack(Cache(collapse=0.05), env=Env(clock=clock, entries=entries), place="here")(origin)
+        Stack(Cache(collapse_wait=0.05), env=Env(clock=clock, entries=entries), place="here")(origin)
         for origin in (Gated(), Gated())
     ]
     with anyio.CancelScope() as killed:
@@ -608,7 +608,7 @@ async def test_a_process_that_died_while_it_asked_holds_up_nobody_for_long(clock
     entries.kept.update(kept)  # a killed process takes nothing back
     second = Gated()
     second.go()
-    app = Stack(Cache(collapse=0.05), env=Env(clock=clock, entries=entries), place="here")(second)
+    app = Stack(Cache(collapse_wait=0.05), env=Env(clock=clock, entries=entries), place="here")(second)
     assert (await call(app)).body == b"whole"
 
 

@@ -159,7 +159,7 @@ async def test_a_path_that_looks_static_makes_no_page_of_somebody_one_for_all(
         ({"statuses": ()}, "statuses"), ({"statuses": (206,)}, "statuses"), ({"statuses": (304,)}, "statuses"),
         ({"statuses": (99,)}, "statuses"), ({"statuses": (200, 429)}, "statuses"), ({"statuses": (431,)}, "statuses"),
         ({"fixed_ttl": 0}, "fixed_ttl"), ({"heuristic": 0}, "heuristic"), ({"heuristic": 1.5}, "heuristic"),
-        ({"collapse": 0}, "collapse"), ({"keep_stale": -1}, "keep_stale"),
+        ({"collapse_wait": -1}, "collapse_wait"), ({"keep_stale": -1}, "keep_stale"),
         ({"stale_if_error": float("inf")}, "stale_if_error"),
         ({"stale_while_revalidate": -1}, "stale_while_revalidate"),
         ({"without_query": "utm_*"}, "without_query"),

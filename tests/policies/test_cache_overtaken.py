@@ -431,7 +431,7 @@ def test_in_whatever_order_nothing_is_given_away_from_before_a_change(
             elif kind == "redis":
                 stores.append(RedisEntries(server.url, prefix=f"model-{number}", timeout=20.0))
         envs = [Env(clock=clock, entries=store) for store in stores] or [Env(clock=clock)]
-        apps: list[Any] = [Stack(Cache(collapse=None), env=env, place="shop")(origin) for env in envs]
+        apps: list[Any] = [Stack(Cache(collapse_wait=0), env=env, place="shop")(origin) for env in envs]
         purges = [CachedResponses(env) for env in envs]
         if len(apps) == 1:  # two who know the same memory
             apps, purges = apps * 2, purges * 2

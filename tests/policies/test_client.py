@@ -372,7 +372,8 @@ async def test_an_honest_server_is_not_suspected(caplog: pytest.LogCaptureFixtur
     [
         ({}, "TrustedProxies.trusted: is missing"),
         ({"trusted": ()}, "names nobody"),
-        ({"trusted": "10.0.0.0/8"}, "with the comma"),
+        ({"trusted": ["10.0.0.0/8"]}, "a tuple"),
+        ({"trusted": ""}, "names nobody"),
         ({"trusted": ("10.0.0.1/8",)}, "the network is 10.0.0.0/8"),
         ({"trusted": ("proxy.internal",)}, "'proxy.internal', which is no address"),
         ({"trusted": ("*",)}, "'*', which is no address"),
@@ -400,6 +401,18 @@ async def admitted(policy: Policy, client: Any) -> bool:
     answer = await call(policy(mirror), client=client)
     assert answer.status == 200 or answer.header(b"content-type") == b"application/problem+json"
     return answer.status == 200
+
+
+@pytest.mark.anyio
+async def test_one_network_is_given_as_it_is() -> None:
+    """Every letter of it would have been a network."""
+    assert await admitted(IPFilter(allow="192.0.2.0/24"), ("192.0.2.1", 1))
+    assert not await admitted(IPFilter(allow="192.0.2.0/24"), ("198.51.100.1", 1))
+    assert not await admitted(IPFilter(deny="192.0.2.0/24"), ("192.0.2.1", 1))
+    behind = Stack(TrustedProxies(trusted="10.0.0.1"), IPFilter(allow="192.0.2.1"))(mirror)
+    told = [(b"x-forwarded-for", b"192.0.2.1")]
+    assert (await call(behind, headers=told, client=("10.0.0.1", 1))).status == 200
+    assert (await call(behind, headers=told, client=("10.0.0.2", 1))).status == 403
 
 
 FILTER = IPFilter(
@@ -558,7 +571,9 @@ def test_a_filter_before_the_proxies_it_relies_on_is_a_mistake() -> None:
     ("fields", "words"),
     [
         ({}, "filter nothing"),
-        ({"allow": "192.0.2.1"}, "with the comma"),
+        ({"allow": ["192.0.2.1"]}, "a tuple"),
+        ({"allow": "", "deny": "192.0.2.1"}, "holds ''"),
+        ({"allow": "192.0.2.1, 192.0.2.2"}, "holds"),
         ({"allow": ("192.0.2.1", "nowhere")}, "IPFilter.allow"),
         ({"deny": ("192.0.2.1/24",)}, "the network is 192.0.2.0/24"),
         ({"deny": ("192.0.2.9-192.0.2.1",)}, "ends before it begins"),

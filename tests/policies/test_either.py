@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import random
+import tracemalloc
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from apim_middleware.policies.basic import BasicAuth
 from apim_middleware.policies.cache import Cache
 from apim_middleware.policies.client import IPFilter
 from apim_middleware.policies.either import AllOf, AnyOf
-from apim_middleware.policies.headers import SetHeader
+from apim_middleware.policies.headers import RemoveHeader, SetHeader
 from apim_middleware.policies.jwt import JWTAuth
 from apim_middleware.policies.limits import RateLimit
 from apim_middleware.policies.require_header import RequireHeader
@@ -61,7 +62,7 @@ def key_auth(**fields: Any) -> APIKeyAuth:
 
 
 def basic_auth(name: str = "ada", **fields: Any) -> BasicAuth:
-    users = MemoryUsers(Cost(ln=4, r=1, p=1))
+    users = MemoryUsers(cost=Cost(ln=4, r=1, p=1))
     users.add(name, "pw")
     return BasicAuth(users=users, **fields)
 
@@ -126,6 +127,20 @@ async def test_those_behind_the_first_are_not_asked(house: House) -> None:
     assert (await house.ask(GOOD_TOKEN, BAD_KEY)).status == 200
     assert BAD_KEY in house.seen[0]["headers"]
     assert house.exchanges[0].subscription is None
+
+
+@pytest.mark.anyio
+async def test_a_forged_token_beside_a_good_key_goes_on_unless_it_is_asked_about_first_or_taken_away() -> None:
+    taking = Stack(key_auth(), RemoveHeader(name="authorization", on="request"))
+    passed = House(AnyOf(key_auth(), JWT))
+    assert (await passed.ask(GOOD_KEY, BAD_TOKEN)).status == 200
+    assert BAD_TOKEN in passed.seen[0]["headers"]
+    assert (await House(AnyOf(JWT, key_auth())).ask(GOOD_KEY, BAD_TOKEN)).status == 401
+    taken = House(AnyOf(taking, JWT))
+    assert (await taken.ask(GOOD_KEY, BAD_TOKEN)).status == 200
+    assert BAD_TOKEN not in taken.seen[0]["headers"]
+    assert (await taken.ask(GOOD_TOKEN)).status == 200
+    assert GOOD_TOKEN in taken.seen[1]["headers"]
 
 
 @pytest.mark.anyio
@@ -441,6 +456,75 @@ async def test_a_body_that_was_read_can_be_read_again_by_the_next_and_by_the_app
 
     await house.app(http_scope("POST", headers=headers), receive, send)
     assert (answer.status, answer.body) == (status, body)
+
+
+class Counts(Policy):
+    """Reads the body, keeps none of it, and refuses."""
+
+    guards: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def build(self, app: ASGIApp, env: Env) -> ASGIApp:
+        async def counting(scope: Scope, receive: Receive, send: Send) -> None:
+            size, more = 0, True
+            while more:
+                message = await receive()
+                size, more = size + len(message["body"]), message["more_body"]
+            self.sizes.append(size)
+            await PlainTextResponse("no", 403)(scope, receive, send)
+
+        return counting
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("chunk", [b"", b"x"])
+async def test_what_was_read_takes_no_more_memory_than_it_has_bytes(chunk: bytes) -> None:
+    """Every message was kept as it came, at hundreds of bytes a piece: without bound, where they were empty."""
+    left = 50_000
+
+    async def receive() -> Any:
+        nonlocal left
+        left -= 1
+        return {"type": "http.request", "body": chunk, "more_body": left > 0}
+
+    async def send(message: Any) -> None:
+        """Nobody listens."""
+
+    ways = Counts(), Counts()
+    house = House(AnyOf(*ways, when_bad="next"))
+    tracemalloc.start()
+    await house.app(http_scope("POST"), receive, send)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [each.sizes for each in ways] == [[50_000 * len(chunk)]] * 2
+    assert most < 2_000_000
+
+
+@pytest.mark.anyio
+async def test_a_handshake_and_a_client_that_left_are_told_again() -> None:
+    heard: list[str] = []
+
+    class Hears(Policy):
+        guards: ClassVar[bool] = True
+
+        def build(self, app: ASGIApp, env: Env) -> ASGIApp:
+            async def hearing(scope: Scope, receive: Receive, send: Send) -> None:
+                heard.extend([(await receive())["type"] for _ in range(3)])
+
+            return hearing
+
+    left = [{"type": "websocket.connect"}, *[{"type": "websocket.disconnect", "code": 1006}] * 9]
+
+    async def receive() -> Any:
+        return left.pop(0)
+
+    async def send(message: Any) -> None:
+        """Nobody listens."""
+
+    await House(AnyOf(Hears(), Hears(), when_bad="next")).app(http_scope() | {"type": "websocket"}, receive, send)
+    assert heard == ["websocket.connect", "websocket.disconnect", "websocket.disconnect"] * 2
 
 
 class Peeks(Policy):

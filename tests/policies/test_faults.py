@@ -57,19 +57,19 @@ async def test_the_same_numbers_do_the_same_harm():
 
 async def test_a_part_of_the_requests_is_kept_waiting():
     began = anyio.current_time()
-    assert (await call(Faults(slow=1, seconds=0.02)(app))).body == b"ab"
+    assert (await call(Faults(slow=1, delay=0.02)(app))).body == b"ab"
     assert anyio.current_time() - began >= 0.02
 
 
 async def test_a_client_that_leaves_waits_no_longer():
     with anyio.move_on_after(0.01) as left:
-        await call(Faults(slow=1, seconds=3600)(app))
+        await call(Faults(slow=1, delay=3600)(app))
     assert left.cancelled_caught
 
 
 async def test_a_request_whose_client_leaves_goes_no_further():
     """It was kept for up to an hour, and with it the permit it had."""
-    limited = Stack(LimitConcurrency(at_once=1), Faults(slow=1, seconds=3600))(failing)
+    limited = Stack(LimitConcurrency(at_once=1), Faults(slow=1, delay=3600))(failing)
     with anyio.fail_after(10):
         answers = [await call(limited, body=b"whole", leave_after=0) for _ in range(2)]
     assert [answer.messages for answer in answers] == [[], []]
@@ -77,7 +77,7 @@ async def test_a_request_whose_client_leaves_goes_no_further():
 
 async def test_a_handshake_whose_client_leaves_goes_no_further():
     with anyio.fail_after(10):
-        answer = await connect(Faults(slow=1, seconds=3600)(failing))
+        answer = await connect(Faults(slow=1, delay=3600)(failing))
     assert answer.messages == []
 
 
@@ -87,7 +87,7 @@ async def test_what_came_meanwhile_is_not_lost():
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"".join(each["body"] for each in heard)})
 
-    assert (await call(Faults(slow=1, seconds=0.01)(echo), body=[b"one ", b"two"])).body == b"one two"
+    assert (await call(Faults(slow=1, delay=0.01)(echo), body=[b"one ", b"two"])).body == b"one two"
 
 
 async def test_a_client_that_waits_to_be_asked_for_its_body_is_not_asked_meanwhile():
@@ -102,17 +102,17 @@ async def test_a_client_that_waits_to_be_asked_for_its_body_is_not_asked_meanwhi
         pass
 
     scope = http_scope("PUT", headers=[(b"expect", b"100-continue")])
-    await Faults(slow=1, seconds=0.01)(app)(scope, receive, send)
+    await Faults(slow=1, delay=0.01)(app)(scope, receive, send)
     assert asked == []
 
 
 async def test_one_that_waited_may_be_refused_as_well():
-    assert (await call(Faults(slow=1, seconds=0.01, fail=1)(app))).status == 503
+    assert (await call(Faults(slow=1, delay=0.01, fail=1)(app))).status == 503
 
 
 async def test_an_error_of_an_app_that_had_to_wait_comes_out_as_it_is():
     with pytest.raises(RuntimeError, match="mine"):
-        await call(Faults(slow=1, seconds=0.01)(failing))
+        await call(Faults(slow=1, delay=0.01)(failing))
 
 
 async def test_only_some_requests_may_meet_them():
@@ -162,7 +162,7 @@ async def later(exchange):
     [
         ({"slow": 1.1}, "slow"),
         ({"fail": -0.1}, "fail"),
-        ({"seconds": 0}, "seconds"),
+        ({"delay": 0}, "delay"),
         ({"status": 200}, "status"),
         ({"when": later}, "when"),
     ],

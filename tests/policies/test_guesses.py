@@ -14,9 +14,11 @@ from apim_middleware.errors import ConfigError
 from apim_middleware.identity import Subscription
 from apim_middleware.policies.api_key import APIKeyAuth
 from apim_middleware.policies.basic import BasicAuth
+from apim_middleware.policies.client import IPFilter
 from apim_middleware.policies.either import AnyOf
 from apim_middleware.policies.guesses import LimitGuesses
 from apim_middleware.policies.jwt import JWTAuth
+from apim_middleware.policies.require_header import RequireHeader
 from apim_middleware.policy import Policy, Stack
 from apim_middleware.stores.keys import MemoryKeys, new_key
 from apim_middleware.stores.users import Cost, MemoryUsers
@@ -54,6 +56,7 @@ class House:
             self.keys.add(Subscription(id=name))
             self.good.append((HEADER, self.keys.issue(name).encode()))
         self.users.add("eve", "right")
+        self.env = env
         self.limit = LimitGuesses(**{"failures": 3, **fields})
         self.inside = app or Counting()
         layers = [self.limit, authenticator or APIKeyAuth(keys=self.keys)]
@@ -180,7 +183,7 @@ async def test_guesses_at_once_of_one_client_keep_no_other_out(env: Env) -> None
 
 
 @pytest.mark.anyio
-async def test_who_is_known_may_come_as_often_at_once_as_they_like(env: Env) -> None:
+async def test_who_is_known_may_come_often_at_once(env: Env) -> None:
     inside, done = 0, anyio.Event()
 
     async def slow(scope: Scope, receive: Receive, send: Send) -> None:
@@ -190,14 +193,136 @@ async def test_who_is_known_may_come_as_often_at_once_as_they_like(env: Env) -> 
             await done.wait()
         await Counting()(scope, receive, send)
 
-    house = House(env, app=slow, at_once=1)
+    house = House(env, app=slow, at_once=2)
     await house.ask(house.good[0])
     async with anyio.create_task_group() as tasks:
         for _ in range(20):
             tasks.start_soon(house.ask, house.good[0])
         await quiet()
         assert inside == 21
+        answer = await house.ask(house.good[0])
+        assert (answer.status, code(answer), answer.header(b"retry-after")) == (429, "too-many-attempts", b"1")
+        tasks.start_soon(house.ask, house.good[1])
+        await quiet()
+        assert inside == 22
         done.set()
+    assert (await house.ask(house.good[0])).status == 200
+
+
+class Form:
+    """A login form behind a key, which answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.tried, self.answers = 0, anyio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "POST":
+            self.tried += 1
+            await self.answers.wait()
+        status = 401 if scope["method"] == "POST" else 200
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("fields", "most"), [({"at_once": 2}, 20), ({"known_at_once": 7}, 7)])
+async def test_a_key_of_ones_own_makes_no_more_guesses_at_once_than_was_said(
+    env: Env, fields: dict[str, int], most: int
+) -> None:
+    """Known credentials were not counted, so that a thousand passwords could be tried before the first had failed."""
+    form = Form()
+    house = House(env, app=form, **fields)
+    await house.ask(house.good[0])
+    async with anyio.create_task_group() as tasks:
+        for _ in range(1_000):
+            tasks.start_soon(lambda: house.ask(house.good[0], method="POST"))
+        await quiet()
+        form.answers.set()
+    await quiet()
+    assert form.tried == most
+    assert (await house.ask(house.good[0])).status == 429
+
+
+@pytest.mark.anyio
+async def test_a_request_held_back_makes_nothing_known_again_that_has_failed_meanwhile(env: Env) -> None:
+    form, held = Form(), anyio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/held":
+            await held.wait()
+        await form(scope, receive, send)
+
+    house = House(env, app=app)
+    form.answers.set()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: house.ask(house.good[0], path="/held"))
+        await quiet()
+        await house.ask(house.good[0])
+        tried = [(await house.ask(house.good[0], method="POST")).status for _ in range(4)]
+        held.set()
+    assert tried == [401, 401, 401, 429]
+    assert (await house.ask(house.good[0])).status == 429
+
+
+async def tried_at(house: House, layer: Policy, *lines: tuple[bytes, bytes], number: int = 6) -> list[int]:
+    """What becomes of so many wrong passwords."""
+    app = Stack(house.limit, layer, env=house.env, place="ways")(house.inside)
+    found = []
+    for each in range(number):
+        found.append((await call(app, headers=[basic("eve", f"guess {each}"), *lines])).status)
+        await quiet()
+    return found
+
+
+OFFICE = Stack(IPFilter(allow="198.51.100.0/24"), RequireHeader(name="x-device"))
+
+
+def passwords(house: House) -> Policy:
+    return BasicAuth(users=house.users)
+
+
+def keys(house: House) -> Policy:
+    return APIKeyAuth(keys=house.keys)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("ways", "status"),
+    [
+        (lambda house: AnyOf(OFFICE, passwords(house), when_bad="next"), 403),
+        (lambda house: AnyOf(passwords(house), keys(house), when_bad="next"), 200),
+        (lambda house: AnyOf(AnyOf(passwords(house), OFFICE, when_bad="next"), keys(house), when_bad="next"), 200),
+        (lambda house: AnyOf(AnyOf(passwords(house), keys(house), when_bad="next"), OFFICE), 200),
+    ],
+    ids=["another refuses", "another lets in", "nested", "nested lets in"],
+)
+async def test_a_wrong_password_counts_though_another_way_gives_the_answer(env: Env, ways: Any, status: int) -> None:
+    """It did not: the refusal was another's, or what was known of it was undone when another let in."""
+    house = House(env)
+    assert await tried_at(house, ways(house), house.good[0]) == [status] * 3 + [429] * 3
+
+
+@pytest.mark.anyio
+async def test_a_wrong_password_beside_a_good_token_of_another_place_counts(env: Env, clock: FakeClock) -> None:
+    house = House(env)
+    token = bearer(clock)[1].removeprefix(b"Bearer ")
+    places = ("header:authorization", "cookie:t")
+    tokens = JWTAuth(issuer="issuer", audience="api", keys=SECRET.encode(), algorithms="HS256", token_from=places)
+    ways = AnyOf(BasicAuth(users=house.users), tokens, when_bad="next")
+    assert await tried_at(house, ways, (b"cookie", b"t=" + token)) == [200, 200, 200, 429, 429, 429]
+
+
+@pytest.mark.anyio
+async def test_what_is_good_to_another_who_reads_it_is_no_failure(env: Env, clock: FakeClock) -> None:
+    """One ``JWTAuth`` for each issuer: the tokens of the second are bad to the first."""
+    house = House(env)
+    staff, places = b"t" * 64, ("header:authorization", "cookie:t")
+    first = JWTAuth(issuer="staff", audience="api", keys=staff, algorithms="HS256")
+    second = JWTAuth(issuer="issuer", audience="api", keys=SECRET.encode(), algorithms="HS256", token_from=places)
+    app = Stack(house.limit, AnyOf(first, second, when_bad="next"), env=env, place="ways")(house.inside)
+    for _ in range(6):
+        assert (await call(app, headers=[bearer(clock), (b"cookie", b"theme=dark")])).status == 200
+        await quiet()
 
 
 @pytest.mark.anyio
@@ -227,6 +352,14 @@ async def test_nothing_is_kept_of_requests_that_are_over(env: Env) -> None:
     await house.guess()
     await house.ask(house.good[0])
     assert not env.at("here").bind(house.limit).on_request.__self__._open
+
+
+@pytest.mark.anyio
+async def test_the_name_of_a_user_in_a_header_is_no_guess(env: Env) -> None:
+    """A front names the user; that the app asks for more then is no failure of theirs."""
+    house = House(env, failures=1)
+    statuses = [(await house.ask((b"x-consumer-username", b"ada"))).status for _ in range(4)]
+    assert statuses == [401] * 4
 
 
 @pytest.mark.anyio
@@ -489,6 +622,7 @@ async def test_a_caller_without_a_key_is_refused_or_counted_with_the_others(env:
         ("name", {"name": ""}),
         ("name", {"name": "ä"}),
         ("at_once", {"at_once": 0}),
+        ("known_at_once", {"known_at_once": 0}),
         ("trusted_for", {"trusted_for": -1}),
         ("trusted_for", {"trusted_for": float("inf")}),
         ("when_store_fails", {"when_store_fails": "wait"}),

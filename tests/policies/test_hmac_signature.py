@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from apim_middleware import by
+from apim_middleware._signing import once
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError, StoreError
 from apim_middleware.policies import hmac_signature
 from apim_middleware.policies.hmac_signature import HMACSignature
+from apim_middleware.policies.limits import RateLimit
 from apim_middleware.policy import Stack
 from apim_middleware.stores.memory import MemoryCounters
 from apim_middleware.testing import Answer, FakeClock, call, connect
@@ -35,6 +38,25 @@ SLACK: dict[str, Any] = {
     "timestamp_header": "x-slack-request-timestamp",
     "signed": "v0:{timestamp}:{body}",
 }
+
+
+BLURRED = (
+    "{timestamp}.{target}.{body}",
+    "{timestamp}.{method}.{target}\n{body}",
+    "{timestamp}&{target}&{body}",
+    "{timestamp}:{method}:{target}:{body}",
+    "{body}.{target}",
+    "{body}0{timestamp}",
+    "{timestamp}00{body}",
+)
+CLEAR = (
+    "{timestamp}.{body}",
+    "{timestamp}0.{body}",
+    "{body}:{timestamp}",
+    "{body}\n{target}",
+    "{method} {target}\r\n{timestamp}\n{body}",
+    "{timestamp}.{method}:{target}#{body}",
+)
 
 
 def mac(text: bytes, secret: bytes = SECRET, hash: str = "sha256") -> str:  # noqa: A002 - as the field is called
@@ -69,8 +91,9 @@ def code(answer: Answer) -> tuple[int, str]:
     return answer.status, json.loads(answer.body)["code"] if answer.status != 200 else ""
 
 
-async def test_the_example_of_github_comes_in() -> None:
-    house = House(header="x-hub-signature-256", prefix="sha256=")
+@pytest.mark.parametrize("secrets", [SECRET, (SECRET,)])
+async def test_the_example_of_github_comes_in(secrets: bytes | tuple[bytes, ...]) -> None:
+    house = House(secrets=secrets, header="x-hub-signature-256", prefix="sha256=")
     signature = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"
     assert (await house.post(("x-hub-signature-256", signature))).status == 200
     assert (house.bodies, house.callers) == ([BODY], ["webhook"])
@@ -101,6 +124,20 @@ async def test_method_and_target_can_be_signed_too() -> None:
         401,
         "signature-invalid",
     )
+
+
+@pytest.mark.parametrize("signed", CLEAR)
+def test_what_tells_its_parts_apart_can_be_signed(signed: str) -> None:
+    HMACSignature(secrets=SECRET, signed=signed, timestamp_header="x-time" if "{timestamp}" in signed else "")
+
+
+@pytest.mark.parametrize("signed", BLURRED)
+def test_where_the_end_of_a_part_is_not_clear_it_is_named(signed: str) -> None:
+    """What was signed for one target and body came in with a longer target, and the rest of the body."""
+    time = "x-time" if "{timestamp}" in signed else ""
+    with pytest.raises(ConfigError, match="where one part of it ends") as raised:
+        HMACSignature(secrets=SECRET, signed=signed, timestamp_header=time)
+    assert "{timestamp}\\n{target}\\n{body}" in raised.value.cure
 
 
 async def test_a_body_in_chunks_is_checked_whole() -> None:
@@ -202,6 +239,42 @@ async def test_once_means_once() -> None:
     assert code(await house.post(header)) == (401, "signature-replayed")
 
 
+async def test_made_up_keys_of_a_limit_push_out_nothing_that_was_used() -> None:
+    """They did, for what was used stood among the counters of the limits, and replays came in."""
+    house = House()
+    counters = MemoryCounters(max_keys=100, clock=house.clock)
+    layers = RateLimit(calls=1, per=600, by=by.header("x-who")), HMACSignature(secrets=SECRET, once=True, **STRIPE)
+    house.app = Stack(*layers, env=Env(clock=house.clock, counters=counters))(house.inner)
+    signed = ("stripe-signature", f"t={NOW},v1={mac(f'{NOW}.'.encode() + BODY)}")
+    assert (await house.post(signed, ("x-who", "victim"))).status == 200
+    for number in range(500):
+        await house.post(("x-who", f"made up {number}"))
+    assert counters.evicted
+    assert code(await house.post(signed, ("x-who", "thief"))) == (401, "signature-replayed")
+
+
+async def test_when_all_that_can_be_remembered_counts_still_nobody_comes_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(once, "_MOST", 1)
+    house = House(once=True, **STRIPE)
+    one, other = (("stripe-signature", f"t={at},v1={mac(f'{at}.'.encode() + BODY)}") for at in (NOW, NOW + 1))
+    assert (await house.post(one)).status == 200
+    assert code(await house.post(other)) == (503, "replay-store-unavailable")
+    assert code(await house.post(one)) == (401, "signature-replayed")
+
+
+async def test_what_was_used_is_known_to_all_who_share_their_counters() -> None:
+    """As after a change of an app that makes another environment with them."""
+    house = House()
+    counters = MemoryCounters(clock=house.clock)
+    signed = ("stripe-signature", f"t={NOW},v1={mac(f'{NOW}.'.encode() + BODY)}")
+    found = []
+    for _ in range(2):
+        env = Env(clock=house.clock, counters=counters, place="here")
+        house.app = Stack(HMACSignature(secrets=SECRET, once=True, **STRIPE), env=env)(house.inner)
+        found.append((await house.post(signed)).status)
+    assert found == [200, 401]
+
+
 async def test_nobody_comes_in_while_it_cannot_be_known_whether_it_is_the_first_time() -> None:
     class Down(MemoryCounters):
         async def hit(self, hits: Any) -> Any:
@@ -219,8 +292,8 @@ async def test_a_body_too_large_is_refused() -> None:
 
 
 async def test_a_websocket_signs_nothing_but_its_handshake() -> None:
-    house = House(signed="{target}:{body}")
-    lines = [(b"x-signature", mac(b"/live:").encode())]
+    house = House(signed="{target}\n{body}")
+    lines = [(b"x-signature", mac(b"/live\n").encode())]
     assert (await connect(house.app, "/live", headers=lines)).status == 101
     assert house.callers == ["webhook"]
     assert (await connect(house.app, "/other", headers=lines)).status == 401
@@ -239,6 +312,7 @@ async def test_an_app_that_raises_is_not_kept_from_it() -> None:
     ("fields", "field"),
     [
         ({"secrets": ()}, "secrets"),
+        ({"secrets": b"short"}, "secrets"),
         ({"secrets": (b"short",)}, "secrets"),
         ({"header": "a b"}, "header"),
         ({"header": ""}, "header"),
@@ -249,6 +323,7 @@ async def test_an_app_that_raises_is_not_kept_from_it() -> None:
         ({"signed": "{timestamp}{body}"}, "signed"),
         ({**STRIPE, "signed": "{timestamp}{body}"}, "signed"),
         ({"signed": "{method}{target}.{body}"}, "signed"),
+        *[({"signed": each}, "signed") for each in BLURRED],
         ({"timestamp_header": "x-time"}, "signed"),
         ({**STRIPE, "timestamp_header": "x-time"}, "signed"),
         ({**STRIPE, "parameter": ""}, "timestamp_parameter"),

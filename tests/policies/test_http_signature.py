@@ -107,6 +107,12 @@ async def test_who_signed_comes_in_and_is_the_principal() -> None:
     assert house.seen[0]["user"].subject == "ada@example.com"
 
 
+async def test_one_key_is_given_as_it_is() -> None:
+    house = House(keys=ADA)
+    assert (await house.ask(said())).status == 200
+    assert (await house.ask(said(keyid="bob"), key=SECRET)).status == 401
+
+
 async def test_a_request_without_a_signature_is_told_what_is_wanted() -> None:
     answer = await House(once=True, tag="shop").ask()
     assert code(answer) == (401, "signature-missing")
@@ -342,6 +348,14 @@ async def test_a_nonce_of_one_key_is_not_that_of_another() -> None:
     assert (await house.ask(said(keyid="bob", more=';nonce="n"'), key=SECRET)).status == 200
 
 
+async def test_nonces_of_one_key_do_not_take_the_room_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("apim_middleware._signing.once._MOST", 4)
+    house = House(once=True)
+    found = [await house.ask(said(more=f';nonce="{number}"')) for number in range(3)]
+    assert [each.status for each in found] == [200, 200, 503]
+    assert (await house.ask(said(keyid="bob", more=';nonce="n"'), key=SECRET)).status == 200
+
+
 async def test_who_cannot_sign_uses_up_nobodys_nonce() -> None:
     house = House(once=True)
     await house.ask(said(more=';nonce="n"'), key=ed25519.Ed25519PrivateKey.generate())
@@ -417,7 +431,7 @@ async def test_while_nonces_cannot_be_kept_it_is_told_once(caplog: pytest.LogCap
                 raise StoreError("down")
             return await super().hit(hits)
 
-    counters = Shaky(FakeClock(NOW))
+    counters = Shaky(clock=FakeClock(NOW))
     env: Any = Env(clock=FakeClock(NOW), counters=counters, place="here")
     house = House()
     house.app = Stack(HTTPSignature(keys=(ADA,), once=True), env=env)(house.inner)

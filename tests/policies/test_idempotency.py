@@ -199,6 +199,10 @@ async def test_what_is_no_key_is_refused(env: Env, lines: list[bytes]):
         {"headers": [(b"authorization", b"Bearer other")]},
         {"headers": [(b"cookie", b"session=other")]},
         {"headers": [(b"x-api-key", b"other")]},
+        {"headers": [(b"x-authtoken", b"other")]},
+        {"headers": [(b"x-amzn-oidc-data", b"other")]},
+        {"headers": [(b"x-webauth-user", b"other")]},
+        {"headers": [(b"x-consumer-username", b"other")]},
         {
             "extensions": {
                 "tls": {"client_cert_chain": ["-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"]}

@@ -1,6 +1,7 @@
 """A request is carried out once while it is under way, though its store forgets keys to make room."""
 
 import logging
+import tracemalloc
 from collections.abc import Collection
 from typing import Any
 
@@ -15,7 +16,7 @@ from apim_middleware.policies.idempotency import Idempotency
 from apim_middleware.policy import Stack
 from apim_middleware.stores.entries import MemoryEntries
 from apim_middleware.stores.sqlite import SQLiteEntries
-from apim_middleware.testing import Answer, call
+from apim_middleware.testing import Answer, call, http_scope
 from apim_middleware.types import ASGIApp, Receive, Scope, Send
 
 KEY = [(b"idempotency-key", b'"a"')]
@@ -56,6 +57,34 @@ async def test_what_this_process_carries_out_is_known_though_the_store_forgets_i
     assert (await pay(built)).body == b"paid 1"
     if isinstance(entries, SQLiteEntries):
         await entries.aclose()
+
+
+@pytest.mark.anyio
+async def test_a_response_that_is_kept_takes_no_more_memory_than_it_has_bytes() -> None:
+    """Each of its chunks was kept as it was, at eighty bytes and more a piece."""
+    most = 0
+
+    async def crumbling(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal most
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        tracemalloc.start()
+        for number in range(50_000):
+            await send({"type": "http.response.body", "body": bytes([number % 256, 0]), "more_body": True})
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        await send({"type": "http.response.body", "body": b""})
+
+    built = Stack(Idempotency())(crumbling)
+
+    async def send(message: Any) -> None:
+        """Nobody listens."""
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    await built(http_scope("POST", headers=KEY), receive, send)
+    assert 0 < most < 1_000_000
+    assert len((await pay(built)).body) == 100_000
 
 
 class Forgetful(MemoryEntries):

@@ -254,7 +254,7 @@ async def test_a_refused_token_may_become_good_soon() -> None:
 
 
 async def test_made_up_tokens_push_no_good_one_out_and_both_memories_are_bounded() -> None:
-    house = asking(remember=10)
+    house = asking(max_remembered=10)
     await house.ask(b"good")
     for number in range(200):
         await house.ask(b"made-up-%d" % number)
@@ -266,7 +266,7 @@ async def test_made_up_tokens_push_no_good_one_out_and_both_memories_are_bounded
 
 
 async def test_nothing_is_remembered_when_that_is_asked_for() -> None:
-    for fields in ({"remember": 0}, {"keep": 0}):
+    for fields in ({"max_remembered": 0}, {"remember_for": 0}):
         house = asking(**fields)
         for _ in range(3):
             assert (await house.ask(b"good")).status == 200
@@ -620,9 +620,9 @@ KEY = rsa_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         ("token_from", {"token_from": "body:token"}),
         ("realm", {"realm": '"'}),
         ("leeway", {"leeway": 301}),
-        ("keep", {"keep": -1}),
-        ("keep_refused", {"keep_refused": float("inf")}),
-        ("remember", {"remember": -1}),
+        ("remember_for", {"remember_for": -1}),
+        ("remember_refused_for", {"remember_refused_for": float("inf")}),
+        ("max_remembered", {"max_remembered": -1}),
         ("at_once", {"at_once": 0}),
         ("timeout", {"timeout": 0}),
         ("max_token_bytes", {"max_token_bytes": 0}),
@@ -639,6 +639,6 @@ def test_a_mistake_names_its_field_and_shows_no_secret(field: str, fields: dict[
 def test_the_policy_is_a_value() -> None:
     assert policy() == policy()
     assert hash(policy()) == hash(policy())
-    assert policy() != policy(keep=1)
+    assert policy() != policy(remember_for=1)
     assert json.dumps(sorted(policy().provides)) == '["principal"]'
     assert policy().guards

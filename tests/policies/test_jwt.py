@@ -106,8 +106,9 @@ async def test_the_token_goes_on_to_the_app_as_it_came(house: House) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_shared_secret_lets_in_who_signed_with_it() -> None:
-    house = House(keys=SECRET, algorithms=("HS256",))
+@pytest.mark.parametrize("algorithms", ["HS256", ("HS256",)])
+async def test_a_shared_secret_lets_in_who_signed_with_it(algorithms: Any) -> None:
+    house = House(keys=SECRET, algorithms=algorithms)
     assert (await house.ask(token(SECRET, "HS256"))).status == 200
     assert (await house.ask(token(SECRET[::-1], "HS256"))).status == 401
 
@@ -625,7 +626,7 @@ async def test_the_leeway_outlives_the_memory_and_ends_too() -> None:
 
 @pytest.mark.anyio
 async def test_the_memory_is_bounded_and_the_oldest_goes_first() -> None:
-    house = House(remember=3)
+    house = House(max_remembered=3)
     texts = [token(jti=str(number)) for number in range(5)]
     for text in texts:
         assert (await house.ask(text)).status == 200
@@ -634,7 +635,7 @@ async def test_the_memory_is_bounded_and_the_oldest_goes_first() -> None:
 
 @pytest.mark.anyio
 async def test_nothing_is_remembered_when_that_is_asked_for() -> None:
-    house = House(remember=0)
+    house = House(max_remembered=0)
     assert (await house.ask(token())).status == 200
     assert not house.env.bind(house.policy)._memories.free
 
@@ -758,7 +759,7 @@ async def test_what_is_remembered_survives_a_renewal_that_leaves_its_key() -> No
 
 @pytest.mark.anyio
 async def test_known_keys_serve_while_the_issuer_is_down_up_to_a_limit() -> None:
-    house = House(remote=True, jwks_keep=1000)
+    house = House(remote=True, jwks_stale_if_error=1000)
     text = token(kid="one", exp=NOW + 100_000)
     await house.ask(text)
     house.issuer.behave(down)
@@ -993,7 +994,9 @@ def configured(**fields: Any) -> JWTAuth:
         ("keys", {"jwks_url": URL}),
         ("keys", {"keys": 7}),
         ("algorithms", {"algorithms": ()}),
-        ("algorithms", {"algorithms": "RS256"}),
+        ("algorithms", {"algorithms": "none"}),
+        ("algorithms", {"algorithms": ""}),
+        ("algorithms", {"algorithms": ["RS256"]}),
         ("algorithms", {"algorithms": ("none",)}),
         ("algorithms", {"algorithms": ("RS256", "None")}),
         ("algorithms", {"algorithms": ("rs256",)}),
@@ -1043,12 +1046,12 @@ def configured(**fields: Any) -> JWTAuth:
         ("realm", {"realm": "é"}),
         ("max_token_bytes", {"max_token_bytes": 0}),
         ("max_token_bytes", {"max_token_bytes": 99}),  # less than any signed token has
-        ("remember", {"remember": -1}),
+        ("max_remembered", {"max_remembered": -1}),
         ("jwks_refresh", {"jwks_refresh": 59}),
         ("jwks_refresh", {"jwks_refresh": float("inf")}),
         ("jwks_refresh", {"jwks_refresh": 10**400}),
         ("jwks_cooldown", {"jwks_cooldown": 0}),
-        ("jwks_keep", {"jwks_keep": -1}),
+        ("jwks_stale_if_error", {"jwks_stale_if_error": -1}),
         ("jwks_timeout", {"jwks_timeout": 0}),
         ("jwks_timeout", {"jwks_timeout": float("nan")}),
         ("jwks_ulr", {"jwks_ulr": URL}),

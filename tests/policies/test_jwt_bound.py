@@ -31,12 +31,13 @@ from tests.jose.issuer import (
 from tests.jose.prover import proof, thumbprint
 
 from apim_middleware._http import client_certificate
-from apim_middleware._jose.proofs import DPoP, MemoryReplays
+from apim_middleware._jose.proofs import DPoP
 from apim_middleware.errors import ConfigError, StoreError
 from apim_middleware.policies.client import TrustedProxies
 from apim_middleware.policies.jwt import JWTAuth
 from apim_middleware.policy import Stack
 from apim_middleware.stores.entries import MemoryEntries
+from apim_middleware.stores.replays import MemoryReplays
 from apim_middleware.testing import Answer, FakeClock, call, connect
 from apim_middleware.types import Receive, Scope, Send
 
@@ -312,6 +313,34 @@ async def test_the_memory_of_proofs_is_bounded_and_forgets_in_time() -> None:
     assert len(replays) <= 3
 
 
+async def test_nobody_takes_the_room_of_all_others() -> None:
+    """One caller filled the memory of proofs, and everybody else was refused."""
+    clock = FakeClock()
+    replays = MemoryReplays(100, clock)
+
+    async def taken(who: bytes) -> int:
+        for number in range(100):
+            try:
+                assert await replays.add(who + number.to_bytes(), who, 60)
+            except StoreError:
+                return number
+        return 100
+
+    assert [await taken(who) for who in (b"eve", b"mallory", b"bob")] == [50, 25, 13]
+    clock.advance(60)
+    assert all([await replays.add(b"later %d" % number, b"ada", 60) for number in range(30)])
+    assert set(replays._held) <= {b"eve", b"mallory", b"bob", b"ada"}
+    assert sum(replays._held.values()) == len(replays)
+
+
+async def test_one_caller_does_not_keep_out_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    house = House(dpop=DPoP(max_remembered=4))
+    text, other = bound(), bound(key=OTHER)
+    assert [(await present(house, text, proof(text))).status for _ in range(4)] == [200, 200, 503, 503]
+    assert (await present(house, other, proof(other, key=OTHER, algorithm="ES384"))).status == 200
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("replays", [None, MemoryEntries])
 async def test_a_proof_counts_once_up_to_the_last_moment_it_is_good_for(replays: Any) -> None:
     """In that moment it was good still, and forgotten already."""
@@ -327,7 +356,7 @@ async def test_a_proof_counts_once_up_to_the_last_moment_it_is_good_for(replays:
 
 
 async def test_when_no_more_proofs_can_be_remembered_nobody_comes_in() -> None:
-    house = House(dpop=DPoP(remember=1))
+    house = House(dpop=DPoP(max_remembered=1))
     text = bound()
     assert (await present(house, text, proof(text))).status == 200
     answer = await present(house, text, proof(text))
@@ -401,6 +430,8 @@ async def test_nothing_of_a_token_or_proof_is_logged(caplog: pytest.LogCaptureFi
     ("field", "fields"),
     [
         ("algorithms", {"algorithms": ()}),
+        ("algorithms", {"algorithms": ""}),
+        ("algorithms", {"algorithms": "HS256"}),
         ("algorithms", {"algorithms": ("HS256",)}),
         ("algorithms", {"algorithms": ("none",)}),
         ("max_age", {"max_age": 0}),
@@ -411,7 +442,7 @@ async def test_nothing_of_a_token_or_proof_is_logged(caplog: pytest.LogCaptureFi
         ("origin", {"origin": "https://api.example.com/"}),
         ("nonce_key", {"nonce_key": b"short"}),
         ("nonce_life", {"nonce_life": 0}),
-        ("remember", {"remember": 0}),
+        ("max_remembered", {"max_remembered": 0}),
         ("replays", {"replays": "redis"}),
     ],
 )

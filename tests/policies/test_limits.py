@@ -63,6 +63,31 @@ async def test_a_refused_caller_is_told_what_and_when(env: Env, clock: FakeClock
     assert told(answer, b"ratelimit") == [("default", {"r": 0, "t": 43})]
 
 
+USED_UP, BEYOND = "The quota is used up.", "The request asks for more than is ever allowed."
+
+
+@pytest.mark.parametrize(
+    ("policy", "detail"),
+    [
+        (Quota(calls=3, per=60, by=by.everyone), "The quota of calls is used up."),
+        (Quota(calls=3, per=60, by=by.everyone, cost=3), USED_UP),
+        (Quota(calls=3, per=60, by=by.everyone, used=lambda exchange: 3), USED_UP),
+        (Quota(calls=3, per=60, by=by.everyone, cost=lambda exchange: 4), BEYOND),
+        (RateLimit(calls=3, per=60, cost=lambda exchange: 4), BEYOND),
+        (RateLimit(calls=9, per=60, cost=lambda exchange: 4, window="bucket", burst=3), BEYOND),
+        (RateLimit(calls=3, per=60, cost=3), "Too many requests. Try again later."),
+    ],
+)
+async def test_a_refused_caller_is_told_of_what_there_is_no_more(
+    env: Env, app: Counting, policy: Quota | RateLimit, detail: str
+) -> None:
+    """A request that could never pass was told to try again later, and a quota of tokens that calls were used up."""
+    guarded = Stack(policy, env=env)(app)
+    for _ in range(4):
+        answer = await call(guarded)
+    assert json.loads(answer.body)["detail"] == detail
+
+
 @pytest.mark.parametrize("window", ["sliding", "fixed", "log", "bucket"])
 async def test_retry_after_is_never_too_early(env: Env, clock: FakeClock, app: Counting, window: Any) -> None:
     guarded = Stack(RateLimit(calls=3, per=60, window=window), env=env)(app)

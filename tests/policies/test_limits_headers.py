@@ -27,7 +27,9 @@ def clock() -> FakeClock:
 @pytest.fixture(params=["memory", "slow"])
 def env(request: pytest.FixtureRequest, clock: FakeClock) -> Env:
     return Env(
-        place="here", clock=clock, counters=MemoryCounters(clock) if request.param == "memory" else SlowCounters(clock)
+        place="here",
+        clock=clock,
+        counters=MemoryCounters(clock=clock) if request.param == "memory" else SlowCounters(clock),
     )
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from apim_middleware import by, conditions
 from apim_middleware._limits import corrections, remote, stand_in
 from apim_middleware.env import Env
-from apim_middleware.errors import ConfigError, NotDone, StoreError
+from apim_middleware.errors import ConfigError, NotDone, Spoiled, StoreError
 from apim_middleware.policies.limits import RateLimit
 from apim_middleware.policies.tracing import Tracing
 from apim_middleware.policy import Stack
@@ -437,6 +437,34 @@ async def test_an_outage_is_told_in_the_log_and_counted_in_a_metric(
         events.seen == [("apim.limits.uncounted", {"apim.limits.policy": "burst", "apim.limits.outcome": choice})] * 3
     )
     assert watch.seen == [{"apim.rate_limit.store": "unavailable"}] * 3
+
+
+class Damaged(SlowCounters):
+    """Counters of which one is no counter."""
+
+    async def hit(self, hits: Sequence[Hit]) -> list[Tally]:
+        if any(hit.key == "192.0.2.66" for hit in hits):
+            raise Spoiled("the store could not do this (WRONGTYPE)")
+        return await super().hit(hits)
+
+
+async def test_one_key_that_cannot_be_counted_is_told_once_and_ends_no_outage(
+    clock: FakeClock, app: Counting, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Found by looking: each of its requests was told as an outage, and the next of anybody else as its end."""
+    damaged = Damaged(clock)
+    guarded = Stack(limit(99), env=Env(place="here", clock=clock, counters=damaged))(app)
+    for _ in range(5):
+        assert await statuses(guarded, 1, **from_address("192.0.2.66")) == [200]
+        assert left(await call(guarded)) != [99]
+    [told] = [record.getMessage() for record in caplog.records]
+    assert told.endswith(
+        "cannot count under some keys (the store could not do this (WRONGTYPE)): "
+        "such requests are counted in this process"
+    )
+    damaged.failure = AWAY
+    await call(guarded)
+    assert len(caplog.records) == 2
 
 
 class Events:

@@ -584,7 +584,7 @@ def test_corrections_that_are_never_made_are_told_of(
 def test_what_is_left_is_the_limit_without_what_was_used(requests: list[tuple[int, int, bool]], slowly: bool) -> None:
     """Whatever requests hold, use, and whether they count: a plain sum, and a refused one is not in it."""
     clock = FakeClock()
-    env = Env(place="here", clock=clock, counters=SlowCounters(clock) if slowly else MemoryCounters(clock))
+    env = Env(place="here", clock=clock, counters=SlowCounters(clock) if slowly else MemoryCounters(clock=clock))
     limit, used = 20, 0
     policy = RateLimit(
         calls=limit, per=60, window="fixed",

@@ -1,6 +1,7 @@
 """Mirrors: what is copied, what is not, and that nobody notices."""
 
 import random
+import tracemalloc
 
 import anyio
 import pytest
@@ -11,7 +12,7 @@ from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
 from apim_middleware.policies.basic import BasicAuth
 from apim_middleware.policies.headers import SetHeader
-from apim_middleware.policies.mirror import Mirror
+from apim_middleware.policies.mirror import Mirror, _Copy
 from apim_middleware.policy import Stack
 from apim_middleware.proxy import Proxy
 from apim_middleware.stores.users import MemoryUsers
@@ -162,6 +163,20 @@ async def test_a_body_too_large_to_copy_is_not_shown():
     assert (await call(app, "POST", headers=[LENGTH], body=[b"one ", b"two"])).body == b"7"
     await settled()
     assert (shadow.shown, events.lost) == ([], ["body"])
+
+
+async def test_a_copy_is_no_larger_than_its_body():
+    """Empty messages were kept without end, at sixteen bytes and more a piece."""
+    copied, left = _Copy(http_scope("POST")), 200_000
+    tracemalloc.start()
+    for number in range(left):
+        chunk = b"x" if number % 4 else b""
+        copied.take({"type": "http.request", "body": chunk, "more_body": number < left - 1}, 1 << 20)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert copied.whole
+    assert (await copied.receive())["body"] == b"x" * 150_000
+    assert most < 1_000_000
 
 
 async def test_half_of_a_request_is_never_shown():

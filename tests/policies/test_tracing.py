@@ -31,10 +31,12 @@ from tests.letting_go import is_let_go
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError, Refusal
 from apim_middleware.exchange import KEY, Exchange
+from apim_middleware.policies.api_key import APIKeyAuth
 from apim_middleware.policies.cache import Cache
 from apim_middleware.policies.limits import RateLimit
 from apim_middleware.policies.tracing import Tracing
 from apim_middleware.policy import Policy, Stack
+from apim_middleware.stores.keys import MemoryKeys
 from apim_middleware.testing import FakeClock, call, connect, http_scope
 from apim_middleware.types import ASGIApp, Message, Receive, Scope, Send, Tap
 
@@ -1152,6 +1154,14 @@ async def test_metrics_alone_are_measured_and_the_trace_passes_by():
 async def test_secrets_in_the_query_are_masked(telemetry: Telemetry, query: bytes, written: str):
     await call(telemetry.tracing(redact=("Door", "tür"))(hello), query=query)
     assert telemetry.attributes["url.query"] == written
+    assert "canary" not in telemetry.everything
+
+
+@pytest.mark.anyio
+async def test_a_parameter_that_a_policy_reads_a_secret_from_is_masked(telemetry: Telemetry):
+    auth = APIKeyAuth(keys=MemoryKeys(), query="h8")
+    await call(Stack(telemetry.tracing(), auth)(hello), query=b"h8=canary")
+    assert telemetry.attributes["url.query"] == "h8=REDACTED"
     assert "canary" not in telemetry.everything
 
 

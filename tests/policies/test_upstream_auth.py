@@ -414,7 +414,7 @@ async def test_each_caller_has_a_token_of_their_own_and_keeps_it(
 
 @pytest.mark.anyio
 async def test_tokens_of_no_more_callers_are_kept_than_was_said(env: Env, upstream: Upstream, issuer: Issuer) -> None:
-    app = on_behalf(env, upstream, remember=3)
+    app = on_behalf(env, upstream, max_remembered=3)
     for number in range(100):
         await call(app, **caller(f"caller-{number}"))
     await call(app, **caller("caller-99"))
@@ -695,7 +695,7 @@ async def test_a_stack_built_anew_keeps_its_token(env: Env, upstream: Upstream, 
         (lambda: ClientCredentials(**GATEWAY, assertion=FileSecret(path="x")), "client_secret"),
         (lambda: ClientCredentials(**GATEWAY, ahead=0), "ahead"),
         (lambda: ClientCredentials(**GATEWAY, timeout=float("inf")), "timeout"),
-        (lambda: TokenExchange(**GATEWAY, remember=0), "remember"),
+        (lambda: TokenExchange(**GATEWAY, max_remembered=0), "max_remembered"),
         (lambda: TokenExchange(**GATEWAY, grant="password"), "grant"),
         (lambda: ManagedIdentity(resource=""), "resource"),
         (lambda: ManagedIdentity(resource="x", ahead=-1), "ahead"),

@@ -179,7 +179,7 @@ def test_failures_in_a_row_put_a_member_out():
 
 
 def test_each_time_lasts_longer_up_to_a_bound():
-    outing = Outing(Ejection(seconds=30, longest=70))
+    outing = Outing(Ejection(out_for=30, longest=70))
     ends = []
     for _ in range(4):
         outing.begin(outing.until)
@@ -188,7 +188,7 @@ def test_each_time_lasts_longer_up_to_a_bound():
 
 
 def test_staying_in_is_forgiven_for():
-    outing = Outing(Ejection(seconds=30))
+    outing = Outing(Ejection(out_for=30))
     outing.begin(0)
     outing.begin(30)
     assert outing.until == 90
@@ -226,7 +226,7 @@ def test_a_member_turns_when_enough_checks_in_a_row_say_so():
         (CircuitBreaker, {"errors": ("dns",)}, "errors"),
         (CircuitBreaker, {"probes": 0}, "probes"),
         (Ejection, {"consecutive": 0}, "consecutive"),
-        (Ejection, {"seconds": 400.0}, "seconds"),
+        (Ejection, {"out_for": 400.0}, "out_for"),
         (Ejection, {"at_most": 0}, "at_most"),
         (Ejection, {"statuses": (99,)}, "statuses"),
         (Ejection, {"statuses": (), "errors": ()}, "statuses"),

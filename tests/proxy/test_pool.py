@@ -281,7 +281,7 @@ async def test_a_probe_whose_client_leaves_makes_room_for_another():
 
 
 async def test_failures_in_a_row_put_a_member_out_for_a_while():
-    gateway = Gateway(A, B, told={"a": [503]}, ejection=Ejection(consecutive=2, seconds=30))
+    gateway = Gateway(A, B, told={"a": [503]}, ejection=Ejection(consecutive=2, out_for=30))
     assert await gateway.asked(6) == "ababbb"
     assert gateway.states == ["ejected", "ready"]
     gateway.clock.advance(30)
@@ -324,7 +324,7 @@ async def test_never_so_many_are_put_out_that_too_few_are_left():
 
 async def test_what_comes_while_a_member_is_out_does_not_count():
     """One failure after its return put a member out again, for answers to requests from before had been counted."""
-    gateway = Gateway(A, B, ejection=Ejection(consecutive=5, seconds=30))
+    gateway = Gateway(A, B, ejection=Ejection(consecutive=5, out_for=30))
     pool = gateway.app._plan.pool
     early = [pool.nodes()[0].take() for _ in range(9)]
     for live in early:

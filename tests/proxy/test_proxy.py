@@ -1143,7 +1143,7 @@ async def test_the_transport_is_closed_with_the_server():
 
 async def test_a_failure_is_logged_without_the_request(caplog):
     await ask(Proxy("http://x", transport=Canned(error=UpstreamBroken("it broke"))), path="/p", query=b"key=secret")
-    assert [record.getMessage() for record in caplog.records] == ["upstream-broken: it broke"]
+    assert [record.getMessage() for record in caplog.records] == ["upstream-broken: http://x: it broke"]
 
 
 # Configuration

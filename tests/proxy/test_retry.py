@@ -1,5 +1,7 @@
 """Asking again: when, whom, how often, and above all when not."""
 
+import tracemalloc
+
 import anyio
 import anyio.lowlevel
 import pytest
@@ -434,8 +436,25 @@ async def test_a_kept_body_begins_where_it_began():
     body = KeptBody(pieces(), 6)
     first = aiter(body)
     assert [await anext(first), await anext(first)] == [b"a", b"bc"]
-    assert [each async for each in body] == [b"a", b"bc", b"def"]
-    assert [each async for each in body] == [b"a", b"bc", b"def"]
+    assert [each async for each in body] == [b"abc", b"def"]
+    assert [each async for each in body] == [b"abcdef"]
+
+
+async def test_a_kept_body_takes_no_more_memory_than_it_has_bytes():
+    """Each chunk of one byte was kept as it was, at eighty bytes a piece."""
+
+    async def crumbs():
+        for _ in range(50_000):
+            yield b"x"
+            yield b""
+
+    body = KeptBody(crumbs(), 1 << 16)
+    tracemalloc.start()
+    total = sum([len(each) async for each in body])
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (total, [each async for each in body]) == (50_000, [b"x" * 50_000])
+    assert most < 2_000_000
 
 
 async def test_of_each_try_it_is_known_whether_the_sender_was_waited_for():
@@ -474,7 +493,7 @@ async def test_a_sender_that_has_sent_meanwhile_is_not_waited_for():
 async def test_a_body_beyond_its_size_is_let_go():
     body = KeptBody(pieces(), 5)
     assert [each async for each in body] == [b"a", b"bc", b"def"]
-    assert (body.whole, body._parts) == (False, [])
+    assert (body.whole, bytes(body._kept)) == (False, b"")
     with pytest.raises(RuntimeError):
         aiter(body)
 
@@ -841,3 +860,40 @@ def test_one_upstream_has_nobody_else_to_ask():
 def test_a_mistake_names_its_field(cls, fields, field):
     with pytest.raises(ConfigError, match=rf"{cls.__name__}\.{field}"):
         cls(**fields)
+
+
+# Work that may be done twice
+
+TWICE = Retry(backoff=0, methods=(*Retry.methods, "POST"), statuses=(429, 503), non_idempotent=True)
+
+
+@pytest.mark.parametrize("failure", [UpstreamTimeout("x"), UpstreamBroken("x")])
+async def test_a_post_is_sent_again_after_an_error_where_that_was_said(failure):
+    gateway = Gateway(A, B, told={"a": failure}, retry=TWICE)
+    answer = await gateway.ask("POST", headers=LONG, body=b"one two!")
+    assert (answer.status, gateway.transport.bodies["b"]) == (200, [b"one two!"])
+
+
+async def test_a_method_that_was_not_named_is_not_sent_again_all_the_same():
+    gateway = Gateway(A, B, told={"a": UpstreamBroken("x")}, retry=TWICE)
+    await gateway.ask("PATCH")
+    assert gateway.transport.asked == ["a"]
+
+
+def test_work_that_may_be_done_twice_needs_a_method():
+    with pytest.raises(ConfigError, match=r"Retry\.non_idempotent: True is about none of the methods"):
+        Retry(non_idempotent=True)
+
+
+def test_methods_that_are_not_idempotent_need_a_reason_to_be_repeated():
+    Retry(methods=("POST",), statuses=(), non_idempotent=True)
+    with pytest.raises(ConfigError, match="non_idempotent=True"):
+        Retry(methods=("POST",), statuses=())
+
+
+@pytest.mark.parametrize(("status", "told"), [(503, "body"), (200, None)])
+async def test_a_request_that_is_too_large_to_be_sent_again_is_told(status, told):
+    """Failover ended at 64 KiB, and nothing said so."""
+    gateway = Gateway(A, B, told={"a": status}, retry=Retry(backoff=0, max_body_bytes=7))
+    await ask(Stack(Look())(gateway.app), "PUT", headers=LONG, body=b"one two!")
+    assert SEEN[-1].get("apim.upstream.not_repeated") == told

@@ -35,7 +35,7 @@ pools = st.fixed_dictionaries(
     {
         "balance": st.sampled_from(["round-robin", "least-connections", "power-of-two"]),
         "breaker": st.sampled_from([None, CircuitBreaker(failures=2, per=10, open_for=20, probes=2, successes=2)]),
-        "ejection": st.sampled_from([None, Ejection(consecutive=2, seconds=10, longest=40, at_most=0.5)]),
+        "ejection": st.sampled_from([None, Ejection(consecutive=2, out_for=10, longest=40, at_most=0.5)]),
         "slow_start": st.sampled_from([0.0, 15.0]),
     }
 )
@@ -125,7 +125,7 @@ def test_nothing_is_lost_count_of_and_nobody_is_left_out_for_ever(options, steps
 @settings(max_examples=100)
 @given(steps)
 def test_never_more_are_put_out_than_may_be(steps):
-    life = Life({"ejection": Ejection(consecutive=1, seconds=10, longest=40, at_most=0.4)})
+    life = Life({"ejection": Ejection(consecutive=1, out_for=10, longest=40, at_most=0.4)})
     for what, how in steps:
         if what in ("begin", "again", "end", "pass"):
             life.do(what, how)
@@ -136,7 +136,7 @@ def test_never_more_are_put_out_than_may_be(steps):
 @settings(max_examples=100)
 @given(steps)
 def test_there_is_always_somebody_who_was_not_put_out(steps):
-    life = Life({"ejection": Ejection(consecutive=1, seconds=10, longest=40, at_most=1.0)})
+    life = Life({"ejection": Ejection(consecutive=1, out_for=10, longest=40, at_most=1.0)})
     for what, how in steps:
         if what in ("begin", "again", "end", "pass"):
             life.do(what, how)

@@ -109,6 +109,23 @@ async def test_what_policies_have_set_is_told_and_what_the_client_sent_is_not():
     assert answer.header(b"x-other") is None
 
 
+@pytest.mark.parametrize("twin", [b"x_user_id", b"X_User_Id", b"x-user_id", b"X_USER-ID", b"x.user.id"])
+@pytest.mark.parametrize("options", [{}, {"refuse_with": "403"}])
+async def test_who_sends_a_twin_of_what_is_vouched_for_is_refused(twin, options):
+    """The front server passes it on beside ours, and CGI, WSGI and PHP read the two as one."""
+    app = asking(SetHeader(name="X-User-Id", value="alice", on="request"), headers=("X-User-Id",), **options)
+    answer = await ask(app, TOLD, (twin, b"admin"))
+    assert answer.status == (403 if options else 400)
+    assert b"header-ambiguous" in answer.body
+    assert answer.header(b"x-user-id") is None
+
+
+async def test_what_only_looks_like_what_is_vouched_for_is_nobodys_business():
+    app = asking(SetHeader(name="X-User-Id", value="alice", on="request"), headers=("X-User-Id",))
+    answer = await ask(app, TOLD, (b"x_user", b"1"), (b"x-user-id", b"forged"), (b"x_user_id_2", b"1"))
+    assert (answer.status, answer.header(b"x-user-id")) == (200, b"alice")
+
+
 async def test_the_front_servers_own_certificate_is_not_the_clients():
     """It was that of whoever asked for anything, and let in by ``ClientCertificate`` and tokens bound to it."""
     seen = []

@@ -1,7 +1,10 @@
 """``Health``: probes are answered before anything else, say little, and know when the end is near."""
 
+import asyncio
 import json
 import logging
+import signal
+from collections.abc import Iterator
 
 import anyio
 import pytest
@@ -161,6 +164,43 @@ async def test_the_end_of_the_lifespan_begins_the_drain():
 
     await health(app)({"type": "lifespan"}, receive, None)
     assert health.drain.begun
+
+
+@pytest.fixture
+def unhandled() -> Iterator[None]:
+    """Nobody handles SIGUSR2."""
+    before = signal.signal(signal.SIGUSR2, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGUSR2, before)
+
+
+async def started(*layers: Health) -> None:
+    """Have the server's lifespan begin."""
+
+    async def receive():
+        return {"type": "lifespan.startup"}
+
+    for layer in layers:
+        await layer(app)({"type": "lifespan"}, receive, None)
+
+
+@pytest.mark.usefixtures("unhandled")
+def test_the_signal_to_drain_begins_every_drain_of_the_process():
+    layers = [Health(), Health()]
+    asyncio.run(started(*layers))
+    assert callable(signal.getsignal(signal.SIGUSR2))
+    signal.raise_signal(signal.SIGUSR2)
+    assert all(each.drain.begun for each in layers)
+
+
+@pytest.mark.usefixtures("unhandled")
+def test_a_program_that_handles_the_signal_itself_keeps_it():
+    heard, health = [], Health()
+    signal.signal(signal.SIGUSR2, lambda *told: heard.append(told))
+    asyncio.run(started(health))
+    signal.raise_signal(signal.SIGUSR2)
+    assert heard
+    assert not health.drain.begun
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,19 @@ def test_responses_are_in_the_access_log(app: Script, caplog: pytest.LogCaptureF
     ] == ['"GET /x HTTP/1.1" 200']
 
 
+def test_no_secrets_are_in_the_access_log(app: Script, caplog: pytest.LogCaptureFixture) -> None:
+    app.messages = [start(LENGTH), *TWO]
+    with (
+        caplog.at_level(logging.INFO, "uvicorn.access"),
+        serving(
+            app, http=HttpToolsProtocol, lifespan="off", access_log=True, log_config=None, log_level="info"
+        ) as running,
+    ):
+        running.talk(asking().replace(b"/x", b"/x?page=2&subscription-key=canary"))
+    assert '"GET /x?page=2&subscription-key=REDACTED HTTP/1.1" 200' in caplog.text
+    assert "canary" not in caplog.text
+
+
 def test_a_date_of_the_app_takes_the_place_of_the_servers(app: Script) -> None:
     """A proxied response had two: the server's, and that of its origin, which it is to keep (RFC 9110 §6.6.1)."""
     app.messages = [start((b"date", b"Sun, 06 Nov 1994 08:49:37 GMT"), LENGTH), body(b"hello")]

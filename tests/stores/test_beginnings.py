@@ -161,7 +161,7 @@ class Stage:
     """Records whose every call waits until it is its turn."""
 
     def __init__(self, clock: FakeClock) -> None:
-        self.records = MemoryRecords(clock)
+        self.records = MemoryRecords(clock=clock)
         self.waiting: list[anyio.Event] = []
 
     async def turn(self) -> None:
@@ -321,7 +321,7 @@ async def abandoned(records: MemoryRecords, clock: FakeClock, name: str = "dead"
 
 
 async def test_a_claim_is_no_subscription(clock: FakeClock) -> None:
-    records = MemoryRecords(clock)
+    records = MemoryRecords(clock=clock)
     await abandoned(records, clock)
     keys = RecordKeys(records, clock=clock)
     assert await keys.keyrings() == []
@@ -331,7 +331,7 @@ async def test_a_claim_is_no_subscription(clock: FakeClock) -> None:
 
 
 async def test_the_claim_of_a_process_that_died_holds_its_place_for_a_minute(clock: FakeClock) -> None:
-    records = MemoryRecords(clock)
+    records = MemoryRecords(clock=clock)
     await abandoned(records, clock)
     keys = RecordKeys(records, clock=clock)
     clock.advance(59)
@@ -343,7 +343,7 @@ async def test_the_claim_of_a_process_that_died_holds_its_place_for_a_minute(clo
 
 
 async def test_the_id_of_a_claim_that_was_left_can_be_had_again(clock: FakeClock) -> None:
-    records = MemoryRecords(clock)
+    records = MemoryRecords(clock=clock)
     await abandoned(records, clock)
     keys = RecordKeys(records, clock=clock)
     with pytest.raises(SubscriptionRefused, match="is there already"):
@@ -382,17 +382,17 @@ async def test_nobody_begins_while_records_are_put_back_as_they_were(clock: Fake
 
         async def put(self, kind: str, record_id: str, document: Mapping[str, Any], **options: Any) -> Record:
             record = await super().put(kind, record_id, document, **options)
-            vars(self).update(vars(MemoryRecords(FakeClock(clock.now() - 86_400))))
+            vars(self).update(vars(MemoryRecords(clock=FakeClock(clock.now() - 86_400))))
             return record
 
-    records = PutBack(clock)
+    records = PutBack(clock=clock)
     with pytest.raises(StoreError, match="begin the subscription again"):
         await RecordKeys(records, clock=clock).begin(one("mine"), limit=1)
     assert await records.page("subscription") == []
 
 
 async def test_who_is_refused_writes_nothing(clock: FakeClock) -> None:
-    records = MemoryRecords(clock)
+    records = MemoryRecords(clock=clock)
     keys = RecordKeys(records, clock=clock)
     await keys.begin(one("mine"), limit=1)
     before = await records.version()
@@ -409,7 +409,7 @@ async def test_no_record_holds_a_key_while_it_begins(clock: FakeClock) -> None:
             self.texts.append(str(document))
             return await super().put(kind, record_id, document, **options)
 
-    records = Written(clock)
+    records = Written(clock=clock)
     records.texts = []
     made = await RecordKeys(records, clock=clock).begin(one("mine"), limit=1)
     assert len(records.texts) == 2
@@ -432,7 +432,7 @@ async def test_who_asks_what_changed_while_another_learns_more_does_not_stop_sho
                 await self.held.pop(0).wait()
             return found
 
-    records = Late(clock)
+    records = Late(clock=clock)
     records.held = []
     keys, writer = RecordKeys(records, clock=clock), RecordKeys(records, clock=clock)
     await keys.refresh()

@@ -1,12 +1,24 @@
 """What the stores may be given: a number that is none, or too small, is told of by name."""
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from apim_middleware import MemoryCounters, MemoryEntries, MemoryKeys, MemoryRecords, RecordKeys
+from apim_middleware import (
+    MemoryCounters,
+    MemoryEntries,
+    MemoryKeys,
+    MemoryPermits,
+    MemoryRecords,
+    MemoryUsers,
+    Overrides,
+    RecordKeys,
+    RecordOverrides,
+    RevokedTokens,
+)
 from apim_middleware.configuration._catalogue import _ELSEWHERE, named
 from apim_middleware.errors import ConfigError
 from apim_middleware.stores.limits import LimitsCounters
@@ -33,6 +45,32 @@ def made(where: str, given: Any, tmp_path: Path) -> Any:
     if store.startswith(("Redis", "SQLite")):
         place = ("redis://127.0.0.1",) if store.startswith("Redis") else (tmp_path / "store.db",)
     return MADE[where](*place, **{field: given})
+
+
+IN_MEMORY = (
+    MemoryCounters,
+    MemoryEntries,
+    MemoryKeys,
+    MemoryPermits,
+    MemoryRecords,
+    MemoryUsers,
+    Overrides,
+    RevokedTokens,
+)
+ELSEWHERE = (
+    *(LimitsCounters, RecordKeys, RecordOverrides),
+    *(RedisCounters, RedisEntries, RedisPermits, RedisRecords),
+    *(SQLiteCounters, SQLiteEntries, SQLitePermits, SQLiteRecords),
+)
+
+
+@pytest.mark.parametrize(("kind", "places"), [*((each, 0) for each in IN_MEMORY), *((each, 1) for each in ELSEWHERE)])
+def test_only_where_things_are_kept_is_given_without_a_name(kind: type, places: int) -> None:
+    """The clock came first in some, and was last, by name, in others."""
+    parameters = inspect.signature(kind).parameters.values()
+    assert [each.kind is each.KEYWORD_ONLY for each in parameters] == [
+        number >= places for number in range(len(parameters))
+    ]
 
 
 @pytest.mark.parametrize("given", [0, -1])

@@ -19,7 +19,7 @@ class Caller:
     """Counts as rate limits do: the short way, and at length what has none."""
 
     def __init__(self, clock: FakeClock, limit: Limit, max_keys: int = 1_000) -> None:
-        self.counters, self.limit = MemoryCounters(clock, max_keys=max_keys), limit
+        self.counters, self.limit = MemoryCounters(clock=clock, max_keys=max_keys), limit
         self.again: Callable[[str], Told | None] = lambda key: None
         self.shortly = 0
 
@@ -109,7 +109,7 @@ def test_a_crowded_log_goes_the_short_way_as_it_goes_the_long_one() -> None:
 
 @ALL
 def test_a_key_that_is_new_has_no_short_way(limit: Limit) -> None:
-    counters = MemoryCounters(FakeClock())
+    counters = MemoryCounters(clock=FakeClock())
     _, again = counters.hit_one("a", limit, 0)
     assert again("a") is None
     assert len(counters) == 0
@@ -117,14 +117,14 @@ def test_a_key_that_is_new_has_no_short_way(limit: Limit) -> None:
 
 @ALL
 def test_the_last_unit_is_not_to_be_had_the_short_way(limit: Limit) -> None:
-    counters = MemoryCounters(FakeClock())
+    counters = MemoryCounters(clock=FakeClock())
     _, again = counters.hit_one("a", limit, 4)
     assert again("a") is None
     assert counters.hit_one("a", limit, 1)[0][:2] == (True, 0)
 
 
 def test_what_gave_way_to_other_limits_counts_nothing_any_more() -> None:
-    counters = MemoryCounters(FakeClock(), max_keys=1)
+    counters = MemoryCounters(clock=FakeClock(), max_keys=1)
     limit = ALGORITHMS["sliding"]
     _, before = counters.hit_one("a", limit, 1)
     assert before("a") == (3, 3_600)
@@ -136,7 +136,7 @@ def test_what_gave_way_to_other_limits_counts_nothing_any_more() -> None:
 
 def test_what_was_used_in_two_windows_takes_the_room_of_one_entry() -> None:
     clock = FakeClock()
-    counters = MemoryCounters(clock)
+    counters = MemoryCounters(clock=clock)
     for _ in range(2):
         for number in range(100):
             counters.hit_one(f"key-{number}", ALGORITHMS["sliding"], 1)
@@ -146,7 +146,7 @@ def test_what_was_used_in_two_windows_takes_the_room_of_one_entry() -> None:
 
 def test_a_request_that_was_refused_keeps_what_counted_in_the_window_before() -> None:
     clock = FakeClock()
-    counters = MemoryCounters(clock)
+    counters = MemoryCounters(clock=clock)
     limit, full = Limit(10, 60.0, "sliding"), Limit(1, 600.0, "sliding", "full")
     counters.peek_now([Hit("a", limit)])
     clock.advance(30)

@@ -22,7 +22,7 @@ from .test_memory_room import ALL, assert_books_are_right
 class TestMemoryCounters(CountersConformance, ClockJumps):
     @pytest.fixture
     def counters(self, clock: FakeClock) -> MemoryCounters:
-        return MemoryCounters(clock)
+        return MemoryCounters(clock=clock)
 
 
 class TestVerySmallMemoryCounters(CountersConformance, ClockJumps):
@@ -30,14 +30,14 @@ class TestVerySmallMemoryCounters(CountersConformance, ClockJumps):
 
     @pytest.fixture
     def counters(self, clock: FakeClock) -> MemoryCounters:
-        return MemoryCounters(clock, max_keys=50)
+        return MemoryCounters(clock=clock, max_keys=50)
 
 
 class MemoryMachine(CountersMachine):
     """One shard, and never so many keys that one is evicted."""
 
     async def open(self) -> MemoryCounters:
-        return MemoryCounters(self.clock, max_keys=999)
+        return MemoryCounters(clock=self.clock, max_keys=999)
 
     @invariant()
     def books_are_right(self) -> None:
@@ -54,7 +54,7 @@ TestMemoryAgainstModel.settings = settings(max_examples=150, stateful_step_count
 
 
 def passed(clock: FakeClock, limit: Limit, steps: list[float], costs: Iterator[int]) -> list[tuple[float, int]]:
-    counters, log = MemoryCounters(clock), []
+    counters, log = MemoryCounters(clock=clock), []
     for step in steps:
         clock.advance(step)
         cost = next(costs)
@@ -128,7 +128,7 @@ def test_waiting_as_long_as_told_is_enough_whatever_the_limit(algorithm: Any) ->
     for _ in range(400):
         clock = FakeClock(chance.uniform(1e9, 2e9))
         limit = Limit(chance.randint(1, 50), chance.choice([1.0, 7.0, 86_400.0, chance.uniform(0.001, 1e7)]), algorithm)
-        counters = MemoryCounters(clock, max_keys=100)
+        counters = MemoryCounters(clock=clock, max_keys=100)
         for _ in range(chance.randint(1, 6)):
             clock.advance(chance.uniform(0, 0.3) * limit.window)
             counters.hit_now([Hit("a", limit, limit.quota // 5 + 1)])
@@ -151,7 +151,7 @@ def length_of_its_log(counters: MemoryCounters, limit: Limit) -> int:
 @pytest.mark.parametrize("cost", [1, 7])
 def test_a_long_log_is_bounded_and_gives_back_no_more_than_a_thousandth_of_the_window_late(cost: int) -> None:
     clock = FakeClock()
-    counters = MemoryCounters(clock)
+    counters = MemoryCounters(clock=clock)
     limit = Limit(5_000 * cost, 1.0, "log")
     for number in range(5_000):
         assert counters.hit_now([Hit("a", limit, cost)])[0].remaining == (4_999 - number) * cost
@@ -167,7 +167,7 @@ def test_a_long_log_is_bounded_and_gives_back_no_more_than_a_thousandth_of_the_w
 def test_a_log_is_bounded_too_when_all_is_counted_later() -> None:
     """Each at a moment of its own, as at the end of requests; all can be given back."""
     clock = FakeClock()
-    counters = MemoryCounters(clock)
+    counters = MemoryCounters(clock=clock)
     limit, moments = Limit(10_000, 1.0, "log"), []
     for _ in range(5_000):
         [looked] = counters.peek_now([Hit("a", limit, 0)])
@@ -184,7 +184,7 @@ def test_a_log_is_bounded_too_when_all_is_counted_later() -> None:
 
 def test_units_that_were_given_back_leave_nothing_in_a_log() -> None:
     clock = FakeClock()
-    counters = MemoryCounters(clock)
+    counters = MemoryCounters(clock=clock)
     limit = Limit(5, 60.0, "log")
     [first] = counters.hit_now([Hit("a", limit, 2)])
     clock.advance(10)
@@ -198,7 +198,7 @@ def test_units_that_were_given_back_leave_nothing_in_a_log() -> None:
 @ALL
 @pytest.mark.parametrize("units", [10**30, 2**62, 2**63, 2**64 - 1, 2**64])
 def test_no_correction_is_too_large(limit: Limit, units: int) -> None:
-    counters = MemoryCounters(FakeClock())
+    counters = MemoryCounters(clock=FakeClock())
     [tally] = counters.hit_now([Hit("a", limit)])
     for _ in range(3):
         counters.settle_now([Change("a", limit, units, tally.counted)])
@@ -209,7 +209,7 @@ def test_no_correction_is_too_large(limit: Limit, units: int) -> None:
 
 @ALL
 def test_more_units_of_a_hit_that_was_forgotten_are_counted_all_the_same(limit: Limit) -> None:
-    counters = MemoryCounters(FakeClock())
+    counters = MemoryCounters(clock=FakeClock())
     [tally] = counters.hit_now([Hit("a", limit)])
     counters.reset_now([Hit("a", limit)])
     counters.settle_now([Change("a", limit, 3, tally.counted)])
@@ -218,7 +218,7 @@ def test_more_units_of_a_hit_that_was_forgotten_are_counted_all_the_same(limit: 
 
 def test_a_bucket_that_owes_more_than_it_holds_owes_it_until_it_is_worked_off() -> None:
     clock = FakeClock()
-    counters = MemoryCounters(clock)
+    counters = MemoryCounters(clock=clock)
     limit = Limit(5, 60.0, "bucket")
     counters.assign_now([Hit("a", limit, 100)])
     for _ in range(19):

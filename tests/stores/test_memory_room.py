@@ -37,7 +37,7 @@ def assert_books_are_right(counters: MemoryCounters) -> None:
 @pytest.mark.parametrize("max_keys", [1, 2, 3, 10, 999, 5_000])
 def test_invented_keys_never_take_more_room_than_allowed(limit: Limit, max_keys: int) -> None:
     clock = FakeClock()
-    counters = MemoryCounters(clock, max_keys=max_keys)
+    counters = MemoryCounters(clock=clock, max_keys=max_keys)
     for number in range(8_000):
         assert counters.hit_now([Hit(f"invented-{number}", limit)])[0].allowed
         if number % 1_000 == 0:
@@ -48,7 +48,7 @@ def test_invented_keys_never_take_more_room_than_allowed(limit: Limit, max_keys:
 
 @pytest.mark.parametrize("max_keys", [1, 10, 2_000])
 def test_invented_limits_take_no_more_room_either(max_keys: int) -> None:
-    counters = MemoryCounters(FakeClock(), max_keys=max_keys)
+    counters = MemoryCounters(clock=FakeClock(), max_keys=max_keys)
     for number in range(3_000):
         limit = Limit(5, 60.0, "fixed", f"place-{number}")
         counters.hit_now([Hit("a", limit, number % 7)])
@@ -61,7 +61,7 @@ def test_invented_limits_take_no_more_room_either(max_keys: int) -> None:
 @ALL
 @pytest.mark.parametrize("quota", [1, 2, 100])
 def test_invented_keys_do_not_free_blocked_ones(limit: Limit, quota: int) -> None:
-    counters = MemoryCounters(FakeClock(), max_keys=2_000)
+    counters = MemoryCounters(clock=FakeClock(), max_keys=2_000)
     limit = limit._replace(quota=quota)
     blocked = [f"blocked-{number}" for number in range(200)]
     for key in blocked:
@@ -73,7 +73,7 @@ def test_invented_keys_do_not_free_blocked_ones(limit: Limit, quota: int) -> Non
 
 
 def test_blocked_keys_stay_blocked_while_there_is_anything_else_to_forget() -> None:
-    counters = MemoryCounters(FakeClock(), max_keys=100)
+    counters = MemoryCounters(clock=FakeClock(), max_keys=100)
     strict, wide = Limit(1, 3_600.0, "fixed", "strict"), Limit(100, 3_600.0, "fixed", "wide")
     blocked = [Hit(f"blocked-{number}", strict) for number in range(95)]
     for hit in blocked:
@@ -85,7 +85,7 @@ def test_blocked_keys_stay_blocked_while_there_is_anything_else_to_forget() -> N
 
 @pytest.mark.parametrize("name", ["fixed", "sliding", "log", "bucket", "calendar"])
 def test_who_used_all_of_a_small_quota_goes_after_who_used_some_of_a_large_one(name: str) -> None:
-    counters = MemoryCounters(FakeClock(), max_keys=100)
+    counters = MemoryCounters(clock=FakeClock(), max_keys=100)
     strict, wide = (ALGORITHMS[name]._replace(quota=quota, place=str(quota)) for quota in (1, 100))
     blocked = [Hit(f"blocked-{number}", strict) for number in range(80)]
     for hit in blocked:
@@ -97,7 +97,7 @@ def test_who_used_all_of_a_small_quota_goes_after_who_used_some_of_a_large_one(n
 
 
 def test_invented_keys_of_one_limit_do_not_reset_what_another_counted() -> None:
-    counters = MemoryCounters(FakeClock(), max_keys=5_000)
+    counters = MemoryCounters(clock=FakeClock(), max_keys=5_000)
     by_subscription, by_header = Limit(10, 3_600.0, "fixed", "a"), Limit(100, 3_600.0, "fixed", "b")
     for number in range(500):
         counters.hit_now([Hit(f"subscription-{number}", by_subscription, 4)])
@@ -110,7 +110,7 @@ def test_invented_keys_of_one_limit_do_not_reset_what_another_counted() -> None:
 @EACH
 def test_what_counts_no_more_makes_room_first(limit: Limit) -> None:
     clock = FakeClock()
-    counters = MemoryCounters(clock, max_keys=1_000)
+    counters = MemoryCounters(clock=clock, max_keys=1_000)
     old, new = limit._replace(place="old"), limit._replace(place="new")
     for number in range(1_000):
         counters.hit_now([Hit(f"old-{number}", old)])
@@ -122,7 +122,7 @@ def test_what_counts_no_more_makes_room_first(limit: Limit) -> None:
 
 def test_what_has_nearly_faded_makes_room_before_what_was_used_just_now() -> None:
     clock = FakeClock()
-    counters = MemoryCounters(clock, max_keys=100)
+    counters = MemoryCounters(clock=clock, max_keys=100)
     limit = Limit(10, 60.0, "sliding")
     for step in (0, 59):
         clock.advance(step)
@@ -139,7 +139,7 @@ def test_what_has_nearly_faded_makes_room_before_what_was_used_just_now() -> Non
 
 def test_a_window_that_is_over_gives_its_room_back() -> None:
     clock = FakeClock()
-    counters = MemoryCounters(clock, max_keys=1_000)
+    counters = MemoryCounters(clock=clock, max_keys=1_000)
     limit = Limit(1, 60.0, "fixed")
     for _ in range(5):
         for number in range(1_000):
@@ -159,7 +159,7 @@ def of_many(limit: Limit, number: int) -> list[Hit]:
 @ALL
 def test_ten_thousand_limits_of_a_key_each_are_nothing_special(limit: Limit) -> None:
     """Found by an audit: with rates of their own for as many keys, all but the latest 5,000 counted from nothing."""
-    counters = MemoryCounters(FakeClock())
+    counters = MemoryCounters(clock=FakeClock())
     for _ in range(2):
         for hit in of_many(limit, 10_001):
             counters.hit_now([hit])
@@ -171,7 +171,7 @@ def test_ten_thousand_limits_of_a_key_each_are_nothing_special(limit: Limit) -> 
 @EACH
 def test_of_too_many_limits_those_go_first_that_are_over(limit: Limit, caplog: pytest.LogCaptureFixture) -> None:
     clock = FakeClock()
-    counters = MemoryCounters(clock, max_keys=1_000)
+    counters = MemoryCounters(clock=clock, max_keys=1_000)
     for hit in of_many(limit._replace(window=60.0, calendar="hour UTC"), 300):
         counters.hit_now([hit])
     clock.advance(7_200)
@@ -184,7 +184,7 @@ def test_of_too_many_limits_those_go_first_that_are_over(limit: Limit, caplog: p
 
 @ALL
 def test_of_too_many_limits_those_go_first_under_which_nothing_was_counted(limit: Limit) -> None:
-    counters = MemoryCounters(FakeClock(), max_keys=20)
+    counters = MemoryCounters(clock=FakeClock(), max_keys=20)
     counted = of_many(limit, 10)
     for hit in counted:
         counters.hit_now([hit])
@@ -194,7 +194,7 @@ def test_of_too_many_limits_those_go_first_under_which_nothing_was_counted(limit
 
 
 def test_of_too_many_limits_those_go_last_that_are_used_up(caplog: pytest.LogCaptureFixture) -> None:
-    counters = MemoryCounters(FakeClock(), max_keys=1_000)
+    counters = MemoryCounters(clock=FakeClock(), max_keys=1_000)
     strict = of_many(Limit(1, 3_600.0, "fixed", "strict"), 40)
     for hit in strict:
         counters.hit_now([hit])
@@ -206,7 +206,7 @@ def test_of_too_many_limits_those_go_last_that_are_used_up(caplog: pytest.LogCap
 
 
 def test_of_many_limits_with_a_few_keys_each_those_keys_go_that_used_least() -> None:
-    counters = MemoryCounters(FakeClock(), max_keys=2_000)
+    counters = MemoryCounters(clock=FakeClock(), max_keys=2_000)
     busy, idle = of_many(Limit(10, 3_600.0, "fixed"), 300), of_many(Limit(20, 3_600.0, "fixed"), 300)
     for hit in [*busy, *idle]:
         counters.hit_now([hit._replace(key=f"{hit.key}-{each}", cost=5) for each in range(4)])
@@ -228,7 +228,7 @@ def test_nobody_can_tell_when_a_limit_has_more_than_a_few_keys(
     limit, told = limit._replace(quota=9), []
     for few in (0, 7, 1_000):
         clock, seen = FakeClock(), list[object]()
-        counters = MemoryCounters(clock)
+        counters = MemoryCounters(clock=clock)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(room, "_FEW", few)
             _, again = counters.hit_one("0", limit, 1)
@@ -251,7 +251,7 @@ def test_nobody_can_tell_when_a_limit_has_more_than_a_few_keys(
 
 
 def test_an_attempt_that_was_refused_leaves_nothing_behind() -> None:
-    counters = MemoryCounters(FakeClock())
+    counters = MemoryCounters(clock=FakeClock())
     full, wide = Limit(1, 60.0, "fixed", "full"), Limit(100, 60.0, "fixed", "wide")
     counters.hit_now([Hit("a", full)])
     for number in range(100):
@@ -262,7 +262,7 @@ def test_an_attempt_that_was_refused_leaves_nothing_behind() -> None:
 
 @ALL
 def test_what_costs_nothing_takes_no_room(limit: Limit) -> None:
-    counters = MemoryCounters(FakeClock())
+    counters = MemoryCounters(clock=FakeClock())
     for number in range(100):
         assert counters.hit_now([Hit(f"invented-{number}", limit, 0)])[0].allowed
     assert len(counters) == 0
@@ -271,7 +271,7 @@ def test_what_costs_nothing_takes_no_room(limit: Limit) -> None:
 @ALL
 @pytest.mark.parametrize("max_keys", [1, 2, 3])
 def test_a_refused_call_that_made_others_make_room_leaves_the_books_right(limit: Limit, max_keys: int) -> None:
-    counters = MemoryCounters(FakeClock(), max_keys=max_keys)
+    counters = MemoryCounters(clock=FakeClock(), max_keys=max_keys)
     for key in "abcd":
         counters.hit_now([Hit(key, limit)])
         counters.hit_now([Hit(key, limit), Hit("e", limit), Hit("f", limit), Hit("g", limit, 6)])
@@ -282,7 +282,7 @@ def test_a_refused_call_that_made_others_make_room_leaves_the_books_right(limit:
 @ALL
 def test_a_monotonic_clock_that_breaks_its_word_hands_out_nothing(limit: Limit) -> None:
     clock = FakeClock()
-    counters = MemoryCounters(clock, max_keys=100)
+    counters = MemoryCounters(clock=clock, max_keys=100)
     clock.advance(30)
     for key, cost in (("a", 5), ("b", 3)):
         counters.hit_now([Hit(key, limit, cost)])
@@ -294,7 +294,7 @@ def test_a_monotonic_clock_that_breaks_its_word_hands_out_nothing(limit: Limit) 
 
 
 def test_no_shard_is_ever_large_enough_for_growing_or_dropping_it_to_be_a_stall() -> None:
-    counters = MemoryCounters(FakeClock())
+    counters = MemoryCounters(clock=FakeClock())
     limit = Limit(1, 60.0, "fixed")
     for number in range(150_000):
         counters.hit_now([Hit(f"key-{number}", limit)])
@@ -305,12 +305,12 @@ def test_no_shard_is_ever_large_enough_for_growing_or_dropping_it_to_be_a_stall(
 
 
 def test_keys_of_one_shard_do_not_collide_in_it() -> None:
-    counters = MemoryCounters(FakeClock(), max_keys=512_000)
+    counters = MemoryCounters(clock=FakeClock(), max_keys=512_000)
     assert counters._room.shards % 2 == 1
 
 
 def test_a_quota_for_a_lifetime_goes_after_everything_that_comes_back() -> None:
-    counters = MemoryCounters(FakeClock(), max_keys=100)
+    counters = MemoryCounters(clock=FakeClock(), max_keys=100)
     for number in range(50):
         counters.hit_now([Hit(f"subscription-{number}", ALGORITHMS["lifetime"])])
     for number in range(1_000):
@@ -322,7 +322,7 @@ def test_a_quota_for_a_lifetime_goes_after_everything_that_comes_back() -> None:
 @pytest.mark.parametrize("name", ["log", "bucket", "sliding"])
 def test_a_key_that_is_idle_for_long_is_forgotten(name: str) -> None:
     clock, limit = FakeClock(), ALGORITHMS[name]
-    counters = MemoryCounters(clock)
+    counters = MemoryCounters(clock=clock)
     for number in range(1_000):
         counters.hit_now([Hit(f"idle-{number}", limit)])
     for _ in range(3):
@@ -334,7 +334,7 @@ def test_a_key_that_is_idle_for_long_is_forgotten(name: str) -> None:
 @pytest.mark.parametrize("name", ["log", "bucket"])
 def test_a_key_that_is_not_idle_is_kept_once(name: str) -> None:
     clock, limit = FakeClock(), ALGORITHMS[name]
-    counters = MemoryCounters(clock)
+    counters = MemoryCounters(clock=clock)
     for _ in range(30):
         clock.advance(limit.window / 4)
         assert counters.hit_now([Hit("busy", limit)])[0].allowed
@@ -344,7 +344,7 @@ def test_a_key_that_is_not_idle_is_kept_once(name: str) -> None:
 @EACH
 def test_what_is_over_is_freed_little_by_little(limit: Limit) -> None:
     clock = FakeClock()
-    counters = MemoryCounters(clock)
+    counters = MemoryCounters(clock=clock)
     for number in range(4_000):
         counters.hit_now([Hit(f"old-{number}", limit)])
     clock.advance(2 * limit.window + 3)
@@ -364,7 +364,7 @@ def test_what_is_over_is_freed_little_by_little(limit: Limit) -> None:
 @EACH
 def test_what_is_over_is_not_freed_by_the_hit_that_drops_it(limit: Limit) -> None:
     clock = FakeClock()
-    counters = MemoryCounters(clock)
+    counters = MemoryCounters(clock=clock)
     for number in range(4_000):
         counters.hit_now([Hit(f"old-{number}", limit)])
     clock.advance(2 * limit.window + 3)
@@ -379,7 +379,7 @@ def waste(counters: MemoryCounters) -> tuple[int, int]:
 
 def test_a_long_log_takes_the_room_of_several_keys() -> None:
     clock = FakeClock()
-    counters = MemoryCounters(clock, max_keys=1_000)
+    counters = MemoryCounters(clock=clock, max_keys=1_000)
     many, few = Limit(500, 3_600.0, "log"), Limit(1, 3_600.0, "log")
     for _ in range(500):
         clock.advance(1)

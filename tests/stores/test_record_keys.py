@@ -23,7 +23,7 @@ class Watched(MemoryRecords):
     """Records that count how often they are asked what changed, may fail, and may be slow."""
 
     def __init__(self, clock: FakeClock, **options: Any) -> None:
-        super().__init__(clock, **options)
+        super().__init__(clock=clock, **options)
         self.asked = 0
         self.away = False
         self.gate: anyio.Event | None = None

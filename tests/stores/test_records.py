@@ -28,7 +28,7 @@ def test_a_store_begun_anew_has_other_versions() -> None:
     clock = FakeClock()
 
     async def one() -> int:
-        return (await MemoryRecords(clock).put("api", "a", {})).version
+        return (await MemoryRecords(clock=clock).put("api", "a", {})).version
 
     before = anyio.run(one)
     clock.advance(1)

@@ -11,6 +11,7 @@ from tests.servers import RedisServer
 from apim_middleware.errors import StoreError
 from apim_middleware.protocols import Hit, Limit
 from apim_middleware.stores.redis import RedisCounters
+from apim_middleware.stores.redis.lanes import Lane
 
 LIMIT = Limit(1_000, 3_600.0, "fixed", "here")
 
@@ -145,3 +146,17 @@ def test_another_event_loop_for_asyncio_serves_as_well(shared_redis: RedisServer
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(count()) == [*range(999, 899, -1)]
+
+
+@pytest.mark.anyio
+async def test_who_has_no_answer_among_those_of_a_batch_is_told_so() -> None:
+    """And does not wait for ever."""
+
+    async def carry(questions: list[int]) -> list[int | StoreError]:
+        return questions[:-1]
+
+    lane: Lane[int, int] = Lane(carry, 10)
+    loop = asyncio.get_running_loop()
+    asked = [lane.ask(number, loop) for number in range(3)]
+    told = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 5)
+    assert [str(each) for each in told] == ["the store answered 2 of 3 questions"] * 3

@@ -79,9 +79,9 @@ async def test_a_unix_socket_will_do(tmp_path_factory: pytest.TempPathFactory) -
 def test_a_url_says_who_where_and_which_database() -> None:
     target = target_of("redis://me:p%40ss@cache.example:7000/3")
     assert (target.host, target.port, target.database) == ("cache.example", 7000, 3)
-    assert target.greeting() == [(b"AUTH", b"me", b"p@ss"), (b"SELECT", b"3")]
-    assert target_of("redis://:secret@h").greeting() == [(b"AUTH", b"secret")]
-    assert target_of("redis://[::1]?db=2").greeting() == [(b"SELECT", b"2")]
+    assert target.greeting(target.password) == [(b"AUTH", b"me", b"p@ss"), (b"SELECT", b"3")]
+    assert target_of("redis://:secret@h").greeting("new") == [(b"AUTH", b"new")]
+    assert target_of("redis://[::1]?db=2").greeting("") == [(b"SELECT", b"2")]
     assert target_of("redis://").address == "redis://localhost:6379/0"
     assert "secret" not in repr(target_of("redis://:secret@h"))
 

@@ -5,6 +5,7 @@ And as soon as the server is well again, the same object counts again.
 
 import asyncio
 import gc
+import re
 import struct
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,7 +18,7 @@ from tests.servers import RedisServer, free_port, redis_server
 
 from apim_middleware.errors import ConfigError, NotDone, Spoiled, StoreError
 from apim_middleware.protocols import Change, Hit, Limit
-from apim_middleware.stores.redis import RedisCounters, RedisPermits
+from apim_middleware.stores.redis import RedisCounters, RedisEntries, RedisPermits, RedisRecords
 
 LIMIT = Limit(10, 3_600.0, "sliding", "here")
 HIT = [Hit("a", LIMIT)]
@@ -437,6 +438,22 @@ def test_what_is_neither_a_url_nor_a_client_is_a_mistake(given: Any) -> None:
 
 
 @pytest.mark.anyio
+async def test_a_connection_that_is_made_while_the_store_closes_is_closed_too(
+    server: RedisServer, admin: redis.Redis
+) -> None:
+    """Found by trying: records are followed in the background, and nobody waits for that at the end."""
+    records = RedisRecords(server.url)
+    asking = asyncio.ensure_future(records.get("kind", "id"))
+    for _ in range(2):
+        await asyncio.sleep(0)
+    await records.aclose()
+    with pytest.raises(StoreError, match="is closed"):
+        await asking
+    while len(admin.client_list()) != 1:
+        pass
+
+
+@pytest.mark.anyio
 async def test_nothing_is_left_open(server: RedisServer, admin: redis.Redis) -> None:
     counters = RedisCounters(server.url)
     await counters.hit(HIT)
@@ -446,3 +463,53 @@ async def test_nothing_is_left_open(server: RedisServer, admin: redis.Redis) -> 
     gc.collect()
     while len(admin.client_list()) != 1:
         pass
+
+
+# What the page says that a user must be allowed
+
+
+PAGE = Path(__file__).parents[2] / "docs/stores/redis.md"
+
+
+def allowed(line: str) -> list[str]:
+    """The commands named in the line that begins so, of the page."""
+    [found] = [each for each in PAGE.read_text().splitlines() if each.startswith(line)]
+    return [f"+{name.lower()}" for name in re.findall(r"`([A-Z]+)`", found) if name != "SELECT"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "The server needs to allow `EVAL`, `EVALSHA` and what the scripts use",
+        "The server needs to allow `GET`, `SET`",
+        "`RedisRecords` needs",
+    ],
+)
+@pytest.mark.anyio
+async def test_what_the_page_says_must_be_allowed_is_enough(server: RedisServer, admin: redis.Redis, line: str) -> None:
+    admin.acl_setuser("gate", enabled=True, passwords=["+secret"], keys=["{apim}*"], commands=allowed(line))
+    url = f"redis://gate:secret@127.0.0.1:{server.port}/0"
+    counters, permits, entries, records = RedisCounters(url), RedisPermits(url), RedisEntries(url), RedisRecords(url)
+    if "EVALSHA` and what" in line:
+        for algorithm in ("fixed", "sliding", "log", "bucket"):
+            [tally] = await counters.hit([Hit("a", LIMIT._replace(algorithm=algorithm), 5)])
+            await counters.settle([Change("a", LIMIT._replace(algorithm=algorithm), -2, tally.counted)])
+            await counters.reset([Hit("a", LIMIT._replace(algorithm=algorithm))])
+        assert (await permits.acquire("key", 1, "me"))[0]
+        await permits._renew()
+        await permits.release("key", "me")
+    elif "RedisRecords" in line:
+        version = (await records.put("kind", "id", {})).version
+        await records.delete("kind", "id")
+        assert len(await records.changes(version)) == 1
+        assert await records.page("kind") == []
+    else:
+        [_], since = await entries.look([b"key"])
+        assert await entries.set(b"key", b"value", 60.0, tags=[b"tag"], since=since)
+        await entries.purge(b"tag")
+        assert not await entries.set(b"key", b"value", 60.0, tags=[b"tag"], since=since)
+        assert await entries.add(b"key", b"value", 60.0)
+    refused = [each for each in admin.acl_log() if each["username"] == "gate"]
+    assert refused == []
+    for store in (counters, permits, entries, records):
+        await store.aclose()

@@ -188,6 +188,20 @@ async def test_closing_lets_everybody_out(shared_redis: RedisServer, emptied_red
 
 
 @pytest.mark.anyio
+async def test_who_comes_in_while_it_closes_is_let_out_too(
+    shared_redis: RedisServer, emptied_redis: redis.Redis
+) -> None:
+    """Found by trying: the permit was renewed by nobody, and the timer that should have done so ran for ever."""
+    permits = RedisPermits(shared_redis.url)
+    entering = asyncio.ensure_future(permits.acquire("a", 3, "x"))
+    await asyncio.sleep(0)
+    await permits.aclose()
+    assert await entering == (True, 1)
+    assert not emptied_redis.keys()
+    assert permits._timer is None
+
+
+@pytest.mark.anyio
 async def test_every_key_expires(shared_redis: RedisServer, emptied_redis: redis.Redis) -> None:
     permits = RedisPermits(shared_redis.url, lease=20.0)
     await permits.acquire("a", 1, "x")

@@ -12,7 +12,7 @@ CHEAP = Cost(ln=4, r=1, p=1)
 
 
 def users() -> MemoryUsers:
-    store = MemoryUsers(CHEAP)
+    store = MemoryUsers(cost=CHEAP)
     store.add("ada", "correct horse", scopes="a b", claims={"roles": ("editor",)})
     return store
 

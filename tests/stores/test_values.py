@@ -535,11 +535,42 @@ async def test_without_the_store_values_are_unknown_and_still_made_once(
     await values.clear()
     assert await together(50, lambda: values.get_or_set("key", make), make) == [1] * 50
     assert make.calls == 1
-    assert away.asked == 1  # and then left alone for a while
+    assert away.asked == 3  # once for each of what it is to do, and then left alone for a while
     assert [record.getMessage() for record in caplog.records] == ["values values: store failed (StoreError)"]
     assert set(map(str, counting.events)) == {
         "('apim.cache_value.store_failed', {'apim.cache_value.name': 'values'})"
     }  # fmt: skip
+
+
+class Full:
+    """Entries in a store that answers, and has no room for more."""
+
+    def __init__(self, entries: MemoryEntries) -> None:
+        self.get, self.get_many, self.look = entries.get, entries.get_many, entries.look
+        self.delete, self.purge = entries.delete, entries.purge
+        self.asked = 0
+
+    async def set(self, key: bytes, value: bytes, ttl: float, **more: Any) -> bool:
+        self.asked += 1
+        raise StoreError("full")
+
+    async def add(self, key: bytes, value: bytes, ttl: float) -> bool:
+        return await self.set(key, value, ttl)
+
+
+async def test_a_store_that_is_full_still_answers_and_is_told_of_once(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    entries = MemoryEntries(clock=clock)
+    full = Full(entries)
+    values: CacheValue[int] = CacheValue(name="values", ttl=60, env=Env(clock=clock, entries=full, place="shop"))
+    before: CacheValue[int] = CacheValue(name="values", ttl=60, env=Env(clock=clock, entries=entries, place="shop"))
+    await before.set("kept", 7)
+    for _ in range(20):
+        await values.set("new", 1)
+        assert await values.get("kept") == 7
+    assert full.asked == 1
+    assert [record.getMessage() for record in caplog.records] == ["values values: store failed (StoreError)"]
 
 
 async def test_without_the_store_calls_fail_where_that_is_wanted(away: Away, elsewhere: Env) -> None:

@@ -32,7 +32,7 @@ class Collapsing(Judging):
         """Begin with none."""
         super().__init__(policy, env, time)
         self._env, self._named = env, {"apim.cache.name": policy.name}
-        self._patience = policy.collapse
+        self._patience = policy.collapse_wait or None
         self._flights: dict[Any, CacheLookup | Detached] = {}
         self._unshared: dict[Any, float] = {}  # where nobody waits, and until when
         self._inner: ASGIApp | None = None

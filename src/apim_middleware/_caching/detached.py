@@ -17,7 +17,7 @@ from apim_middleware._caching.recordings import Recording
 from apim_middleware._http.cache_validation import CONDITIONS, conditions_on, is_of
 from apim_middleware._http.keeping import Keeping
 from apim_middleware._loops import running_loop, start
-from apim_middleware.exchange import KEY, Exchange, ResponseHead
+from apim_middleware.exchange import KEY, Exchange, KnownBody, ResponseHead
 from apim_middleware.types import Message, Scope
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("apim_middleware")
 
 _WINDOW = 256 * 1024
+_CHUNKS = 4096  # that are held at once: apps choose how small they are
 _PATIENCE = 10.0  # seconds the slowest reader may hold up the others
 _ITS_OWN = CONDITIONS | {b"range"}
 """What a client asks for itself, and those who read the answer may not have asked."""
@@ -118,6 +119,7 @@ class Detached(Flight):
         """Let the exchange of the request it was made for know who called, and who let them in: caches go by that."""
         shared, found = exchange.shared, self._exchange.shared
         shared.principal, shared.subscription, shared.guards = found.principal, found.subscription, found.guards
+        shared.rejected = shared.rejected or found.rejected
         scope = self._exchange.scope
         exchange.scope.update({name: scope[name] for name in ("user", "auth") if name in scope})
 
@@ -254,8 +256,10 @@ class Detached(Flight):
 
     async def _hold(self, chunk: bytes) -> None:
         """Hold a chunk for those who read, and wait while what is held is too much."""
+        if not chunk:
+            return
         self._let_go()
-        if self._held + len(chunk) > _WINDOW and self._held:
+        if self.chunks and (self._held + len(chunk) > _WINDOW or len(self.chunks) >= _CHUNKS):
             await self._wait_for_readers()
         self.chunks.append(chunk)
         self._held += len(chunk)
@@ -305,5 +309,6 @@ def _apart(exchange: Exchange, asked: CacheLookup) -> Exchange:
     shared.clean, shared.guards, shared.forwarded = True, asked.guards, known.forwarded
     shared.principal, shared.subscription = asked.principal, asked.subscription
     shared.match = known.match  # where a gateway further out sends it
+    shared.body = None if known.body is None else KnownBody(b"", told=True)
     shared.attributes = dict(known.attributes)
     return apart

@@ -7,6 +7,9 @@ from apim_middleware._caching.versions import Version
 from apim_middleware._http.keeping import Keeping
 from apim_middleware.types import RawHeaders
 
+_FREE, _OVERHEAD = 1024, 64
+"""Chunks beyond so many take room for what Python needs to hold each: apps choose how small they are."""
+
 
 class Room:
     """Room for the bodies that are being copied, so that slow ones cannot pile up: for each, and for all together."""
@@ -39,8 +42,8 @@ class Recording:
     """Copies a response body as it passes, while there is room."""
 
     __slots__ = (
-        "_after", "_head_size", "_room", "_whole", "born", "chunks", "flight", "given_up", "keeping", "received",
-        "size", "status",
+        "_after", "_head_size", "_room", "_taken", "_whole", "born", "chunks", "flight", "given_up", "keeping",
+        "received", "size", "status",
     )  # fmt: skip
 
     def __init__(
@@ -54,7 +57,7 @@ class Recording:
         self._head_size = size_of(keeping.headers)
         self._after = after
         self.chunks: list[bytes] = []
-        self.size = 0
+        self.size = self._taken = 0
         self._whole = self.given_up = False
         self.flight: Listener | None = None
         self.status, self.keeping = status, keeping
@@ -64,20 +67,25 @@ class Recording:
         """Copy a chunk, and let go of everything when it becomes too much."""
         if not self.given_up:
             self._whole = last
-            size = len(chunk)
-            if self._room.take(size, after=self._head_size + self.size):
-                self.chunks.append(bytes(chunk))  # no copy, as a rule
-                self.size += size
-            else:
-                self.give_up()
+            if chunk:
+                self._keep(bytes(chunk))  # no copy, as a rule
             if self.flight is not None:
                 self.flight.wake()
         return chunk
 
+    def _keep(self, chunk: bytes) -> None:
+        cost = len(chunk) + (_OVERHEAD if len(self.chunks) >= _FREE else 0)
+        if self._room.take(cost, after=self._head_size + self._taken):
+            self.chunks.append(chunk)
+            self.size += len(chunk)
+            self._taken += cost
+        else:
+            self.give_up()
+
     def give_up(self) -> None:
         """Let go of what was copied; who reads it holds it still."""
         if not self.given_up:
-            self._room.taken -= self.size
+            self._room.taken -= self._taken
             self.chunks, self.given_up = [], True
 
     def body(self) -> bytes | None:

@@ -61,8 +61,8 @@ class Caching(Configured):
     keep_stale: float = 3600.0
     """Seconds past its time in which a response is kept to be asked for conditionally. Default: an hour."""
 
-    collapse: float | None = 5.0
-    """Seconds a request waits for another one like it that the app is at work on; None: each asks the app itself."""
+    collapse_wait: float = 5.0
+    """Seconds a request waits for another one like it that the app is at work on; 0: each asks the app itself."""
 
     max_entry_bytes: int = 1 << 20
     """Largest response kept, head and body together, in bytes; a larger one passes unkept. Default 1 MiB."""
@@ -87,11 +87,11 @@ class Caching(Configured):
 
     def __post_init__(self) -> None:
         """Times and sizes must leave room for something."""
-        for name in ("ttl", "fixed_ttl", "collapse"):
+        for name in ("ttl", "fixed_ttl"):
             seconds = getattr(self, name)
             if seconds is not None and not 0 < seconds <= LONGEST:
                 raise self.mistake(name, "is no time", "Give a number of seconds above 0, or None")
-        for name in ("stale_while_revalidate", "stale_if_error", "keep_stale"):
+        for name in ("stale_while_revalidate", "stale_if_error", "keep_stale", "collapse_wait"):
             if not 0 <= getattr(self, name) <= LONGEST:
                 raise self.mistake(name, "is no time", "Give a number of seconds, or 0")
         if self.heuristic is not None and not 0 < self.heuristic <= 1:

@@ -20,12 +20,36 @@ CARRIERS: dict[bytes, Credential] = {
 }
 """The request fields credentials come in by their standards; others are known by how they are called."""
 
+_END = rb"[0-9]*(?:$|[-_.])"
+"""Where a word ends; where it begins is not asked, for ``authtoken`` says what ``auth-token`` does."""
+
 _KEYS = re.compile(
-    rb"(?:^|[-_.])(?:auth|authorization|assertion|credentials?|dpop|jwt|passwd|password|principal|secret|session"
-    rb"|sessionid|signature|tokens?)(?:$|[-_.])|(?:api|access|auth|subscription|functions?|master)"
-    rb"[-_.]?key"
+    rb"token|secret(?!ar)|credential|passw(?:or)?d|passphrase|passcode|passkey|jwt|oauth|oidc|saml|macaroon"
+    rb"|authori[sz]ation|authenticat(?:ion|or)|(?:api|access|auth|subscription|functions?|master)[-_.]?key"
+    rb"|(?:auth|authn|authz|assertion|dpop|principal|session|sessionid|signature|sid|pwd|otp|csrf|xsrf|crumb)"
+    + _END
+    + rb"|(?:key|(?:^|[-_.])(?:cookie|nonce|pass|pin|sig|ticket))s?[0-9]*$"
 )
-_CERTIFICATES = re.compile(rb"(?:^|[-_.])(?:(?:client)?cert(?:s|ificates?)?|dn)(?:$|[-_.])")
+_CERTIFICATES = re.compile(
+    rb"(?:^|[-_.])(?:(?:client)?cert(?:s|ificates?)?|dn)(?:$|[-_.])|(?:ssl|tls)[-_]client|mtls|spiffe"
+)
+_USERS = re.compile(
+    rb"(?:user|login)(?:[-_.]?(?:id|uid|sub|upn|name|login|e?mail|info|data|claims?|groups?|roles?|scopes?))?$"
+    rb"|(?:authenticated|remote|forwarded)[-_.](?:user|name|e?mail|group|role|extra)|preferred[-_.]?username|userinfo"
+    rb"|(?:^|[-_.])(?:consumer|e?mail|entitlements|eppn|groups|identity|impersonate|permissions|roles?|scopes?|sub"
+    rb"|subject|sudo|upn)$|(?:^|[-_.])(?:claims?|consumer|impersonate|on-behalf-of)(?:$|[-_.])|client[-_.]?id$"
+    rb"|^(?:x[-_])?(?:authentik|cf[-_]access|goog[-_](?:authenticated|iap)|iv|mellon|oam|pomerium|shib|sm|tailscale"
+    rb"|vouch)[-_]"
+)
+"""Names that a front tells of the caller under, as single sign-on, access proxies and meshes document them."""
+
+_HARMLESS = re.compile(
+    rb"sec-fetch-user|(?:.*[-_.])?(?:(?:cache|correlation|dedup(?:e|lication)?|idempoten(?:cy|t)|message|object|order"
+    rb"|partition|public|request|routing|shard|sort|surrogate|websocket)[-_.]?keys?"
+    rb"|(?:limit|max|remaining|reset|total|used|completion|prompt|input|output)[-_.]tokens)"
+)
+"""Names with such a word in them that tell nobody from others: what tells requests apart, and numbers of tokens."""
+
 _REMEMBERED = 2048
 
 
@@ -48,9 +72,13 @@ class _Carried(dict[bytes, Credential | None]):
 
 
 def _by_name(name: bytes) -> Credential | None:
+    if _HARMLESS.fullmatch(name):
+        return None
     if _KEYS.search(name):
         return "key"
-    return "certificate" if _CERTIFICATES.search(name) else None
+    if _CERTIFICATES.search(name):
+        return "certificate"
+    return "principal" if _USERS.search(name) else None
 
 
 CARRIED = _Carried()

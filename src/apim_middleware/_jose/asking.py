@@ -70,8 +70,8 @@ class Habits(NamedTuple):
     optional: bool
     longest: int
     room: int
-    keep: float
-    keep_refused: float
+    remember_for: float
+    remember_refused_for: float
     possession: Possession | None
 
 
@@ -160,12 +160,12 @@ class AskingGate:
             caller = self._wishes.caller(claims, self._now(), self._endpoint.url)
         except BadToken as bad:
             log.debug("a token was refused: %s %s", bad.reason, ascii(bad.detail[:80]))
-            return _Refused(now + self._habits.keep_refused, bad.reason, self._refusals.invalid)
+            return _Refused(now + self._habits.remember_refused_for, bad.reason, self._refusals.invalid)
         objection = self._wishes.objection(caller, self._refusals)
         if objection is not None:
-            return _Refused(now + self._habits.keep_refused, "insufficient", objection)
+            return _Refused(now + self._habits.remember_refused_for, "insufficient", objection)
         expires = seconds(caller.claims, "exp")
-        return _Active(now + self._habits.keep, math.inf if expires is None else expires, caller)
+        return _Active(now + self._habits.remember_for, math.inf if expires is None else expires, caller)
 
     async def _confirm(self, exchange: Exchange, token: bytes, caller: Principal) -> None:
         """A token that is bound to its owner comes from its owner."""

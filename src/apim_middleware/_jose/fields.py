@@ -13,6 +13,7 @@ from apim_middleware._jose.proofs import DPoP
 from apim_middleware._jose.rules import Wanted
 from apim_middleware._jose.tokens import can_come
 from apim_middleware._jose.urls import Allowance, fault_of, mistake_of
+from apim_middleware._telemetry.masking import withhold
 from apim_middleware.errors import ConfigError
 
 _SCOPE = re.compile(r"[!#-\[\]-~]+")  # RFC 6749 §3.3
@@ -87,6 +88,9 @@ def check_places(policy: ChecksTokens) -> None:
     if not all(map(is_place, places or ("",))):
         cure = 'Write "header:x-token", "cookie:token" or "query:access_token"'
         raise policy.mistake("token_from", "names no place in a request", cure)
+    for kind, _, name in (place.partition(":") for place in places):
+        if kind != "cookie":
+            withhold("query" if kind == "query" else "header", name)
     if not is_quotable(policy.realm):
         cure = "Use printable ASCII without quotes and backslashes"
         raise policy.mistake("realm", "cannot stand in a challenge", cure)

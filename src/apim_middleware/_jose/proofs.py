@@ -4,12 +4,11 @@ import base64
 import hashlib
 import hmac
 import logging
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 
-from apim_middleware._config import Configured
+from apim_middleware._config import Configured, several
 from apim_middleware._http.paths import BadTarget, canonical_path
 from apim_middleware._jose.rules import Claims, seconds
 from apim_middleware._jose.tokens import BadToken, claims_in, decoded, media_type, parsed, parts
@@ -17,6 +16,7 @@ from apim_middleware.errors import StoreError
 from apim_middleware.exchange import Exchange
 from apim_middleware.protocols import Clock
 from apim_middleware.stores.outage import Outage
+from apim_middleware.stores.replays import MemoryReplays, ShareTaken
 
 log = logging.getLogger("apim_middleware.jwt")
 
@@ -35,6 +35,9 @@ class Replays(Protocol):
         ...
 
 
+_BOUNDS = {"max_age": (1, 600), "leeway": (0, 60), "nonce_life": (10, 86_400), "max_remembered": (1, 100_000_000)}
+
+
 @dataclass(frozen=True, kw_only=True)
 class DPoP(Configured):
     """Accept tokens that are bound to a key of the caller's, with a fresh proof for each request (RFC 9449).
@@ -46,7 +49,7 @@ class DPoP(Configured):
     required: bool = False
     """Whether tokens that are not bound are refused."""
 
-    algorithms: tuple[str, ...] = _ALGORITHMS
+    algorithms: str | tuple[str, ...] = _ALGORITHMS
     """Which signatures count; the challenge names them."""
 
     max_age: float = 60
@@ -71,18 +74,20 @@ class DPoP(Configured):
     in this process.
     """
 
-    remember: int = 100_000
-    """How many proofs this process remembers at most; when so many are fresh, more are refused with 503."""
+    max_remembered: int = 100_000
+    """How many proofs this process remembers at most; when so many are fresh, more are refused with 503.
+
+    With one key nobody gets more than half of that, and less while others have some: as much as is left at most.
+    """
 
     def __post_init__(self) -> None:
         """Refuse what could never pass, or would pass too easily."""
-        for name in self.algorithms or ("",):
+        for name in several(self.algorithms) or ("",):
             if name not in _ALGORITHMS:
                 raise self.mistake(
                     "algorithms", "names no way to sign a proof", f"Choose from {', '.join(_ALGORITHMS)}"
                 )
-        bounds = {"max_age": (1, 600), "leeway": (0, 60), "nonce_life": (10, 86_400), "remember": (1, 100_000_000)}
-        for name, (least, most) in bounds.items():
+        for name, (least, most) in _BOUNDS.items():
             if not least <= getattr(self, name) <= most:
                 raise self.mistake(name, "is out of bounds", f"Give {least} to {most}")
         if (self.origin is not None and _target(self.origin + "/") is None) or (self.origin or "").endswith("/"):
@@ -104,34 +109,6 @@ class NonceNeeded(Exception):
         self.nonce = nonce
 
 
-class MemoryReplays:
-    """What came once, in this process. When all it can hold is fresh, it says so: nothing is let in twice."""
-
-    def __init__(self, most: int, clock: Clock) -> None:
-        """Hold at most so many."""
-        self._most = most
-        self._now = clock.monotonic
-        self._until: OrderedDict[bytes, float] = OrderedDict()
-
-    def __len__(self) -> int:
-        """How many are held."""
-        return len(self._until)
-
-    async def add(self, key: bytes, value: bytes, ttl: float) -> bool:
-        """Keep the key for ``ttl`` seconds, the same for all, unless it is there; whether it was not."""
-        now = self._now()
-        for _ in range(2):  # two out for one in, so what is past goes without a sweep
-            if self._until and next(iter(self._until.values())) <= now:
-                self._until.popitem(last=False)
-        if self._until.get(key, now) > now:
-            return False
-        if len(self._until) >= self._most:
-            raise StoreError("more proofs are fresh than are remembered")
-        self._until.pop(key, None)
-        self._until[key] = now + ttl
-        return True
-
-
 class Proof(NamedTuple):
     """A proof whose signature is good: the thumbprint of its key, and what it claims."""
 
@@ -148,7 +125,7 @@ class ProofCheck:
         self._now = clock.now
         self._origin = None if rules.origin is None else _target(rules.origin + "/")
         given = rules.replays
-        self._replays: Replays = MemoryReplays(rules.remember, clock) if given is None else given
+        self._replays: Replays = MemoryReplays(rules.max_remembered, clock) if given is None else given
         self._outage = Outage(log, "proofs cannot be remembered", "proofs are remembered again")
 
     async def check(self, exchange: Exchange, token: bytes, jkt: str) -> None:
@@ -156,7 +133,7 @@ class ProofCheck:
         sent = exchange.headers(b"dpop")
         if len(sent) != 1:
             raise BadProof("not exactly one proof")
-        proof = read(sent[0], self._rules.algorithms)
+        proof = read(sent[0], several(self._rules.algorithms))
         if not hmac.compare_digest(proof.jkt, jkt):
             raise BadProof("another key than the token's")
         try:
@@ -165,12 +142,14 @@ class ProofCheck:
             raise BadProof("claims") from None
         key = b"dpop/" + hashlib.sha256(f"{jkt} {proof.claims['jti']}".encode()).digest()
         good_for = self._rules.max_age + self._rules.leeway
-        if not await self._added(key, good_for + _LONGER):
+        if not await self._added(key, jkt.encode(), good_for + _LONGER):
             raise BadProof("not the first time")
 
-    async def _added(self, key: bytes, ttl: float) -> bool:
+    async def _added(self, key: bytes, whose: bytes, ttl: float) -> bool:
         try:
-            added = await self._replays.add(key, b"", ttl)
+            added = await self._replays.add(key, whose, ttl)
+        except ShareTaken:
+            raise  # which is no outage, and could be told to the log over and over
         except StoreError as error:
             self._outage.begins(error)
             raise

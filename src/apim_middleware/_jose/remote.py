@@ -34,19 +34,19 @@ class KeysUnavailable(Exception):
 
 
 class Times(NamedTuple):
-    """Seconds: between two fetches at least, and for how long stale keys go on serving."""
+    """Seconds: between two fetches at least, and for how long keys that are stale go on serving."""
 
     cooldown: float
-    keep: float
+    stale_if_error: float
 
 
 class RemoteKeys:
     """The keys of a publisher, and how long they are good for.
 
     Known keys are used as they are. They are renewed in the background up to a minute before they go stale, whether or
-    not anybody asks, and go on serving while the issuer cannot be reached, for ``keep`` seconds after they went stale.
-    One fetch runs at a time, and none within ``cooldown`` seconds of another, however many tokens name unknown keys.
-    ``withdrawn`` is told the marks of keys that are gone, ``failed`` of every fetch that brought none.
+    not anybody asks, and go on serving while the issuer cannot be reached, for ``stale_if_error`` seconds after they
+    went stale. One fetch runs at a time, and none within ``cooldown`` seconds of another, however many tokens name
+    unknown keys. ``withdrawn`` is told the marks of keys that are gone, ``failed`` of every fetch that brought none.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class RemoteKeys:
         now = self._now()
         ahead = life - min(_AHEAD, life / 5)
         self._dead_at, self._quiet_until, self.look_at = (
-            now + life + self._times.keep,
+            now + life + self._times.stale_if_error,
             now + self._times.cooldown,
             now + ahead,
         )

@@ -21,7 +21,7 @@ class Asking(NamedTuple):
     """How keys elsewhere are asked for, in seconds, and what is allowed of where they are."""
 
     life: float
-    keep: float
+    stale_if_error: float
     cooldown: float
     timeout: float
     allowed: Allowance
@@ -84,7 +84,7 @@ def _one(
 ) -> Source:
     if issuer.keys is not None:
         return StaticKeys(keys_from_configuration(issuer.keys, algorithms))
-    publisher, times = _publisher(issuer, algorithms, asking, env), Times(asking.cooldown, asking.keep)
+    publisher, times = _publisher(issuer, algorithms, asking, env), Times(asking.cooldown, asking.stale_if_error)
 
     def failed() -> None:
         env.count("apim.jwt.keys_not_fetched", {"apim.jwt.origin": publisher.name})

@@ -20,7 +20,7 @@ from apim_middleware.types import ASGIApp
 
 def counters_of(env: Env) -> Counters:
     """Where the limits of an environment count."""
-    return env.counters(lambda: MemoryCounters(env.clock))
+    return env.counters(lambda: MemoryCounters(clock=env.clock))
 
 
 def remote_counters_of(env: Env) -> RemoteCounters:

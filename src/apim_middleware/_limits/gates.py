@@ -100,7 +100,7 @@ class Gate(ABC):
         deciding = max(refusing, key=lambda each: each.wait)
         policy = deciding.meter.policy
         headers = self.answers.refused(asked, deciding)
-        raise Refusal(policy.status, policy.code, policy.said, headers=headers)
+        raise Refusal(policy.status, policy.code, deciding.said, headers=headers)
 
     def _tell_of_shadow(self, refusing: list[LimitCheck]) -> None:
         for each in refusing:

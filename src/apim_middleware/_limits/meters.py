@@ -72,6 +72,12 @@ class LimitCheck:
         return max(tally.retry_after for tally in self.tallies)
 
     @property
+    def said(self) -> str:
+        """What the caller is told who is refused."""
+        beyond = any(self.cost > (limit.burst or limit.quota) for limit in self.limits)
+        return "The request asks for more than is ever allowed." if beyond else self.meter.policy.said
+
+    @property
     def refusing(self) -> list[str]:
         """The names of the limits that refused."""
         return [name for name, tally in zip(self.terms.names, self.tallies, strict=True) if not tally.allowed]

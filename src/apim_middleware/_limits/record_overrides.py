@@ -21,6 +21,10 @@ class _Rates(Copy):
         super().__init__(kind)
         self.found: dict[str, tuple[Rate, ...]] = {}
 
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.found)
+
     def take(self, record: Record) -> None:
         """The rates in a record; where there are none that can be kept, the key has none of its own."""
         self.found.pop(record.id, None)
@@ -78,7 +82,7 @@ class RecordOverrides:
     async def set(self, key: str, rate: int | str) -> None:
         """Give a key a rate of its own. Raises ConfigError for what is no key or no rate, and without room."""
         checked_rate("RecordOverrides", key, rate)
-        await self.refresh()
+        await self._following.refresh_to_change()
         name = _name_of(key)
         check_room("RecordOverrides", name, self._following.copy.found, self._max_keys)
         told = key[:LONGEST_KEY].encode(errors="backslashreplace").decode()  # for people; it is found by its name

@@ -88,8 +88,9 @@ class Limiting(Configured):
 
     @stated
     def needs(self) -> frozenset[str]:
-        """What the key and the tier rely on."""
-        return needs_of(self.by) if self.tier is None else needs_of(self.by) | needs_of(self.tier)
+        """What the key, the tier and the condition rely on."""
+        asked = (each for each in (self.by, self.tier, self.count_when) if each is not None)
+        return frozenset[str]().union(*map(needs_of, asked))
 
     @property
     def said(self) -> str:

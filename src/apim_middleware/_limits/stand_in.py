@@ -21,7 +21,7 @@ class StandIn:
     """Counters of this process for one outage of their store: everybody begins at nothing."""
 
     def __init__(self, clock: Clock) -> None:
-        self.counters = MemoryCounters(clock, max_keys=_EACH * _MOST_LOCAL)
+        self.counters = MemoryCounters(clock=clock, max_keys=_EACH * _MOST_LOCAL)
         self._tellings: dict[_Counter, _Telling] = {}  # what the store is told of when it is back
         self._over = False
 

@@ -10,11 +10,15 @@ from apim_middleware._limits.remote import RemoteCounters
 from apim_middleware._limits.stand_in import StandIn
 from apim_middleware._loops import outlasting
 from apim_middleware.env import Env
-from apim_middleware.errors import Refusal, StoreError
+from apim_middleware.errors import Refusal, Spoiled, StoreError
 from apim_middleware.exchange import Exchange
 from apim_middleware.protocols import Change
 
 log = logging.getLogger("apim_middleware")
+
+
+_REASONS = 10
+"""Why single keys cannot be counted: as many kinds are told at most."""
 
 
 class GateAtStore(Gate):
@@ -25,6 +29,7 @@ class GateAtStore(Gate):
         self.remote = remote
         self.when_store_fails = strictest([meter.policy.when_store_fails for meter in meters])
         self.failing = False
+        self.spoiled: set[str] = set()
 
     async def on_request(self, exchange: Exchange) -> None:
         """Let the request in, or refuse it."""
@@ -86,7 +91,11 @@ class GateAtStore(Gate):
             exchange.attributes[f"{each.meter.policy.topic}.store"] = "unavailable"
             told = {"apim.limits.policy": each.meter.policy.name, "apim.limits.outcome": outcome}
             self.env.count("apim.limits.uncounted", told)
-        if not self.failing:
+        if isinstance(error, Spoiled):  # other keys are counted meanwhile: each kind is told once, and has no end
+            if (reason := str(error)) not in self.spoiled and len(self.spoiled) < _REASONS:
+                self.spoiled.add(reason)
+                log.error("%s cannot count under some keys (%s): such requests are %s", self, error, DOING[outcome])
+        elif not self.failing:
             self.failing = True
             log.error("%s cannot count (%s): requests are %s", self, error, DOING[outcome])
 

@@ -80,5 +80,10 @@ class SignatureKey(Configured):
         return check
 
 
-KeySource: TypeAlias = tuple[SignatureKey, ...] | Callable[[str], SignatureKey | Awaitable[SignatureKey | None] | None]
-"""Keys, or a function that finds the key of an id; it may be async, gives None for an unknown id, raises StoreError."""
+KeySource: TypeAlias = (
+    SignatureKey | tuple[SignatureKey, ...] | Callable[[str], SignatureKey | Awaitable[SignatureKey | None] | None]
+)
+"""One key or several, or a function that finds the key of an id.
+
+It may be async, gives None for an unknown id, and raises StoreError.
+"""

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from apim_middleware._http.headers import is_token
-from apim_middleware._telemetry.masking import SECRET_HEADER
+from apim_middleware._telemetry.masking import is_secret_header
 from apim_middleware.errors import ConfigError
 
 
@@ -38,7 +38,7 @@ def check_choice(policy: Choosing) -> None:
     for field, names in (("request_headers", policy.request_headers), ("response_headers", policy.response_headers)):
         check_names(policy, field, names)
         for name in names:
-            if SECRET_HEADER.search(name.lower()):
+            if is_secret_header(name):
                 raise policy.mistake(field, f"would record {name}, which carries credentials", f"Leave out {name}")
 
 

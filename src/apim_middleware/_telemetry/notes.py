@@ -10,7 +10,7 @@ from urllib.parse import quote
 from apim_middleware._http.headers import get_all
 from apim_middleware._http.paths import BadTarget, canonical_path
 from apim_middleware._telemetry.choosing import Choosing
-from apim_middleware._telemetry.masking import LONGEST, SECRET_PARAMETERS, Mask
+from apim_middleware._telemetry.masking import LONGEST, REDACTED, Mask, is_withheld
 from apim_middleware.exchange import Exchange
 from apim_middleware.types import RawHeaders, Scope
 
@@ -29,7 +29,7 @@ class Notes:
         """As the policy chooses: what to mask, which headers to write down, and which paths to leave out."""
         methods = os.environ.get("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS") or _METHODS
         self._methods = frozenset(methods.split(","))
-        self._masked = Mask((*SECRET_PARAMETERS, *choice.redact))
+        self._masked = Mask(choice.redact)
         self._request_headers = _captured("request", choice.request_headers)
         self._response_headers = _captured("response", choice.response_headers)
         self._exclude = bool(choice.exclude)
@@ -52,7 +52,10 @@ class Notes:
 
     def method(self, scope: Scope) -> str:
         """The method, unless nobody knows it; a WebSocket handshake is a GET (RFC 6455 §4.1)."""
-        method: str = scope.get("method", "GET")
+        return self.known(scope.get("method", "GET"))
+
+    def known(self, method: str) -> str:
+        """A method, unless nobody knows it."""
         return method if method in self._methods else "_OTHER"
 
     def of_request(self, scope: Scope, method: str) -> dict[str, Any]:
@@ -82,8 +85,11 @@ class Notes:
         return self._captured([(name.lower(), value) for name, value in headers], self._response_headers)
 
     def _captured(self, headers: RawHeaders, wanted: tuple[tuple[bytes, str], ...]) -> dict[str, list[str]]:
-        found = ((attribute, get_all(headers, name)) for name, attribute in wanted)
-        return {attribute: [self._masked(value) for value in values] for attribute, values in found if values}
+        found = ((name, attribute, get_all(headers, name)) for name, attribute in wanted)
+        return {attribute: self._values(name, values) for name, attribute, values in found if values}
+
+    def _values(self, name: bytes, values: list[bytes]) -> list[str]:
+        return [REDACTED if is_withheld(name) else self._masked(value) for value in values]
 
     def route(self, route: object) -> str | None:
         """The route, unless it is none or there are too many of them to be templates."""

@@ -16,6 +16,7 @@ from apim_middleware.policies.branch import Choose, When
 from apim_middleware.policies.either import AllOf, AnyOf
 from apim_middleware.policy import Composable, Stack
 from apim_middleware.serving.forward_auth import ForwardAuth
+from apim_middleware.serving.health import Health
 from apim_middleware.types import Layer
 
 
@@ -29,6 +30,11 @@ class Standing(NamedTuple):
 def has_access_log(app: object) -> bool:
     """Whether an ``AccessLog`` stands somewhere in front of an app or in it."""
     return any(isinstance(each.layer, AccessLog) for each in standing_in(app))
+
+
+def longest_grace(app: object) -> float:
+    """The longest ``grace`` of a ``Health`` in front of an app or in it; 0 where there is none."""
+    return max((each.layer.grace for each in standing_in(app) if isinstance(each.layer, Health)), default=0.0)
 
 
 def standing_in(app: object, env: Env = default_env) -> Iterator[Standing]:

@@ -4,13 +4,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 
-from apim_middleware._http.credentials import CARRIED
-from apim_middleware._telemetry.masking import SECRET_HEADER, SECRET_PARAMETERS, Mask
+from apim_middleware._telemetry.masking import REDACTED, Mask, is_secret_header
 from apim_middleware.model import NamedValue
 from apim_middleware.policies.upstream_auth import UpstreamAuth
 from apim_middleware.policy import Stack
-
-REDACTED = "REDACTED"
 
 _KEY = re.compile(r"(^|[-_.])key($|[-_.])")
 _HEADER = " header"
@@ -22,7 +19,7 @@ class Veil:
     def __init__(self, hidden: Iterable[str] = ()) -> None:
         """``hidden`` are names of what is never shown, whatever it is called."""
         self._hidden = frozenset(hidden)
-        self._mask = Mask(SECRET_PARAMETERS)
+        self._mask = Mask()
 
     def __call__(self, name: str, value: str) -> str:
         """The value of something: ``"query"``, ``"authorization header"``."""
@@ -38,8 +35,7 @@ class Veil:
 
 def _carries(field: str) -> bool:
     """Whether a field of this name carries a credential."""
-    carried = CARRIED[field.encode("latin-1", "replace")] is not None
-    return carried or SECRET_HEADER.search(field) is not None or _KEY.search(field) is not None
+    return is_secret_header(field) or _KEY.search(field) is not None
 
 
 def holds_secret(value: object) -> bool:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,7 +21,11 @@ Stamp: TypeAlias = tuple[int, int, int]
 
 
 class Watched:
-    """A gateway of a file, taken over anew when the file has changed; a broken one changes nothing."""
+    """A gateway of a file, taken over anew when the file has changed; a broken one changes nothing.
+
+    The log says which file serves: by a number that grows, and by the first digits of its SHA-256, which are the same
+    in all processes that have read the same file. ``apim.configuration.reloads`` counts what came of each change.
+    """
 
     def __init__(
         self,
@@ -38,6 +43,7 @@ class Watched:
         """
         self._path, self._read, self._every = path, read, every
         self._served = Reloadable(gateway)
+        self._generation = 1
         self._stamp = self._seen = stamp or stamp_of(path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,6 +51,7 @@ class Watched:
         if scope["type"] != "lifespan":
             await self._served(scope, receive, send)
             return
+        log.info("%s is served: generation 1, sha256 %s", self._path, _digest(self._path))
         async with anyio.create_task_group() as group:
             group.start_soon(self._watch)
             await self._served(scope, receive, send)
@@ -67,17 +74,34 @@ class Watched:
         await self._take_over()
 
     async def _take_over(self) -> None:
+        digest = _digest(self._path)  # first: what changes meanwhile is seen at the next look
         try:
             changes = await self._served.reload(self._read(self._served.gateway))
         except ConfigError as error:
             log.error("%s is not taken over: %s", self._path, error)
+            self._count("failed")
             return
         except Exception:  # of what a file names: whatever it is, the old one goes on
             log.exception("%s is not taken over", self._path)
+            self._count("failed")
             return
+        self._generation += 1
         for change in changes:
             log.log(logging.WARNING if change.loud else logging.INFO, "%s", change)
-        log.info("%s is taken over", self._path)
+        log.info("%s is taken over: generation %d, sha256 %s", self._path, self._generation, digest)
+        self._count("taken-over")
+
+    def _count(self, outcome: str) -> None:
+        env = self._served.gateway.env or self._served._env
+        env.count("apim.configuration.reloads", {"apim.configuration.outcome": outcome})
+
+
+def _digest(path: Path) -> str:
+    """What tells one content of a file from others, in the log."""
+    try:
+        return sha256(path.read_bytes()).hexdigest()[:12]
+    except OSError:
+        return "unknown"
 
 
 def stamp_of(path: Path) -> Stamp | None:

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import PurePath
 from typing import Any
 
+from apim_middleware._alike import alike
 from apim_middleware.configuration._catalogue import UnknownName, named
 from apim_middleware.configuration._functions import text_of
 from apim_middleware.configuration._keeping import Kept
@@ -223,10 +224,9 @@ def _short(member: Any) -> Any:  # noqa: ANN401 - a member of a pool
 
 def _is_default(field: dataclasses.Field[Any], value: object, owner: object) -> bool:
     if field.default is not dataclasses.MISSING:
-        same: bool = value is field.default or (type(value) is type(field.default) and value == field.default)
-        return same or _made_up(owner, field.name, value)
+        return alike(value, field.default) or _made_up(owner, field.name, value)
     if field.default_factory is not dataclasses.MISSING:
-        return bool(value == field.default_factory())
+        return alike(value, field.default_factory())
     return False
 
 

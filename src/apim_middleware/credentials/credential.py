@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from apim_middleware._config import Configured
 from apim_middleware._http.headers import header_name, header_value
+from apim_middleware._telemetry.masking import withhold
 from apim_middleware.credentials.renewing import Unavailable
 from apim_middleware.credentials.secret import Secret, reader_of
 from apim_middleware.env import Env
@@ -63,6 +64,7 @@ class HeaderCredential(Configured):
             raise self.mistake("name", "is not a header name", "Use letters, digits and hyphens") from None
         if name in _RESERVED:
             raise self.mistake("name", "belongs to the connection", 'Choose a name such as "X-API-Key"')
+        withhold("header", self.name)
         _check_text(self, "value", self.value)
         _check_text(self, "prefix", self.prefix or "-")
 

@@ -28,8 +28,8 @@ class KeyVaultSecret(Configured):
     """A secret in an Azure Key Vault.
 
     It is fetched when it is first needed, once for all that wait, and looked for again in the background every
-    ``refresh`` seconds, so that a new version counts without a restart. While the vault is away the last one serves,
-    for ``keep`` seconds at most. This gateway's identity needs the right to get secrets there.
+    ``refresh`` seconds, so that a new version counts without a restart. While the vault is away the last one serves
+    for another ``stale_if_error`` seconds at most. This gateway's identity needs the right to get secrets there.
     """
 
     vault: str
@@ -50,8 +50,8 @@ class KeyVaultSecret(Configured):
     refresh: float = 300.0
     """Seconds after which it is looked for again."""
 
-    keep: float = 86_400.0
-    """Seconds for which it serves at the longest when the vault does not answer."""
+    stale_if_error: float = 86_400.0
+    """Seconds past ``refresh`` for which it serves when the vault does not answer."""
 
     timeout: float = 10.0
     """Seconds for one question, altogether."""
@@ -70,8 +70,8 @@ class KeyVaultSecret(Configured):
         for field_name in ("refresh", "timeout"):
             if not 0 < getattr(self, field_name) < math.inf:
                 raise self.mistake(field_name, "is no time", "Give seconds above 0")
-        if not self.refresh <= self.keep < math.inf:
-            raise self.mistake("keep", "is shorter than refresh", "Give as many seconds, or more")
+        if not 0 <= self.stale_if_error < math.inf:
+            raise self.mistake("stale_if_error", "is no time", "Give seconds, 0 or more")
 
     def reader(self, env: Env) -> Reader:
         """What reads the secret."""
@@ -97,6 +97,7 @@ class _Kept:
             raise StoreError(f"the secret {self._secret.name} cannot be had: {missing.reason}") from None
 
     async def _fetch(self) -> Fetched[str]:
+        secret = self._secret
         shown: Shown = await self._showing(_NOBODYS)
         said = await self._service.ask([shown.line])
         if said.status == 401 and shown.drop is not None:
@@ -106,7 +107,7 @@ class _Kept:
         attributes: Any = said.content.get("attributes")
         if isinstance(attributes, dict) and attributes.get("enabled") is False:
             raise Unavailable("the secret is disabled")
-        return Fetched(said.text("value"), self._secret.refresh, self._secret.keep)
+        return Fetched(said.text("value"), secret.refresh, secret.refresh + secret.stale_if_error)
 
 
 _NOBODYS = Exchange({"type": "http", "headers": [], "path": "/"})

@@ -154,7 +154,7 @@ class TokenExchange(_Client):
     subject_token_type: str = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - names a kind of token
     """What kind of token the caller's is (RFC 8693 §3)."""
 
-    remember: int = 1024
+    max_remembered: int = 1024
     """Of how many callers tokens are kept; the one that was not needed for longest makes room."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"principal"})
@@ -163,8 +163,8 @@ class TokenExchange(_Client):
     def __post_init__(self) -> None:
         """There must be room for somebody."""
         super().__post_init__()
-        if self.remember < 1:
-            raise self.mistake("remember", "keeps nobody's token", "Give at least 1")
+        if self.max_remembered < 1:
+            raise self.mistake("max_remembered", "keeps nobody's token", "Give at least 1")
 
     def showing(self, env: Env) -> Showing:
         """What keeps the tokens."""
@@ -187,7 +187,7 @@ class _Exchanged:
     def __init__(self, policy: TokenExchange, env: Env) -> None:
         self._policy, self._env = policy, env
         self._endpoint = Endpoint(policy, env)
-        self._held: LRUCache[bytes, Renewing[Shown]] = LRUCache(policy.remember)
+        self._held: LRUCache[bytes, Renewing[Shown]] = LRUCache(policy.max_remembered)
 
     async def show(self, exchange: Exchange) -> Shown:
         token, caller = self._policy.subject(exchange), exchange.principal

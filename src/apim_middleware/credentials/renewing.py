@@ -1,11 +1,13 @@
 """A value that is fetched when it is needed, kept while it is good, and renewed before it is not."""
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 import anyio
 
+from apim_middleware.errors import Refusal
 from apim_middleware.protocols import Clock
 from apim_middleware.stores.background import BackgroundJob
 
@@ -29,6 +31,13 @@ class Unavailable(Exception):
         self.reason = reason
         self.retry_after = retry_after
         self.denied = denied
+
+    def refusal(self) -> Refusal:
+        """What the caller is told."""
+        if self.denied:
+            return Refusal(403, "token-not-exchanged", "The caller's token gives no access to what is behind this.")
+        headers = {"retry-after": str(max(1, math.ceil(self.retry_after)))}
+        return Refusal(503, "credential-unavailable", "The upstream cannot be asked at the moment.", headers=headers)
 
 
 class Fetched(NamedTuple, Generic[T]):

@@ -4,6 +4,7 @@ from collections.abc import Hashable
 from typing import Any
 from weakref import WeakValueDictionary
 
+from apim_middleware._alike import Alike
 from apim_middleware._config import shown
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
@@ -80,9 +81,9 @@ def _app(value: object, label: str, env: Env) -> ASGIApp:
 
 
 def _key(value: object) -> Hashable:
-    """What equal backends have in common; what cannot be hashed is only itself."""
+    """What backends that are alike have in common; what cannot be hashed is only itself."""
     try:
         hash(value)
     except TypeError:
         return id(value)
-    return value
+    return Alike(value)

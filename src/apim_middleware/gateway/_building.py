@@ -4,6 +4,7 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from apim_middleware._alike import alike
 from apim_middleware._unseen_reads import check_read
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
@@ -54,7 +55,7 @@ class Building:
         place = f"{self._place}{where}"
         known = self._scopes.setdefault(place, [])
         for written, scope in known:
-            if scope.inherit == inherit and written == layers:
+            if scope.inherit == inherit and alike(written, layers):
                 return scope
         scope = Scope(place, layers, self._env, inherit=inherit)
         known.append((layers, scope))

@@ -56,6 +56,7 @@ class Admitted(Policy):
     """Stands for the check of the subscription: who is not allowed to call comes no further."""
 
     guards = True
+    provides = frozenset({"subscription"})
 
 
 @dataclass(frozen=True)

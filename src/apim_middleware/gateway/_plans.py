@@ -8,7 +8,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
-from apim_middleware._order import check_guards, check_needs
+from apim_middleware._order import check_guards, check_met, check_needs, check_readers
 from apim_middleware._ring import Seat
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError, Refusal
@@ -141,6 +141,8 @@ class Plans:
 
 def _check(policies: list[Policy]) -> None:
     check_needs(policies)
+    check_met(policies)
+    _check_readers(policies)
     try:
         check_guards(policies)
     except ConfigError as error:
@@ -148,6 +150,16 @@ def _check(policies: list[Policy]) -> None:
             raise
         problem = "holds what answers from memory, before anybody has looked at the subscription key"
         raise ConfigError("Gateway", "policies", problem, "Move it to the policies of the APIs") from None
+
+
+def _check_readers(policies: list[Policy]) -> None:
+    try:
+        check_readers(policies)
+    except ConfigError as error:
+        if "Admitted" not in error.problem:
+            raise
+        problem = "reads bodies before anybody has looked at the subscription key"
+        raise ConfigError(error.policy, "", problem, "Move it to the policies of the APIs") from None
 
 
 def _own(*policies: Policy) -> tuple[Seat, ...]:

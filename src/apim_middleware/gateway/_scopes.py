@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeAlias
 from weakref import WeakValueDictionary
 
+from apim_middleware._alike import alike
 from apim_middleware._http.hygiene import Scrub
 from apim_middleware._order import check_counts, check_guards
 from apim_middleware._ring import Ring, Seat
@@ -177,7 +178,7 @@ class _SharedLayers:
     def of(self, layer: Layer, here: Env) -> _Shared:
         env = here.within(getattr(type(layer), "__name__", "layer"))
         known = self._known.get(env.place)
-        if known is None or known.layer != layer:
+        if known is None or not alike(known.layer, layer):
             known = self._known[env.place] = _Shared(layer, env)
         return known
 

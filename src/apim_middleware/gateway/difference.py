@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
+from apim_middleware._alike import alike
 from apim_middleware._http.hygiene import Hygiene
 from apim_middleware.env import Env
 from apim_middleware.gateway._probing import Probe, probe_of
@@ -69,7 +70,7 @@ def _own(old: Gateway, new: Gateway) -> Iterator[Change]:
     for name in ("unknown_method", "errors", "name"):
         yield from _field("Gateway", name, getattr(old, name), getattr(new, name))
     before, after = old.authenticator, new.authenticator
-    read = before is not None and after is not None and dataclasses.replace(before, keys=after.keys) != after
+    read = before is not None and after is not None and not alike(dataclasses.replace(before, keys=after.keys), after)
     yield from _field("Gateway", "keys", old.keys, new.keys, loud=read)
     envs = [each.env or Env() for each in (old, new)]
     hygienes = [each.given["hygiene"] or Hygiene() for each in envs]
@@ -158,7 +159,7 @@ def _less(old: _Known, new: _Known | None) -> list[str]:
     """What protects a request that goes to the one route, and would not if it went to the other."""
     if new is None:
         return []
-    less = [_name(layer) for layer in old.layers if _protects(layer) and layer not in new.layers]
+    less = [_name(layer) for layer in old.layers if _protects(layer) and _found(layer, new.layers) is None]
     opened = old.subscription_required and not new.subscription_required
     return [*less, "subscription_required"] if opened else less
 
@@ -174,7 +175,7 @@ def _of_route(where: str, old: _Known, new: _Known) -> Iterator[Change]:
     yield from _field(where, "subscription_required", old.subscription_required, new.subscription_required, loud=opened)
     yield from _field(where, "inherit", old.inherits, new.inherits, loud=old.inherits and not new.inherits)
     yield from _field(where, "backend", old.backend, new.backend)
-    if old.rest != new.rest:
+    if not alike(old.rest, new.rest):
         yield Change(kind="changed", where=where, what="deprecation, keys or state")
 
 
@@ -228,13 +229,15 @@ def _known(gateway: Gateway, definition: Definition, operation: Operation, host:
 
 def _of_layers(where: str, old: Sequence[Layer], new: Sequence[Layer]) -> Iterator[Change]:
     """What goes, what comes, and what stays under its name with other fields or at another place."""
-    if tuple(old) == tuple(new):
+    if alike(tuple(old), tuple(new)):
         return
-    lost, gained = list(old), list(new)
+    lost, gained = [], list(new)
     for layer in old:
-        if layer in gained:
-            gained.remove(layer)
-            lost.remove(layer)
+        at = _found(layer, gained)
+        if at is None:
+            lost.append(layer)
+        else:
+            del gained[at]
     if not lost and not gained:
         yield Change(kind="reordered", where=where, what="policies")
     for layer in lost:
@@ -252,8 +255,13 @@ def _of_layers(where: str, old: Sequence[Layer], new: Sequence[Layer]) -> Iterat
 
 
 def _field(where: str, name: str, old: object, new: object, *, loud: bool = False) -> Iterator[Change]:
-    if old != new:
+    if not alike(old, new):
         yield Change(kind="changed", where=where, what=name, before=repr(old), after=repr(new), loud=loud)
+
+
+def _found(layer: Layer, layers: Sequence[Layer]) -> int | None:
+    """Where one that is alike stands."""
+    return next((at for at, each in enumerate(layers) if alike(each, layer)), None)
 
 
 def _policies(layers: Sequence[Layer]) -> list[Policy]:
@@ -268,7 +276,8 @@ def _differing(old: Layer, new: Layer) -> tuple[str, str]:
     """What is different of two policies of one kind: their fields, where they are values with fields."""
     if not dataclasses.is_dataclass(old) or not dataclasses.is_dataclass(new):
         return repr(old), repr(new)
-    names = [each.name for each in dataclasses.fields(old) if getattr(old, each.name) != getattr(new, each.name)]
+    fields = [each.name for each in dataclasses.fields(old)]
+    names = [name for name in fields if not alike(getattr(old, name), getattr(new, name))]
     shown = {each.name for each in dataclasses.fields(old) if each.repr}
     told = [
         [f"{name}={_shown(getattr(each, name))}" if name in shown else name for name in names] for each in (old, new)

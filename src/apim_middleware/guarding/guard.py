@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from apim_middleware._config import check, check_known
 from apim_middleware._lifespan import ending_with
-from apim_middleware._order import check_guards, check_needs
+from apim_middleware._order import check_guards, check_met, check_needs, check_readers
 from apim_middleware._server import look_at_server
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError, Refusal
@@ -281,6 +281,8 @@ class Guarded:
         if plan is None:
             policies = [policy for each in sets for policy in each.policies.policies]
             check_needs(policies)
+            check_met(policies)
+            check_readers(policies)
             check_guards(policies)
             plan = self._built(sets)
             self._plans[wanted] = plan

@@ -14,6 +14,7 @@ from apim_middleware._http.challenges import is_quotable
 from apim_middleware._http.headers import is_token
 from apim_middleware._http.hops import carries
 from apim_middleware._jose.places import bearer
+from apim_middleware._telemetry.masking import withhold
 from apim_middleware._unseen_reads import check_read
 from apim_middleware.documentation import Answer, Documentation, Scheme, api_key, challenged
 from apim_middleware.env import Env
@@ -138,6 +139,10 @@ class APIKeyAuth(Policy):
             raise self.mistake("cookie", "is no name for a cookie", 'Write cookie="api-key"')
         if not all(map(is_prefix, self._prefixes())):
             raise self.mistake("prefix", "cannot begin a key", 'Write one such as "acme_live"')
+        if self.header is not None:
+            withhold("header", self.header)
+        if self.query is not None:
+            withhold("query", self.query)
         if not 0 <= self.unknown_for < math.inf:
             raise self.mistake("unknown_for", "is no time", "Give seconds, 0 or more")
         if not is_quotable(self.realm):

@@ -64,7 +64,7 @@ class BasicAuth(Policy):
     queue: int = 32
     """How many more may wait for that; further ones are refused."""
 
-    remember: int = 1024
+    max_remembered: int = 1024
     """How many good credentials are remembered, by a keyed digest, so that not each request is hashed; 0 for none."""
 
     remember_for: float = 300
@@ -86,7 +86,7 @@ class BasicAuth(Policy):
         if not is_quotable(self.realm):
             cure = "Use printable ASCII without quotes and backslashes"
             raise self.mistake("realm", "cannot stand in a challenge", cure)
-        for name, least in {"at_once": 1, "queue": 0, "remember": 0}.items():
+        for name, least in {"at_once": 1, "queue": 0, "max_remembered": 0}.items():
             if getattr(self, name) < least:
                 raise self.mistake(name, "is too small", f"Give at least {least}")
         if not 0 <= self.remember_for < math.inf:
@@ -105,7 +105,7 @@ class _Gate:
         self._optional = policy.optional
         self._forward = policy.forward_credentials
         self._nobody = Scrypt.nobodys(policy.users.cost)
-        self._memory = _Memory(policy.remember, policy.remember_for, env)
+        self._memory = _Memory(policy.max_remembered, policy.remember_for, env)
         self._mill = _Mill(policy.at_once, policy.queue)
         self._outage = Outage(log, "the user store cannot answer", "the user store answers again")
         self._challenge = {"www-authenticate": f'Basic realm="{policy.realm}", charset="UTF-8"'}

@@ -10,6 +10,7 @@ from apim_middleware._config import awaits, check_one_by_one
 from apim_middleware._functions import needs
 from apim_middleware._order import guarding, unmet
 from apim_middleware._ring import Ring
+from apim_middleware._together import Together, beside
 from apim_middleware.conditions import Condition, holds
 from apim_middleware.documentation import Documentation, documentation_of, either
 from apim_middleware.env import Env
@@ -61,13 +62,17 @@ class _Branching(Policy):
 
     def build(self, app: ASGIApp, env: Env) -> ASGIApp:
         """Every branch in front of the app, and before them the fork."""
-        here = env.within(type(self).__name__)
-        ways = [(condition, _built(layer, app, here)) for condition, layer in self._branches()]
-        last = None if self.otherwise is None else _built(self.otherwise, app, here)
+        place = env.within(type(self).__name__)
+        ways = [(condition, _built(layer, app, place)) for condition, layer in self._branches()]
+        last = None if self.otherwise is None else _built(self.otherwise, app, place)
         fork = _AwaitingFork if any(awaits(condition) for condition, _ in ways) else _Fork
         built = [last, *(way for _, way in ways)]  # which no lifespan comes to
         endings = frozenset(end for each in built if isinstance(each, Ring) for end in each.endings)
-        return ring(self, fork(ways, last), app, env, closed=True, endings=endings)
+        forked = ring(self, fork(ways, last), app, env, closed=True, endings=endings)
+        others = {id(other): other for each in built if each is not None for other in beside(each)}
+        for other in beside(app):  # which has its lifespan there
+            others.pop(id(other), None)
+        return Together(forked, list(others.values())) if others else forked
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,8 @@ class When(_Branching):
 
     ``When(conditions.path("/admin/*"), JWTAuth(...))``. The layer is a policy, a ``Stack`` or any ASGI middleware.
     A condition that raises is logged and refused with 500 ``policy-failed``: nobody comes in for want of an answer.
-    Only requests and WebSocket handshakes are asked about; the lifespan goes to the app.
+    Only requests and WebSocket handshakes are asked about; the lifespan goes to the app, and to the backends that a
+    ``SetBackend`` or ``Split`` of the layer leads to.
     """
 
     condition: Condition

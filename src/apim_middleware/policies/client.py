@@ -59,7 +59,7 @@ class TrustedProxies(Policy):
     provides = frozenset({"client"})
     guards = True  # who and what is asked for must be settled before anybody answers from memory
 
-    trusted: tuple[str, ...]
+    trusted: str | tuple[str, ...]
     """Whose word counts: addresses, networks (``10.0.0.0/8``), ranges (``10.0.0.5-10.0.0.99``), ``"unix"`` sockets."""
 
     header: Literal["auto", "forwarded", "x-forwarded", "x-real-ip"] = "auto"
@@ -188,10 +188,10 @@ class IPFilter(Policy):
 
     guards = True
 
-    allow: tuple[str, ...] = ()
+    allow: str | tuple[str, ...] = ()
     """Who may come in: addresses, networks (``2001:db8::/32``), ranges (``10.0.0.5-10.0.0.99``, both ends included)."""
 
-    deny: tuple[str, ...] = ()
+    deny: str | tuple[str, ...] = ()
     """Who may not, in the same notation."""
 
     @stated

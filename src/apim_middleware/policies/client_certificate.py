@@ -43,7 +43,7 @@ class ClientCertificate(Policy):
     ``X-Forwarded-Client-Cert`` (Envoy), or any other with PEM, percent-encoded PEM or DER in base64 (nginx, Apache,
     Caddy, HAProxy, Traefik). It is taken out of every request."""
 
-    trusted: tuple[str, ...] = ()
+    trusted: str | tuple[str, ...] = ()
     """Whose header counts: addresses, networks, ranges of proxies, or ``"unix"``. That of others is not looked at."""
 
     identities: tuple[CertificateIdentity, ...] = ()

@@ -2,13 +2,17 @@
 
 import itertools
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Literal, Self
 
 from apim_middleware._config import check_one_by_one
+from apim_middleware._http import cookies, queries
+from apim_middleware._http.headers import get
 from apim_middleware._order import unmet
 from apim_middleware._ring import refusal_messages
+from apim_middleware.bodies import Collected
+from apim_middleware.conditions import authentication_failed
 from apim_middleware.documentation import Answer, Documentation, challenged, documentation_of, either, together
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
@@ -104,9 +108,12 @@ class AllOf(_Combined):
 class AnyOf(_Combined):
     """Let in who passes one of these, asked in the order written: ``AnyOf(JWTAuth(...), APIKeyAuth(...))``.
 
-    The first whose credentials are there and good lets in, and only what it did to the request stays done. One whose
-    credentials are there and bad ends the matter, so nobody comes in, as somebody else or as nobody, with a forged
-    token: a refusal whose code ends in ``-missing`` says that there were none, every other answer that they were bad.
+    The first whose credentials are there and good lets in, and only what it did to the request stays done. One asked
+    before that whose credentials are there and bad ends the matter: a refusal whose code ends in ``-missing`` says that
+    there were none, every other answer that they were bad.
+
+    Those behind the one that lets in are not asked: what they would have looked at goes on to the app as it came, be it
+    forged. So write first who looks at what an app behind might believe: ``AnyOf(JWTAuth(...), APIKeyAuth(...))``.
 
     Refusals: 401 ``credentials-missing`` when all of them missed theirs, else the refusal of the one that found them
     bad. A 401 has the challenges of all that refused (RFC 9110 §11.6.1).
@@ -123,7 +130,8 @@ class AnyOf(_Combined):
     when_bad: Literal["refuse", "next"] = "refuse"
     """What becomes of a request with bad credentials: refused, or the next may find them good.
 
-    ``next`` is for authenticators that read the same credentials, such as one ``JWTAuth`` for each issuer.
+    ``next`` is for authenticators that read the same credentials, such as one ``JWTAuth`` for each issuer. Credentials
+    that were bad to all who read them are a failure to ``LimitGuesses``, whoever lets in by others.
     """
 
     def __new__(cls, *layers: Policy | Stack, **given: object) -> Self:
@@ -174,7 +182,7 @@ class _Door:
         self._stops = policy.when_bad == "refuse"
         self._app = app
         self._key = f"apim_middleware.any_of.{next(_serial)}"
-        self._ways = [layer.build(self._admit, env.within("branch")) for layer in policy.layers]
+        self._ways = [_Way(layer, layer.build(self._admit, env.within("branch"))) for layer in policy.layers]
 
     def on_request(self, exchange: Exchange) -> ASGIApp:
         return self._ask
@@ -183,8 +191,9 @@ class _Door:
         before, heard = _Before(scope), _Heard(receive)
         refusals: list[_Attempt] = []
         for way in self._ways:
-            attempt = _Attempt(heard, send)
-            await self._try(way, attempt, scope)
+            attempt = _Attempt(way, heard, send)
+            attempt.meet(scope, [each.way for each in refusals if each.failed])
+            await self._try(attempt, scope)
             if attempt.admitted:
                 return
             attempt.judge(scope)
@@ -192,6 +201,7 @@ class _Door:
             refusals.append(attempt)
             if self._stops and not attempt.missing:
                 break
+        _note(scope, any(each.failed for each in refusals))
         if self._anonymous and all(each.missing for each in refusals):
             heard.decide()
             await self._app(scope, heard.receive, send)
@@ -199,18 +209,45 @@ class _Door:
             for message in _answer(scope, refusals):
                 await send(message)
 
-    async def _try(self, way: ASGIApp, attempt: "_Attempt", scope: Scope) -> None:
+    async def _try(self, attempt: "_Attempt", scope: Scope) -> None:
         scope[self._key] = attempt
         try:
-            await way(scope, attempt.heard.receive, attempt.send)
+            await attempt.way.app(scope, attempt.heard.receive, attempt.send)
         finally:
             scope.pop(self._key, None)  # what holds the scope must not be held by it
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What each authenticator has in the place of the app: whoever comes here is let in."""
         attempt: _Attempt = scope[self._key]
-        attempt.admit()
+        attempt.admit(scope)
         await self._app(scope, receive, send)
+
+
+class _Way:
+    """One authenticator in front of the app, and where it looks for credentials."""
+
+    def __init__(self, layer: Policy | Stack, app: ASGIApp) -> None:
+        self.app = app
+        schemes = [scheme.definition for needed in documentation_of(layer).security for scheme in needed]
+        self._places = [_place(each) for each in schemes if each.get("type") != "mutualTLS"]  # which nobody guesses
+
+    def brought(self, scope: Scope) -> set[tuple[str, str]]:
+        """In which of these places something came."""
+        return {place for place in self._places if _came(scope, *place)}
+
+
+def _place(definition: Mapping[str, Any]) -> tuple[str, str]:
+    """Where the credential of a security scheme stands."""
+    kind, name = definition.get("in", "header"), definition.get("name", "authorization")
+    return kind, name.lower() if kind == "header" else name
+
+
+def _came(scope: Scope, kind: str, name: str) -> bool:
+    if kind == "query":
+        return bool(queries.values(scope.get("query_string", b""), name))
+    if kind == "cookie":
+        return bool(cookies.values(scope["headers"], name.encode()))
+    return get(scope["headers"], name.encode()) is not None
 
 
 class _Heard:
@@ -218,24 +255,38 @@ class _Heard:
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self._told: list[Message] = []
         self._again = deque[Message]()
         self._decided = False
+        self._forget()
+
+    def _forget(self) -> None:
+        self._body = Collected()
+        self._last: Message | None = None
+        self._others: list[Message] = []
 
     async def receive(self) -> Message:
         message = self._again.popleft() if self._again else await self._receive()
         if not self._decided:
-            self._told.append(message)
+            self._keep(message)
         return message
 
+    def _keep(self, message: Message) -> None:
+        """Keep the body in one piece, and others once: how many there are is up to who sends and who asks."""
+        if message["type"] == "http.request":
+            self._body.add(message.get("body", b""))
+            self._last = message
+        elif not self._others or self._others[-1]["type"] != message["type"]:
+            self._others.append(message)
+
     def rewind(self) -> None:
-        self._again.extendleft(reversed(self._told))
-        self._told.clear()
+        told = [] if self._last is None else [{**self._last, "body": bytes(self._body)}]
+        self._again.extendleft(reversed([*told, *self._others]))
+        self._forget()
 
     def decide(self) -> None:
         """Nobody will ask for what was read until now."""
         self._decided = True
-        self._told.clear()
+        self._forget()
 
 
 class _Before:
@@ -260,16 +311,24 @@ class _Before:
 class _Attempt:
     """One authenticator asked: whether it let in, and else what it answered."""
 
-    def __init__(self, heard: _Heard, send: Send) -> None:
-        self.heard, self._send = heard, send
-        self.admitted = False
+    def __init__(self, way: _Way, heard: _Heard, send: Send) -> None:
+        self.way, self.heard, self._send = way, heard, send
+        self._others_failed = False
+        self.admitted = self.failed = False
         self.messages: list[Message] = []
         self.refusal: Refusal | None = None
         self.attributes: dict[str, Any] = {}
 
-    def admit(self) -> None:
+    def meet(self, scope: Scope, failed: Sequence[_Way]) -> None:
+        """See, before it takes anything out, whether other credentials have failed than those it may find good."""
+        if failed:
+            mine = self.way.brought(scope)
+            self._others_failed = not mine or any(each.brought(scope) != mine for each in failed)
+
+    def admit(self, scope: Scope) -> None:
         self.admitted = True
         self.heard.decide()
+        _note(scope, self._others_failed)
 
     async def send(self, message: Message) -> None:
         if self.admitted:
@@ -279,8 +338,10 @@ class _Attempt:
 
     def judge(self, scope: Scope) -> None:
         """Note what became of it before all of it is undone, and let the next one read what this one read."""
-        shared: Shared = scope[KEY].shared
+        exchange: Exchange = scope[KEY]
+        shared = exchange.shared
         self.refusal, self.attributes = shared.refusal, dict(shared.attributes)
+        self.failed = authentication_failed(exchange) or (self.refusal is None and self.status == 401)
         self.heard.rewind()
 
     @property
@@ -301,6 +362,13 @@ class _Attempt:
         heads = (each.get("headers") or () for each in self.messages if "status" in each)
         lines = next(heads, ()) if self.refusal is None else self.refusal.headers
         return [(b"www-authenticate", value) for name, value in lines if name.lower() == b"www-authenticate"]
+
+
+def _note(scope: Scope, failed: bool) -> None:
+    """Tell who counts failures of one that is undone, or that another answer hides."""
+    if failed:
+        shared: Shared = scope[KEY].shared
+        shared.rejected = True
 
 
 def _answer(scope: Scope, refusals: list[_Attempt]) -> list[Message]:

@@ -37,8 +37,8 @@ class Faults(Policy):
     slow: float = 0.0
     """Which part of the requests is kept waiting, from 0 (the default) to 1."""
 
-    seconds: float = 1.0
-    """How long they are kept waiting, up to an hour."""
+    delay: float = 1.0
+    """Seconds for which they are kept waiting, up to an hour."""
 
     fail: float = 0.0
     """Which part of the requests is refused, from 0 (the default) to 1; whether one is slow makes no difference."""
@@ -67,8 +67,8 @@ class Faults(Policy):
         for name in ("slow", "fail"):
             if not 0 <= getattr(self, name) <= 1:
                 raise self.mistake(name, "is no part", "Give a number from 0 to 1")
-        if not 0 < self.seconds <= _HOUR:
-            raise self.mistake("seconds", "is out of range", f"Give seconds above 0, up to {_HOUR:g}")
+        if not 0 < self.delay <= _HOUR:
+            raise self.mistake("delay", "is out of range", f"Give seconds above 0, up to {_HOUR:g}")
         if not 400 <= self.status <= 599:
             raise self.mistake("status", "refuses nobody", "Give a status from 400 to 599")
         if awaits(self.when):
@@ -123,7 +123,7 @@ class _Waiting:
             return
         ahead = Ahead(receive, _AHEAD)
         async with alongside() as tasks:  # until the end, for a read under way belongs to the app then
-            with anyio.move_on_after(self._mischief.rule.seconds) as waiting:
+            with anyio.move_on_after(self._mischief.rule.delay) as waiting:
                 if scope[KEY].header(b"expect") is None:  # a read would tell the client to go on (RFC 9110 §10.1.1)
                     tasks.start_soon(ahead.watch, waiting.cancel)
                 await anyio.sleep_forever()

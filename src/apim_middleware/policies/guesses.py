@@ -40,7 +40,7 @@ class LimitGuesses(Policy):
     either, so the doors open again by themselves, ``per`` seconds after the last failure at the latest. Credentials in
     a header that were good, from the same client, in the last ``trusted_for`` seconds go in all the while: a neighbour
     behind the same address is not locked out. Of requests nobody knows, ``at_once`` may wait for an answer at the same
-    time, so that guesses cannot be made all at once.
+    time, and ``known_at_once`` with the same known credentials, so that guesses cannot be made all at once.
 
     Refused: 429 ``too-many-failures`` or ``too-many-attempts`` with ``Retry-After``; 403 ``caller-unknown`` for a
     request without a key; 503 ``limit-store-unavailable`` when failures cannot be counted and ``when_store_fails`` is
@@ -60,6 +60,12 @@ class LimitGuesses(Policy):
 
     Until its head is known nobody knows which of them fail, so at the worst this many fail beyond those allowed.
     Default: what one HTTP/2 connection may ask at once (RFC 9113 §6.5.2).
+    """
+
+    known_at_once: int | None = None
+    """How many requests of one key with the same known credentials may wait for an answer.
+
+    They may come with a guess of something else, as in a login form behind. Default: ten times ``at_once``.
     """
 
     by: Key = client
@@ -109,6 +115,8 @@ class LimitGuesses(Policy):
             raise self.mistake("trusted_for", "is no time", "Give seconds, 0 or more")
         if self.at_once < 1:
             raise self.mistake("at_once", "lets nobody in", "Allow at least 1 at once")
+        if self.known_at_once is not None and self.known_at_once < 1:
+            raise self.mistake("known_at_once", "lets nobody in", "Allow at least 1 at once")
         if awaits(self.failed):
             raise self.mistake("failed", "is async", "Give a plain function")
         self._limiting()
@@ -161,11 +169,16 @@ class _Failures(Limiting):
 class _Came:
     """How somebody came: under which key, with which credentials, whether those had been good, and if that is open."""
 
-    __slots__ = ("digest", "key", "open", "trusted")
+    __slots__ = ("digest", "key", "lapses", "open", "trusted")
 
-    def __init__(self, key: str | None, digest: bytes, trusted: bool) -> None:
-        self.key, self.digest, self.trusted = key, digest, trusted
-        self.open = not trusted
+    def __init__(self, key: str | None, digest: bytes, trusted: bool, lapses: int) -> None:
+        self.key, self.digest, self.trusted, self.lapses = key, digest, trusted, lapses
+        self.open = True
+
+    @property
+    def waits_as(self) -> tuple[str | None, bytes]:
+        """With whom it is counted until there is an answer."""
+        return self.key, self.digest if self.trusted else b""
 
 
 class _Door:
@@ -177,7 +190,9 @@ class _Door:
         self._failed = policy.failed
         self._trusted = trusted
         self._at_once = policy.at_once
-        self._open: dict[str | None, int] = {}
+        self._known_at_once = policy.known_at_once or 10 * policy.at_once
+        self._open: dict[tuple[str | None, bytes], int] = {}
+        self._lapses = 0  # how often known credentials have failed
 
     def hooks(self) -> Hooks:
         """The hooks that run at each request."""
@@ -186,40 +201,44 @@ class _Door:
     def on_request(self, exchange: Exchange) -> None:
         came = self._meet(exchange)
         try:
-            if came.open:
+            if not came.trusted:
                 self._gate.on_request(exchange)
         except BaseException:
             self._judged(came)
             raise
 
     def _meet(self, exchange: Exchange) -> _Came:
-        """See how somebody comes; who is not known here stays open until there is an answer."""
+        """See how somebody comes; all stays open until there is an answer."""
         key = self._by(exchange)
         digest = b"" if key is None else self._trusted.digest(exchange)
-        came = exchange.state[self] = _Came(key, digest, digest != b"" and self._trusted.knows(key, digest))
-        if came.open:
-            others = self._open.get(key, 0)
-            if others >= self._at_once:
-                detail = "Too many attempts at the same time. Try again in a moment."
-                raise Refusal(429, "too-many-attempts", detail, headers={"retry-after": "1"})
-            self._open[key] = others + 1
+        trusted = digest != b"" and self._trusted.knows(key, digest)
+        came = exchange.state[self] = _Came(key, digest, trusted, self._lapses)
+        line = came.waits_as
+        others = self._open.get(line, 0)
+        if others >= (self._known_at_once if trusted else self._at_once):
+            detail = "Too many attempts at the same time. Try again in a moment."
+            raise Refusal(429, "too-many-attempts", detail, headers={"retry-after": "1"})
+        self._open[line] = others + 1
         return came
 
     def _judged(self, came: _Came) -> None:
         """It is known what became of them."""
         if came.open:
             came.open = False
-            others = self._open.pop(came.key) - 1  # keys come from callers: none is kept that is not needed
+            line = came.waits_as
+            others = self._open.pop(line) - 1  # keys come from callers: none is kept that is not needed
             if others:
-                self._open[came.key] = others
+                self._open[line] = others
 
     def on_response(self, exchange: Exchange) -> None:
         """Somebody was let in; who was recognized is remembered as they came."""
         came: _Came = exchange.state[self]
-        if came.trusted or self._failed(exchange):
+        if self._failed(exchange):
             return
         self._judged(came)
-        if came.digest and (exchange.principal or exchange.subscription) is not None:
+        if came.trusted or not came.digest or (exchange.principal or exchange.subscription) is None:
+            return
+        if came.lapses == self._lapses:  # else one held back could bring credentials to trust again that have failed
             self._trusted.keep(came.key, came.digest)
 
     def on_end(self, exchange: Exchange) -> None:
@@ -228,6 +247,7 @@ class _Door:
         if came.digest and self._failed(exchange):
             self._trusted.forget(came.key, came.digest)
             if came.trusted:
+                self._lapses += 1
                 self._count(came.key)
         self._gate.settle(exchange)
         self._judged(came)
@@ -242,7 +262,7 @@ class _AsyncDoor(_Door):
     async def on_request(self, exchange: Exchange) -> None:  # type: ignore[override]
         came = self._meet(exchange)
         try:
-            if came.open:
+            if not came.trusted:
                 await self._gate.on_request(exchange)
         except BaseException:
             self._judged(came)
@@ -293,6 +313,6 @@ def _credentials(exchange: Exchange) -> list[bytes]:
     cookies: list[bytes] = []
     for name, value in exchange.scope["headers"]:
         carried = CARRIED[name]
-        if carried is not None:
+        if carried is not None and carried != "principal":  # the name of a user, which nobody guesses
             (cookies if carried == "cookie" else lines).append(b"%b:%b" % (name, value))
     return lines or cookies

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, NamedTuple
 
+from apim_middleware._config import several
 from apim_middleware._http.headers import is_token
 from apim_middleware._signing.bodies import CheckedBody
-from apim_middleware._signing.once import Once, counters_for
+from apim_middleware._signing.once import Once, check_once
+from apim_middleware._telemetry.masking import withhold
 from apim_middleware._unseen_reads import check_read
 from apim_middleware.documentation import Answer, Documentation, api_key, challenged
 from apim_middleware.env import Env
@@ -31,7 +33,14 @@ _MOST = 8  # signatures in one header that are compared
 _SHORTEST_SECRET = 16
 _piece = re.compile(r"\{(\w+)\}").split
 _timestamp = re.compile(r"[0-9]{1,12}").fullmatch
-_PLACES = frozenset({"body", "timestamp", "method", "target"})
+_HOLDS = {
+    "body": re.compile(r".*", re.DOTALL),
+    "timestamp": re.compile(r"[0-9]*"),
+    "method": re.compile(r"[A-Z0-9!#$%&'*+\-.^_`|~]*"),
+    "target": re.compile(r"[!-\"$-~]*"),
+}
+"""What may stand in each part of what is signed, as request hygiene lets it through."""
+
 _DECODE: dict[str, Callable[[str], bytes]] = {
     "hex": bytes.fromhex,
     "base64": lambda text: base64.b64decode(text, validate=True),
@@ -53,8 +62,8 @@ class HMACSignature(Policy):
     provides = frozenset({"principal"})
     guards = True
 
-    secrets: tuple[bytes, ...] = field(repr=False)
-    """The secrets that count, at least 16 bytes each; two while one takes the place of the other."""
+    secrets: bytes | tuple[bytes, ...] = field(repr=False)
+    """The secret, of at least 16 bytes; in a tuple two, while one takes the place of the other."""
 
     header: str = "x-signature"
     """The header with the signature."""
@@ -73,7 +82,8 @@ class HMACSignature(Policy):
 
     signed: str = "{body}"
     """What is signed: a text with ``{body}`` in it, and where wanted ``{timestamp}``, ``{method}`` and ``{target}``
-    (path and query as they were sent), with something between any two of them."""
+    (path and query as they were sent), with something between any two of them that cannot stand in them: a line feed
+    or a blank beside method and target, a full stop beside a timestamp."""
 
     timestamp_header: str = ""
     """The header with the time of signing, in seconds since 1970."""
@@ -85,8 +95,8 @@ class HMACSignature(Policy):
     """Seconds by which the timestamp may differ from now, either way."""
 
     once: bool = False
-    """Whether what is signed is accepted once only while its timestamp counts; kept in the counters of the
-    environment."""
+    """Whether what is signed is accepted once only while its timestamp counts: by this process, or with the counters
+    of Redis or SQLite by all."""
 
     max_body_bytes: int = 1 << 20
     """Bytes a body may have; it is held in memory while it is checked. Default: 1 MiB."""
@@ -115,13 +125,14 @@ class HMACSignature(Policy):
 
     def __post_init__(self) -> None:
         """There must be a secret, the body must be signed, and a timestamp come from one place."""
-        if not self.secrets or min(map(len, self.secrets)) < _SHORTEST_SECRET:
-            raise self.mistake("secrets", "holds no secret, or one shorter than 16 bytes", "Give (b'...',)")
+        if min(map(len, several(self.secrets)), default=0) < _SHORTEST_SECRET:
+            raise self.mistake("secrets", "holds no secret, or one shorter than 16 bytes", "Give b'...'")
         for name in ("header", "timestamp_header"):
             value = getattr(self, name)
             if not is_token(value.encode("latin-1", "replace")) and (value or name == "header"):
                 raise self.mistake(name, "is no name of a header", 'Write header="x-signature"')
         self._check_signed()
+        withhold("header", self.header)
         if not 0 < self.max_age < math.inf:
             raise self.mistake("max_age", "is no time", "Give seconds")
         if self.max_body_bytes < 1:
@@ -130,11 +141,14 @@ class HMACSignature(Policy):
     def _check_signed(self) -> None:
         pieces = _piece(self.signed)
         places = pieces[1::2]
-        if places.count("body") != 1 or not _PLACES.issuperset(places):
+        if places.count("body") != 1 or not _HOLDS.keys() >= set(places):
             cure = 'Write {body} once, and at most {timestamp}, {method} and {target} besides, as "{timestamp}.{body}"'
             raise self.mistake("signed", "does not say what is signed", cure)
-        if not all(pieces[2:-1:2]):  # the same signature would count for what is cut in another place
-            cure = 'Put something between them, as in "{timestamp}.{body}"'
+        if (blurred := _blurred(places, pieces[2:-1:2])) is not None:
+            cure = (
+                f"Put between {{{blurred}}} and its neighbour what cannot stand in it, "
+                r'as in "{timestamp}.{body}" or "{timestamp}\n{target}\n{body}"'
+            )
             raise self.mistake("signed", "does not tell where one part of it ends and the next begins", cure)
         sources = [each for each in (self.timestamp_header, self.timestamp_parameter) if each]
         if len(sources) != ("timestamp" in places):
@@ -158,9 +172,19 @@ class HMACSignature(Policy):
     def build(self, app: ASGIApp, env: Env) -> ASGIApp:
         """A ring of this policy, and behind it where bodies are checked."""
         if self.once:
-            counters_for(self, env)
+            check_once(self, env)
         gate = env.bind(self)
         return ring(self, gate, CheckedBody(app, gate.body, self.max_body_bytes), env)
+
+
+def _blurred(places: list[str], between: list[str]) -> str | None:
+    """A part whose end nobody can tell, so that one signature would be good for several ways to cut what it signs.
+
+    What stands before the body is told apart from the left, and what stands behind it from the right: by a character
+    between two parts that the outer one cannot hold.
+    """
+    outer = [each for each in places if each != "body"]
+    return next((part for part, text in zip(outer, between, strict=True) if _HOLDS[part].fullmatch(text)), None)
 
 
 class _Claim(NamedTuple):
@@ -177,8 +201,9 @@ class _Gate:
         self._header = policy.header.lower().encode()
         self._timestamp_header = policy.timestamp_header.lower().encode()
         self._pieces = _piece(policy.signed)
+        self._secrets = several(policy.secrets)
         self._principal = Principal(subject=policy.subject, issuer=ISSUER)
-        self._once = Once(counters_for(policy, env), env.place, 2 * policy.max_age) if policy.once else None
+        self._once = Once(env, 2 * policy.max_age) if policy.once else None
 
     def on_request(self, exchange: Exchange) -> None:
         lines = exchange.headers(self._header)
@@ -211,7 +236,7 @@ class _Gate:
 
     async def _check(self, exchange: Exchange, claim: _Claim, body: bytes) -> None:
         text = self._text(exchange, claim.timestamp, body)
-        wanted = [hmac.digest(secret, text, self._policy.hash) for secret in self._policy.secrets]
+        wanted = [hmac.digest(secret, text, self._policy.hash) for secret in self._secrets]
         good = [one for one in claim.signatures for each in wanted if hmac.compare_digest(one, each)]
         if not good:
             raise _invalid()

@@ -9,6 +9,7 @@ from functools import partial
 from inspect import isawaitable
 from typing import Any
 
+from apim_middleware._config import several
 from apim_middleware._http.challenges import is_quotable
 from apim_middleware._http.digests import WANTED, digest_matches, parse_digests
 from apim_middleware._http.fields import item
@@ -16,7 +17,7 @@ from apim_middleware._http.headers import is_token
 from apim_middleware._http.signatures import COMPONENTS, BadSignature, Signature, base, signatures
 from apim_middleware._signing.bodies import CheckedBody
 from apim_middleware._signing.keys import KeySource, SignatureKey
-from apim_middleware._signing.once import Once, counters_for
+from apim_middleware._signing.once import Once, check_once
 from apim_middleware._unseen_reads import check_read
 from apim_middleware.documentation import Answer, Documentation, api_key
 from apim_middleware.env import Env
@@ -54,7 +55,7 @@ class HTTPSignature(Policy):
     guards = True
 
     keys: KeySource = field(repr=False)
-    """The keys of those who may come in, or a function (plain or async) that finds the key of a ``keyid``."""
+    """The key of who may come in, several in a tuple, or a function (async or not) that finds it by its ``keyid``."""
 
     covered: tuple[str, ...] = ("@method", "@authority", "@path", "@query")
     """What every signature must cover: names of fields in lower case, and ``@`` components. ``@target-uri`` covers
@@ -73,8 +74,8 @@ class HTTPSignature(Policy):
     """Seconds by which clocks may differ."""
 
     once: bool = False
-    """Whether a signature must have a ``nonce``, which its key may use once. Nonces are kept in the counters of the
-    environment: in this process, or with Redis or SQLite in all."""
+    """Whether a signature must have a ``nonce``, which its key may use once: in this process, or with the counters of
+    Redis or SQLite in all."""
 
     tag: str = ""
     """The ``tag`` of the signatures meant for this application; others are passed over. Default: whatever tag."""
@@ -104,7 +105,7 @@ class HTTPSignature(Policy):
         """Something must be covered by known names, for a time, and the keys must differ."""
         self._check_covered()
         if not callable(self.keys):
-            ids = [key.id for key in self.keys]
+            ids = [key.id for key in several(self.keys)]
             if not ids or len(set(ids)) < len(ids):
                 raise self.mistake(
                     "keys", "holds no key, or two of one id", "Give each signer a key with an id of its own"
@@ -137,7 +138,7 @@ class HTTPSignature(Policy):
     def build(self, app: ASGIApp, env: Env) -> ASGIApp:
         """A ring of this policy, and behind it where bodies are compared with their digests."""
         if self.once:
-            counters_for(self, env)
+            check_once(self, env)
         gate = env.bind(self)
         return ring(self, gate, CheckedBody(app, gate.body, self.max_body_bytes), env)
 
@@ -151,9 +152,9 @@ class _Gate:
         self.body = f"apim_middleware.signed_body.{next(_serial)}"
         self._policy, self._now = policy, env.clock.now
         self._covered = frozenset(policy.covered)
-        self._key = policy.keys if callable(policy.keys) else {key.id: key for key in policy.keys}.get
+        self._key = policy.keys if callable(policy.keys) else {key.id: key for key in several(policy.keys)}.get
         seconds = policy.max_age + 2 * policy.leeway
-        self._once = Once(counters_for(policy, env), env.place, seconds) if policy.once else None
+        self._once = Once(env, seconds) if policy.once else None
         self._asked_for = _wanted(policy)
         self._outage = Outage(
             log, "the store of signature keys cannot answer", "the store of signature keys answers again"
@@ -214,7 +215,7 @@ class _Gate:
         nonce, name = signature.parameters.get("nonce"), signature.parameters["keyid"]
         if not isinstance(nonce, str) or not 1 <= len(nonce) <= _LONGEST:
             raise BadSignature("it has no nonce")
-        if not await self._once.first(f"{name!r} {nonce}"):
+        if not await self._once.first(f"{name!r} {nonce}", of=str(name)):
             raise _Problem("signature-replayed", "The nonce of the signature was used before.")
 
     def _check_time(self, signature: Signature) -> None:

@@ -18,7 +18,7 @@ from apim_middleware._http.headers import get, is_token
 from apim_middleware._http.idempotency import Record, digest_of, pack_response, parse_key, unpack, unpack_response
 from apim_middleware._http.targets import SAFE
 from apim_middleware._ring import refuse, seats_of
-from apim_middleware.bodies import read_body
+from apim_middleware.bodies import Collected, read_body
 from apim_middleware.by import Key
 from apim_middleware.documentation import Answer, Asked, Documentation, Told
 from apim_middleware.env import Env
@@ -309,8 +309,7 @@ class _Work:
         self._status = 0
         self._headers: RawHeaders = []
         self._done = False  # whether the request was carried out, by what its response says
-        self._chunks: list[bytes] | None = []  # None when the response cannot be kept
-        self._size = 0
+        self._body: Collected | None = Collected()  # None when the response cannot be kept
         self._noted = False
         self._noting = Lock(fast_acquire=True)
 
@@ -358,7 +357,7 @@ class _Work:
             try:
                 await send(message)
             except OSError:  # the client left, and its response is for when it comes back
-                if self._chunks is None:
+                if self._body is None:
                     raise
 
         return keep
@@ -381,15 +380,16 @@ class _Work:
             self._give_up()
 
     def _add(self, chunk: bytes) -> None:
-        self._size += len(chunk)
-        if self._size > self._policy.max_response_bytes:
+        if self._body is None:
+            return
+        if len(self._body) + len(chunk) > self._policy.max_response_bytes:
             self._give_up()
-        elif chunk and self._chunks is not None:
-            self._chunks.append(chunk)
+        else:
+            self._body.add(chunk)
 
     def _give_up(self) -> None:
         """Keep nothing of this response, so that the app may as well hear of the client's leaving."""
-        self._chunks = None
+        self._body = None
         self._hears.set()
 
     # What is noted
@@ -398,10 +398,10 @@ class _Work:
         """The response is whole."""
         if not self._done:
             await self._note(None)
-        elif self._chunks is None:
+        elif self._body is None:
             await self._note(Record("lost", self._record.request, b"."))
         else:
-            content = pack_response(self._status, self._headers, b"".join(self._chunks))
+            content = pack_response(self._status, self._headers, bytes(self._body))
             await self._note(Record("done", self._record.request, content))
         self._hears.set()
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from apim_middleware._config import is_text
+from apim_middleware._config import is_text, several
 from apim_middleware._jose.asking import AskingGate, Habits, Wishes
 from apim_middleware._jose.binding import Possession
 from apim_middleware._jose.claims import Path, steps
@@ -29,7 +29,7 @@ from apim_middleware.documentation import Documentation
 from apim_middleware.env import Env
 from apim_middleware.policy import Policy, stated
 
-_LEAST = {"max_token_bytes": 1, "remember": 0, "keep": 0, "keep_refused": 0, "at_once": 1}
+_LEAST = {"max_token_bytes": 1, "max_remembered": 0, "remember_for": 0, "remember_refused_for": 0, "at_once": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,8 @@ class OAuth2Introspection(Policy):
     """Let in who bears a token that its authorization server says is active (RFC 7662), whatever the token looks like.
 
     The server is asked once about a token, however many requests bring it at once, and its answer is remembered for
-    ``keep`` seconds, never beyond the token's ``exp``: so long a revoked token may still be let in. The caller becomes
-    ``exchange.principal``; what the server says of the token are its claims.
+    ``remember_for`` seconds, never beyond the token's ``exp``: so long a revoked token may still be let in. The caller
+    becomes ``exchange.principal``; what the server says of the token are its claims.
 
     A token bound to a client certificate (RFC 8705) is good over a connection with that certificate only; one bound to
     a key (RFC 9449) is refused unless ``dpop`` says how proofs are checked.
@@ -115,13 +115,13 @@ class OAuth2Introspection(Policy):
     max_token_bytes: int = 8192
     """The longest token asked about, in bytes; a longer one is invalid."""
 
-    remember: int = 10_000
+    max_remembered: int = 10_000
     """How many active tokens are remembered, and how many others; 0 for none."""
 
-    keep: float = 60
+    remember_for: float = 60
     """Seconds for which a token counts as active without asking again, never beyond its ``exp``."""
 
-    keep_refused: float = 10
+    remember_refused_for: float = 10
     """Seconds for which a token counts as refused without asking again."""
 
     at_once: int = 100
@@ -209,16 +209,16 @@ class OAuth2Introspection(Policy):
 
     def _habits(self, env: Env) -> Habits:
         dpop = self.dpop
-        proofs, bearer = ((), True) if dpop is None else (dpop.algorithms, not dpop.required)
+        proofs, bearer = ((), True) if dpop is None else (several(dpop.algorithms), not dpop.required)
         refusals = Refusals(self.realm, words_in(self.scopes), proofs, bearer=bearer)
         return Habits(
             find=finder(texts_in(self.token_from), refusals.ambiguous, dpop=dpop is not None),
             refusals=refusals,
             optional=self.optional,
             longest=self.max_token_bytes,
-            room=self.remember,
-            keep=self.keep,
-            keep_refused=self.keep_refused,
+            room=self.max_remembered,
+            remember_for=self.remember_for,
+            remember_refused_for=self.remember_refused_for,
             possession=None if dpop is None else Possession(ProofCheck(dpop, env.clock), required=dpop.required),
         )
 

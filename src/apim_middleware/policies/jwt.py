@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Union
+from typing import TYPE_CHECKING, Literal
 
+from apim_middleware._config import several
 from apim_middleware._jose.claims import Path, steps
 from apim_middleware._jose.described import described
 from apim_middleware._jose.fields import check_numbers, check_places, check_timeout, check_wishes, texts_in, words_in
@@ -28,7 +29,7 @@ _ASYMMETRIC = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "E
 _SHARED = ("HS256", "HS384", "HS512")
 _ALGORITHMS = (*_ASYMMETRIC, "ES256K", *_SHARED)
 
-_LEAST = {"max_token_bytes": 100, "remember": 0, "jwks_refresh": 60, "jwks_cooldown": 1, "jwks_keep": 0}
+_LEAST = {"max_token_bytes": 100, "max_remembered": 0, "jwks_refresh": 60, "jwks_cooldown": 1, "jwks_stale_if_error": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,7 @@ class JWTAuth(Policy):
     jwks_url: str | None = None
     """Where the issuer publishes its keys as a JWK set: an https URL, or http on this machine."""
 
-    algorithms: tuple[str, ...] = _ASYMMETRIC
+    algorithms: str | tuple[str, ...] = _ASYMMETRIC
     """Which signatures count. The HS family does only when named here and only with a shared secret."""
 
     required_claims: Mapping[str | tuple[str, ...], Wanted] = field(default_factory=dict, hash=False)
@@ -138,7 +139,7 @@ class JWTAuth(Policy):
     max_token_bytes: int = 8192
     """The longest token looked at, in bytes; a longer one is invalid."""
 
-    remember: int = 10_000
+    max_remembered: int = 10_000
     """How many verified tokens are remembered, each until it expires or its key is withdrawn; 0 for none."""
 
     allow_http: bool = False
@@ -156,7 +157,7 @@ class JWTAuth(Policy):
     jwks_cooldown: float = 30
     """Seconds between two fetches at least, however many tokens name unknown keys, and however the last one went."""
 
-    jwks_keep: float = 86_400
+    jwks_stale_if_error: float = 86_400
     """Seconds for which stale keys go on serving while the issuer cannot be reached; then 503 ``keys-unavailable``."""
 
     jwks_timeout: float = 5
@@ -174,9 +175,9 @@ class JWTAuth(Policy):
     def __post_init__(self) -> None:
         """Refuse what could never let anybody in, or would let in too many."""
         for name in ("issuer", "audience", "token_type"):
-            if not _several(getattr(self, name)) or "" in _several(getattr(self, name)):
+            if not several(getattr(self, name)) or "" in several(getattr(self, name)):
                 raise self.mistake(name, "is empty", "Give the exact text")
-        for each in _several(self.issuer):
+        for each in several(self.issuer):
             if isinstance(each, str) and (cure := cure_of_metadata(each)):
                 raise self.mistake("issuer", "is where metadata is, and no issuer", cure)
         self._check_keys()
@@ -188,11 +189,11 @@ class JWTAuth(Policy):
     def _check_keys(self) -> None:
         if self.keys is not None and self.jwks_url is not None:
             raise self.mistake("keys", "and jwks_url are both given", "Give one of the two")
-        own = [each for each in _several(self.issuer) if isinstance(each, Issuer)]
-        if len(own) == len(_several(self.issuer)) and (self.keys is not None or self.jwks_url is not None):
+        own = [each for each in several(self.issuer) if isinstance(each, Issuer)]
+        if len(own) == len(several(self.issuer)) and (self.keys is not None or self.jwks_url is not None):
             name = "jwks_url" if self.keys is None else "keys"
             raise self.mistake(name, "is nobody's: every issuer has its own", "Leave it out")
-        for name in self.algorithms or ("",):
+        for name in several(self.algorithms) or ("",):
             if name not in _ALGORITHMS:
                 raise self.mistake("algorithms", "names no way to sign", f"Choose from {', '.join(_ALGORITHMS)}")
             if name in _SHARED and self.keys is None and all(each.keys is None for each in own):
@@ -216,11 +217,11 @@ class JWTAuth(Policy):
                 raise mistake_of(self, name if own else "issuer", fault)
             try:
                 if issuer.keys is not None:
-                    keys_from_configuration(issuer.keys, self.algorithms)
+                    keys_from_configuration(issuer.keys, several(self.algorithms))
             except BadKey as bad:
                 cure = (
                     "Give the PEM text of a public key, a JWK or JWK set as a dict, or a secret as bytes "
-                    'with algorithms=("HS256",)'
+                    'with algorithms="HS256"'
                 )
                 raise self.mistake("keys" if issuer.keys is self.keys else "issuer", str(bad), cure) from None
 
@@ -232,9 +233,9 @@ class JWTAuth(Policy):
 
         for name in headers_in(texts_in(self.token_from)):
             check_read(self, "token_from", name, env)
-        memories = Memories.of(self.remember)
+        memories = Memories.of(self.max_remembered)
         checks = self._checks(env)
-        source = source_of(self._issuers(), self.algorithms, self._asking(), env, memories.forget_keys)
+        source = source_of(self._issuers(), several(self.algorithms), self._asking(), env, memories.forget_keys)
         if self.dpop is not None or self.revoked is not None:
             return WatchfulGate(checks, memories, env.clock, source)
         if isinstance(source, StaticKeys | StaticKeysOfMany):
@@ -246,7 +247,7 @@ class JWTAuth(Policy):
         from apim_middleware._jose.gates import Checks
 
         dpop = self.dpop
-        proofs = () if dpop is None else dpop.algorithms
+        proofs = () if dpop is None else several(dpop.algorithms)
         bearer = dpop is None or not dpop.required
         refusals = Refusals(self.realm, words_in(self.scopes), proofs, bearer=bearer)
         roles = ClaimMatch(values=texts_in(self.roles))
@@ -255,7 +256,7 @@ class JWTAuth(Policy):
             find=finder(texts_in(self.token_from), refusals.ambiguous, dpop=dpop is not None),
             refusals=refusals,
             rules=self._rules(),
-            algorithms=frozenset(self.algorithms),
+            algorithms=frozenset(several(self.algorithms)),
             types=frozenset(map(media_type, types)),
             longest=self.max_token_bytes,
             scopes=frozenset(words_in(self.scopes)),
@@ -287,7 +288,7 @@ class JWTAuth(Policy):
     def _asking(self) -> "Asking":
         from apim_middleware._jose.trust import Asking
 
-        return Asking(self.jwks_refresh, self.jwks_keep, self.jwks_cooldown, self.jwks_timeout, self._allowed)
+        return Asking(self.jwks_refresh, self.jwks_stale_if_error, self.jwks_cooldown, self.jwks_timeout, self._allowed)
 
     @property
     def _allowed(self) -> Allowance:
@@ -306,7 +307,3 @@ class JWTAuth(Policy):
         except BadDecryptionKey as bad:
             cure = "Give the PEM text of a private key, a JWK as a dict, or a secret as bytes"
             raise self.mistake("decryption_keys", str(bad), cure) from None
-
-
-def _several(value: Union[str, Issuer, "tuple[str | Issuer, ...]"]) -> "tuple[str | Issuer, ...]":
-    return value if isinstance(value, tuple) else (value,)

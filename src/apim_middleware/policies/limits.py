@@ -26,8 +26,8 @@ from apim_middleware.protocols import Limit
 from apim_middleware.stores.calendars import period_of
 from apim_middleware.types import ASGIApp
 
-OUT_OF_BANDWIDTH = "The quota of bytes is used up."
-"""What is said of a quota that counts bytes."""
+OUT_OF_BANDWIDTH, OUT_OF_UNITS = "The quota of bytes is used up.", "The quota is used up."
+"""What is said of a quota that counts bytes, and of one that counts what it was told to."""
 
 _PERIODS = {"hour": 3_600.0, "day": 86_400.0, "week": 604_800.0, "month": 30 * 86_400.0, "year": 365 * 86_400.0}
 """The periods of the calendar and how long they usually are."""
@@ -148,7 +148,9 @@ class Quota(_Counted):
     @property
     def said(self) -> str:
         """What callers are told who are beyond the quota."""
-        return OUT_OF_BANDWIDTH if self.counts_bytes else self.detail
+        if self.counts_bytes:
+            return OUT_OF_BANDWIDTH
+        return self.detail if self.cost == 1 and self.used is None else OUT_OF_UNITS
 
     @classmethod
     def cure_of(cls, field: str, value: object) -> str | None:

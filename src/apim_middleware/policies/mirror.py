@@ -13,7 +13,8 @@ from apim_middleware._functions import needs
 from apim_middleware._http.headers import get
 from apim_middleware._loops import start
 from apim_middleware._ring import seats_of
-from apim_middleware._together import Together
+from apim_middleware._together import Together, told
+from apim_middleware.bodies import Collected
 from apim_middleware.conditions import Condition, holds
 from apim_middleware.env import Env
 from apim_middleware.exchange import KEY, Exchange
@@ -80,7 +81,7 @@ class Mirror(Policy):
     def build(self, app: ASGIApp, env: Env) -> ASGIApp:
         """A ring without hooks, and behind it the mirror, and one lifespan for both apps."""
         mirrored = _Mirrored(self, app, env)
-        return ring(self, mirrored, Together(mirrored, [self.to]), env)
+        return ring(self, mirrored, Together(mirrored, [told(self.to, env)]), env)
 
 
 class _Mirrored:
@@ -152,8 +153,7 @@ class _Copy:
         self.scope = {**scope, "headers": list(scope["headers"]), "extensions": {}}
         self.scope.pop(KEY, None)
         self.whole = self.too_large = False
-        self._parts: list[bytes] = []
-        self._size = 0
+        self._body = Collected()
         self._given = False
 
     @property
@@ -166,11 +166,10 @@ class _Copy:
         if message["type"] != "http.request":
             return
         part = message.get("body", b"")
-        self._size += len(part)
-        if self._size > most:
-            self.too_large, self._parts = True, []
+        if len(self._body) + len(part) > most:
+            self.too_large, self._body = True, Collected()
         else:
-            self._parts.append(part)
+            self._body.add(part)
             self.whole = not message.get("more_body", False)
 
     async def receive(self) -> Message:
@@ -178,7 +177,7 @@ class _Copy:
         if self._given:
             await anyio.sleep_forever()
         self._given = True
-        return {"type": "http.request", "body": b"".join(self._parts), "more_body": False}
+        return {"type": "http.request", "body": bytes(self._body), "more_body": False}
 
 
 def _has_no_body(scope: Scope) -> bool:

@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 
 from apim_middleware._ring import refuse, seats_of
+from apim_middleware.bodies import may_have_body, too_large
 from apim_middleware.documentation import Answer, Documentation
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal, ResponseOver
@@ -46,17 +47,11 @@ class LimitBody(Policy):
         """Refuse at once what says that it is too large."""
         length = exchange.header(b"content-length")  # of digits alone: hygiene has seen to that
         if length is not None and int(length) > self.max_bytes:
-            raise _too_large(self.max_bytes, exchange.scope)
+            raise too_large(self.max_bytes, exchange.scope)
 
     def build(self, app: ASGIApp, env: Env) -> ASGIApp:
         """A ring of this policy, and behind it what counts."""
         return ring(self, self, _Counting(app, self.max_bytes), env)
-
-
-def _too_large(cap: int, scope: Scope) -> Refusal:
-    # What is left of the body would have to be read to its end before this connection could be used again.
-    closing = {"connection": "close"} if scope.get("http_version", "1.1")[:1] == "1" else {}
-    return Refusal(413, "body-too-large", f"The request body may have {cap} bytes at most.", headers=closing)
 
 
 class _Counting:
@@ -67,17 +62,10 @@ class _Counting:
         self.seats = seats_of(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and _may_have_body(scope):
+        if scope["type"] == "http" and may_have_body(scope):
             await _Measured(scope, receive, send, self._cap).run(self._app)
         else:
             await self._app(scope, receive, send)
-
-
-def _may_have_body(scope: Scope) -> bool:
-    """Whether a body can follow: on HTTP/1 only one that is announced can (RFC 9112 §6.3)."""
-    if scope.get("http_version", "1.1")[:1] != "1":
-        return True
-    return any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
 
 
 class _Measured:
@@ -110,7 +98,7 @@ class _Measured:
         return {"type": "http.disconnect"}
 
     async def _refuse(self) -> None:
-        self._refusal = _too_large(self._cap, self._scope)
+        self._refusal = too_large(self._cap, self._scope)
         if not self._begun:
             self._done = True
             await refuse(self._refusal, self._scope, self._send)

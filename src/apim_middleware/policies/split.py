@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from apim_middleware._config import awaits
 from apim_middleware._digest import digest
 from apim_middleware._functions import needs
-from apim_middleware._together import Together
+from apim_middleware._together import Together, told
 from apim_middleware.by import Key
 from apim_middleware.env import Env
 from apim_middleware.exchange import Exchange
@@ -66,6 +66,7 @@ class Split(Policy):
 
     def bind(self, env: Env) -> "_Fork":
         """What decides at one place."""
+        told(self.to, env)
         return _Fork(self)
 
     def build(self, app: ASGIApp, env: Env) -> ASGIApp:

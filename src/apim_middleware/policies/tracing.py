@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from apim_middleware._config import Configured
 from apim_middleware._ring import seats_of
+from apim_middleware._telemetry.calls import CALLS, DURATION, Calls
 from apim_middleware._telemetry.choosing import check_choice, check_names
 from apim_middleware._telemetry.notes import PORTS, Notes, exception, span_name, told, type_name
 from apim_middleware._telemetry.propagation import Propagation
@@ -60,6 +61,8 @@ class MeterProvider(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class Tracing(Composable, Configured):
     """One OpenTelemetry server span for each request and WebSocket connection, and ``http.server.request.duration``.
+
+    Of the calls that a ``Proxy`` behind it makes, ``http.client.request.duration``, one for each attempt.
 
     Names and attributes follow the stable HTTP semantic conventions, the trace headers W3C Trace Context.
     The span is current while the app runs and stands in the ``traceparent`` that goes further in. It ends at the last
@@ -137,6 +140,13 @@ class _Traced:
             description="Duration of HTTP server requests.",
             explicit_bucket_boundaries_advisory=_BUCKETS,
         )
+        called = meter.create_histogram(
+            DURATION,
+            unit="s",
+            description="Duration of HTTP client requests.",
+            explicit_bucket_boundaries_advisory=_BUCKETS,
+        )
+        self._calls = Calls(called, env.clock, self.notes.known)
         env.listen(env.kept(f"tracing.{id(rule.meter_provider)}", lambda: _Events(rule.meter_provider, meter)))
         self._propagation = Propagation(rule.parent, rule.baggage)
         self._attach, self._detach, self._context = context.attach, context.detach, context.get_current
@@ -148,7 +158,7 @@ class _Traced:
         if not (self._listening or self._noticed()) or scope["type"] not in _SCOPES or self.notes.leaves_out(scope):
             await self.app(scope, receive, send)
             return
-        added = [key for key in (KEY, _NATIVE, _SERIAL) if key not in scope]
+        added = [key for key in (KEY, _NATIVE, _SERIAL, CALLS) if key not in scope]
         watch = self._watch(scope, receive, send)
         if watch is None:
             await self.app(scope, receive, send)
@@ -191,6 +201,7 @@ class _Traced:
         scope["headers"] = headers
         scope[KEY] = exchange
         scope.setdefault(_NATIVE, None)
+        scope.setdefault(CALLS, self._calls)
         return watch
 
     def _is_ours(self, scope: Scope) -> bool:

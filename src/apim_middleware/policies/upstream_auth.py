@@ -1,6 +1,5 @@
 """What this gateway shows to its upstream in the place of what its callers showed to it."""
 
-import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -9,7 +8,6 @@ from apim_middleware.credentials.credential import Credential, Shown
 from apim_middleware.credentials.renewing import Unavailable
 from apim_middleware.documentation import Answer, Documentation
 from apim_middleware.env import Env
-from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
 from apim_middleware.policy import Policy, stated
 
@@ -71,7 +69,8 @@ class _Attaching:
         try:
             shown = await self._showing(exchange)
         except Unavailable as missing:
-            raise _refusal(exchange, missing) from None
+            exchange.attributes["apim.upstream_auth.failure"] = missing.reason
+            raise missing.refusal() from None
         for name in self._remove:
             exchange.take_header(name)
         exchange.replace_line(shown.line)
@@ -82,11 +81,3 @@ class _Attaching:
         drop, head = exchange.state.get(self), exchange.shared.response
         if drop is not None and head is not None and head.status == 401:
             drop()
-
-
-def _refusal(exchange: Exchange, missing: Unavailable) -> Refusal:
-    exchange.attributes["apim.upstream_auth.failure"] = missing.reason
-    if missing.denied:
-        return Refusal(403, "token-not-exchanged", "The caller's token gives no access to what is behind this.")
-    headers = {"retry-after": str(max(1, math.ceil(missing.retry_after)))}
-    return Refusal(503, "credential-unavailable", "The upstream cannot be asked at the moment.", headers=headers)

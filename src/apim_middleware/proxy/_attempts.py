@@ -7,9 +7,13 @@ from typing import Self, TypeAlias
 
 import anyio
 
+from apim_middleware._http.lines import Checked
 from apim_middleware._http.targets import IDEMPOTENT
 from apim_middleware._ring import refused
+from apim_middleware._telemetry.calls import CALLS, Calls
 from apim_middleware.by import Key
+from apim_middleware.credentials.credential import Showing
+from apim_middleware.credentials.renewing import Unavailable
 from apim_middleware.errors import ConnectFailed, NoConnectionFree, Refusal, TransportError, UpstreamTimeout
 from apim_middleware.exchange import Exchange
 from apim_middleware.protocols import UpstreamRequest, UpstreamResponse
@@ -19,6 +23,7 @@ from apim_middleware.proxy._outcomes import kind_of, retry_after
 from apim_middleware.proxy._racing import Race
 from apim_middleware.proxy._running_pool import RunningPool
 from apim_middleware.proxy._statuses import statuses_of
+from apim_middleware.proxy._trouble import Trouble
 from apim_middleware.proxy._writing import Writer
 from apim_middleware.proxy.retry import Budget, Hedge, Retry
 from apim_middleware.types import Message, Scope, Send
@@ -28,6 +33,9 @@ Asking: TypeAlias = Callable[[Node, UpstreamRequest], Awaitable[UpstreamResponse
 
 Came: TypeAlias = UpstreamResponse | TransportError
 """What came of a request."""
+
+_CALLERS = (b"authorization", b"dpop")
+"""Where callers show who they are, which is not for a member that has a credential of its own."""
 
 _HEADS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 
@@ -50,13 +58,16 @@ class Attempts:
     ``asking`` is how a member is sent a request, where that is not by its transport's ``send``.
     """
 
-    __slots__ = ("_answered", "_asking", "_attributes", "_key", "_live", "_plan", "_scope", "_stamps", "_tried")
+    __slots__ = (
+        "_answered", "_asking", "_attributes", "_calls", "_key", "_live", "_plan", "_scope", "_stamps", "_tried",
+    )  # fmt: skip
 
     _live: Try
 
     def __init__(self, plan: RetryPlan, scope: Scope, asking: Asking | None = None) -> None:
         """Nothing is under way yet."""
         self._plan, self._scope, self._asking = plan, scope, asking or _sent
+        self._calls: Calls | None = scope.get(CALLS) if asking is None else None
         self._attributes: dict[str, object] = {}
         self._key: str | None = None
         self._stamps: list[bytes] = []
@@ -95,12 +106,24 @@ class Attempts:
         """Nothing of the request is under way any more."""
         if isinstance(error, TransportError):
             self._plan.pool.broke_off(self._live)
+            if self._live.call is not None:
+                self._live.call.end(error)
         self._live.leave()
 
     @property
     def writer(self) -> Writer:
         """Who writes for the member that is asked."""
         return self._live.node.writer
+
+    @property
+    def trouble(self) -> Trouble:
+        """What goes wrong with the member that is asked."""
+        return self._live.node.writer.trouble
+
+    @property
+    def via(self) -> tuple[bytes, bytes]:
+        """The line of ``Via`` for its responses."""
+        return self._live.node.writer.via
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """The answer of a member, which may be the second or third that was asked. Raises TransportError."""
@@ -148,6 +171,8 @@ class Attempts:
             if turn is None:
                 break
             live, wait = turn
+            if isinstance(came, TransportError):
+                self.trouble.failed(came)  # of the last one the client hears
             self._turn_to(live, _reason(came), repetition)
             if not isinstance(came, TransportError):
                 await came.aclose()
@@ -166,15 +191,18 @@ class Attempts:
     def _may_go_again(self, retry: Retry, request: UpstreamRequest, came: Came) -> bool:
         """Whether there is reason to send the request again, and nothing against it."""
         begun = not isinstance(came, ConnectFailed)
-        if not is_whole(request.body, retry.max_body_bytes, begun=begun):
-            return False
         if begun and request.method not in retry.methods:  # it may have been executed
             return False
-        if not isinstance(came, TransportError):
-            return came.status in self._plan.bad
-        if begun and request.method not in IDEMPOTENT:  # nobody said that it was not executed
+        if isinstance(came, TransportError):
+            if begun and request.method not in IDEMPOTENT and not retry.non_idempotent:  # nobody said that it was not
+                return False
+            wanted = (kind_of(came) or ("connect" if isinstance(came, NoConnectionFree) else None)) in retry.errors
+        else:
+            wanted = came.status in self._plan.bad
+        if wanted and not is_whole(request.body, retry.max_body_bytes, begun=begun):
+            self._attributes["apim.upstream.not_repeated"] = "body"
             return False
-        return (kind_of(came) or ("connect" if isinstance(came, NoConnectionFree) else None)) in retry.errors
+        return wanted
 
     def _turn(self, retry: Retry, repetition: int, over: float) -> tuple[Try, float] | None:
         """Who is asked next, and the seconds before: another member at once, one that was asked only after a while."""
@@ -241,9 +269,17 @@ class Attempts:
         self._attributes["apim.upstream.member"] = node.name
         if node.breaker is not None:
             self._attributes["apim.upstream.breaker"] = node.breaker.state
+        drop = None
         try:
+            if node.showing is not None:
+                drop = await self._show(node.showing, request)
             asked = self._asking(node, request)
-            response = await (asked if seconds is None else _within(seconds, asked, request.body))
+            if seconds is not None:
+                asked = _within(seconds, asked, request.body)
+            if self._calls is not None:
+                live.call = self._calls.begin(request)
+                asked = live.call.over(asked)
+            response = await asked
         except TransportError as error:
             pool.failed(live, error)
             self._note(node, error)
@@ -251,10 +287,26 @@ class Attempts:
         except BaseException:
             live.leave()
             raise
+        if drop is not None and response.status == 401:
+            drop()
         pool.answered(live, response.status, response.headers)
         self._answered = True
         self._note(node, response)
         return response
+
+    async def _show(self, showing: Showing, request: UpstreamRequest) -> Callable[[], None] | None:
+        """Put the member's own credential into a request; gives what drops it. Raises ConnectFailed, or Refusal."""
+        scope = self._scope
+        try:
+            (name, value), drop = await showing(Exchange.of(scope) or Exchange(scope))
+        except Unavailable as missing:
+            if missing.denied:
+                raise missing.refusal() from None
+            raise ConnectFailed(f"there is no credential for it: {missing.reason}") from None
+        lines = request.headers
+        shown = [*(line for line in lines if line[0] not in _CALLERS and line[0] != name), (name, value)]
+        request.headers = Checked(shown) if type(lines) is Checked else shown
+        return drop
 
     def _note(self, node: Node, came: Came) -> None:
         """Remember when a member may be asked again; one without a connection for us may not."""

@@ -5,12 +5,13 @@ from collections.abc import AsyncIterable, AsyncIterator
 from typing import TypeAlias
 
 from apim_middleware._loops import running_loop
+from apim_middleware.bodies import Collected
 
 Body: TypeAlias = bytes | AsyncIterable[bytes] | None
 
 
 class KeptBody:
-    """Chunks that are kept when they come, up to a size; every iteration begins with those that came before.
+    """A body that is kept as it comes, up to a size; every iteration begins with what came before, in one chunk.
 
     One iteration goes on at a time. ``whole`` is whether all that has come is still there.
 
@@ -24,8 +25,8 @@ class KeptBody:
         self._waits = False
         self._source = aiter(body)
         self._coming: asyncio.Task[bytes | None] | None = None
-        self._parts: list[bytes] = []
-        self._room = most
+        self._kept = Collected()
+        self._most = most
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         if not self.whole:
@@ -41,9 +42,9 @@ class KeptBody:
         """Another try begins: nobody waits for the sender in it so far."""
         self._waits = False
 
-    def part(self, number: int) -> bytes | None:
-        """A chunk that is there; None when it has yet to come."""
-        return self._parts[number] if number < len(self._parts) else None
+    def after(self, number: int) -> bytes:
+        """What is there behind so many bytes."""
+        return self._kept.after(number)
 
     async def more(self) -> bytes:
         """The next chunk that comes, which is kept if there is room."""
@@ -52,11 +53,10 @@ class KeptBody:
         self._waits = False
         if chunk is None:
             raise StopAsyncIteration
-        self._room -= len(chunk)
-        if self._room < 0:
-            self.whole, self._parts = False, []
+        if self.whole and len(self._kept) + len(chunk) <= self._most:
+            self._kept.add(chunk)
         elif self.whole:
-            self._parts.append(chunk)
+            self.whole, self._kept = False, Collected()
         return chunk
 
     def leave(self) -> None:
@@ -89,15 +89,15 @@ def _seen(coming: asyncio.Task[bytes | None]) -> None:
 
 class _Pass:
     def __init__(self, body: KeptBody) -> None:
-        self._body, self._next = body, 0
+        self._body, self._told = body, 0
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        part = self._body.part(self._next)
-        self._next += 1
-        return await self._body.more() if part is None else part
+        part = self._body.after(self._told) or await self._body.more()
+        self._told += len(part)
+        return part
 
 
 def kept(body: Body, most: int) -> Body:

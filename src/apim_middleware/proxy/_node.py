@@ -5,6 +5,8 @@ from math import inf
 from typing import Literal, NamedTuple, TypeAlias
 
 from apim_middleware._digest import digest
+from apim_middleware._telemetry.calls import Call
+from apim_middleware.credentials.credential import Credential, Showing
 from apim_middleware.protocols import Transport
 from apim_middleware.proxy._writing import Writer
 from apim_middleware.proxy.breaker import Breaker, State
@@ -38,7 +40,7 @@ class Node:
 
     __slots__ = (
         "_since", "_slow", "_tell", "breaker", "draining", "load", "name", "outing", "place", "priority", "pulse",
-        "seed", "share", "stamp", "transport", "turn", "weight", "writer",
+        "seed", "share", "showing", "stamp", "transport", "turn", "weight", "writer",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +54,8 @@ class Node:
         self.draining = False
         self.load, self.turn = 0, 0.0
         self.seed = digest(place.name)
+        self.showing: Showing | None = None
+        """What gives the credential it is shown, if it has one of its own."""
         self.stamp = b""
         """What an affinity cookie calls it."""
         self.pulse = None if pool.health is None else Pulse(pool.health)
@@ -117,12 +121,14 @@ class Place(NamedTuple):
     priority: int
     entry: str
     """The URL of the member it belongs to."""
+    credential: Credential | None = None
+    """What it is shown in the place of what callers show."""
 
 
 class Try:
     """One request under way at a member."""
 
-    __slots__ = ("_over", "_ticket", "_told", "failed_before", "node")
+    __slots__ = ("_over", "_ticket", "_told", "call", "failed_before", "node")
 
     def __init__(self, node: Node, ticket: int) -> None:
         self.node = node
@@ -130,6 +136,8 @@ class Try:
         self._over = self._told = False
         self.failed_before = 0
         """How many in a row had failed there when its head came."""
+        self.call: Call | None = None
+        """What measures it, while anybody does."""
 
     def tell(self, now: float, *, failed: bool, wait: float | None = None) -> None:
         """Tell the member's breaker how it fared there; ``wait`` is what the response asked for."""
@@ -142,5 +150,7 @@ class Try:
         if not self._over:
             self._over = True
             self.node.load -= 1
+            if self.call is not None:
+                self.call.end()
             if self.node.breaker is not None and not self._told:
                 self.node.breaker.forget(self._ticket)

@@ -9,7 +9,8 @@ from apim_middleware._http import hops
 from apim_middleware._http.headers import get_all
 from apim_middleware.errors import ClientLeft, Refusal, TransportError, UpstreamBroken
 from apim_middleware.protocols import Transport, UpstreamRequest, UpstreamResponse
-from apim_middleware.proxy._relaying import fail, looked_over, relayed
+from apim_middleware.proxy._relaying import fail, looked_over, note, relayed
+from apim_middleware.proxy._trouble import Troubled
 from apim_middleware.proxy._watching import Watch, watched
 from apim_middleware.proxy._writing import Writer
 from apim_middleware.transports._answer import Answer
@@ -23,7 +24,7 @@ _BEYOND = frozenset((_TRAILERS, _EARLY_HINT))
 class ProxiedExchange:
     """One exchange: its request on the way up, its response on the way down."""
 
-    __slots__ = ("_first", "_index", "_receive", "_request", "_scope", "_send", "_transport", "_writer")
+    __slots__ = ("_first", "_index", "_receive", "_request", "_scope", "_send", "_told", "_transport", "_writer")
 
     _first: Message | None
     """Of the request's body, when there is one: the first message, unless the client waits to be asked for it."""
@@ -37,9 +38,14 @@ class ProxiedExchange:
         scope: Scope,
         receive: Receive,
         send: Send,
+        told: Troubled | None = None,
     ) -> None:
-        """``writer`` has written the request, whose ``length`` and ``index`` are what the client said."""
+        """``writer`` has written the request, whose ``length`` and ``index`` are what the client said.
+
+        ``told`` is who is told of failures, where that is not the writer.
+        """
         self._transport, self._writer = transport, writer
+        self._told: Troubled = told or writer
         self._request, self._index = request, index
         self._scope = scope
         self._receive, self._send = receive, send
@@ -86,12 +92,16 @@ class ProxiedExchange:
                 await response.aclose()
             elif "trailers" in head:
                 await self._pass_trailers(response)
+            if (trouble := self._told.trouble).lasting:
+                trouble.ended()
         except BaseException as error:
             try:
+                if head is not None and isinstance(error, TransportError):
+                    note(error, self._told.trouble, self._scope)
                 if head is not None or not isinstance(error, (ClientLeft, TransportError, Refusal)):
                     raise
                 if not isinstance(error, ClientLeft):
-                    await fail(error, self._scope, self._send)
+                    await fail(error, self._told.trouble, self._scope, self._send)
             finally:
                 if response is not None:
                     with anyio.CancelScope(shield=True):

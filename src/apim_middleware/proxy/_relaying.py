@@ -1,6 +1,5 @@
 """What goes down to the client of an upstream's answer, or why there is none."""
 
-import logging
 from email.utils import formatdate
 
 from apim_middleware._http import hops
@@ -10,9 +9,8 @@ from apim_middleware._ring import refusal_messages
 from apim_middleware.errors import Refusal, TransportError, UpstreamBroken, refusal_of
 from apim_middleware.exchange import Exchange
 from apim_middleware.protocols import UpstreamResponse
+from apim_middleware.proxy._trouble import Trouble
 from apim_middleware.types import RawHeaders, Scope, Send
-
-log = logging.getLogger("apim_middleware")
 
 _BODILESS = (204, 304)
 _NOMINATES_NOTHING = (None, b"keep-alive", b"close")
@@ -24,14 +22,26 @@ async def refuse(refusal: Refusal, scope: Scope, send: Send) -> None:
         await send(message)
 
 
-async def fail(error: TransportError | Refusal, scope: Scope, send: Send) -> None:
-    """Answer that the upstream has given no answer; the log says why, and so do traces."""
-    refusal = refusal_of(error) if isinstance(error, TransportError) else error
-    log.warning("%s: %s", refusal.code, error if isinstance(error, TransportError) else refusal.detail)
+async def fail(error: TransportError | Refusal, trouble: Trouble, scope: Scope, send: Send) -> None:
+    """Answer that the upstream has given no answer; traces and the access log say why, and so does the log."""
+    await refuse(note(error, trouble, scope), scope, send)
+
+
+def note(error: TransportError | Refusal, trouble: Trouble, scope: Scope) -> Refusal:
+    """Tell of a failure whoever can be told, and give what the client may be told.
+
+    A refusal is no fault of the upstream, and nothing the log needs: clients can cause as many as they like.
+    """
+    if isinstance(error, TransportError):
+        refusal = refusal_of(error)
+        trouble.failed(error)
+        error.told = True
+    else:
+        refusal = error
     exchange = Exchange.of(scope)
     if exchange is not None:
         exchange.attributes["apim.upstream.error"] = refusal.code
-    await refuse(refusal, scope, send)
+    return refusal
 
 
 def relayed(status: int, lines: RawHeaders, index: dict[bytes, bytes], via: tuple[bytes, bytes]) -> RawHeaders:

@@ -128,15 +128,15 @@ def _every(entry: Entry) -> float | None:
 
 
 def _of_member(member: Member) -> Place:
-    return Place(member.label, member.url, "", member.weight, member.priority, member.url)
+    return Place(member.label, member.url, "", member.weight, member.priority, member.url, member.credential)
 
 
 def _of_address(member: Member, address: str) -> Place:
     upstream, port = member.upstream, parsed_origin(member.upstream.origin).port
     host = f"[{address}]" if ":" in address else address
     url = f"{upstream.origin.split(':', 1)[0]}://{host}:{port}{upstream.prefix.decode()}"
-    authority = upstream.authority.decode()
-    return Place(f"{member.label} {address}", url, authority, member.weight, member.priority, member.url)
+    name, authority = f"{member.label} {address}", upstream.authority.decode()
+    return Place(name, url, authority, member.weight, member.priority, member.url, member.credential)
 
 
 def _can_be_asked(service: Service, target: Target) -> bool:

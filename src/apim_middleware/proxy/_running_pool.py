@@ -39,7 +39,7 @@ class RunningPool:
 
     def __init__(self, pool: Pool, env: Env, *, writer: Callable[[Place], Writer], transports: Transports) -> None:
         """``writer`` and ``transports`` have what a place needs."""
-        self.rules, self.clock = pool, env.clock
+        self.rules, self.clock, self._env = pool, env.clock, env
         self.stamp = None if pool.affinity is None else Stamp(pool.affinity)
         self.count = env.count
         self.draw = pool.drawing()
@@ -201,6 +201,8 @@ class RunningPool:
         for place in self._roster.places():
             key = (place.entry, place.url, place.name)  # under another name it is another member
             node = self._by_place.get(key) or self._new_node(place, now, slowly=begun)
+            if node.showing is None or node.place.credential != place.credential:
+                node.showing = None if place.credential is None else place.credential.showing(self._env)
             node.place, node.priority, node.draining = place, place.priority, self._roster.drained(place)
             node.share = node.weight = place.weight
             nodes[key] = node

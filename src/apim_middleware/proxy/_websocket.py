@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from importlib.util import find_spec
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import anyio
 import anyio.abc
@@ -20,6 +20,7 @@ from apim_middleware.errors import Refusal, TransportError
 from apim_middleware.exchange import Exchange
 from apim_middleware.protocols import Transport, UpstreamRequest, UpstreamResponse
 from apim_middleware.proxy._relaying import fail, looked_over, relayed
+from apim_middleware.proxy._trouble import Troubled
 from apim_middleware.transports.websockets import WebSockets
 from apim_middleware.types import RawHeaders, Receive, Scope, Send
 
@@ -62,6 +63,15 @@ def offering(request: UpstreamRequest, subprotocols: list[str]) -> UpstreamReque
     return replace(request, headers=[*request.headers, (b"sec-websocket-protocol", b", ".join(names))])
 
 
+class Answering(Troubled, Protocol):
+    """Who stands for an upstream that is asked for a WebSocket."""
+
+    @property
+    def via(self) -> tuple[bytes, bytes]:
+        """The line of ``Via`` for its responses."""
+        ...
+
+
 class Tunnel:
     """One WebSocket: the client's on one side, the upstream's on the other."""
 
@@ -70,13 +80,14 @@ class Tunnel:
         opens: Open,
         request: UpstreamRequest,
         rules: WebSockets,
-        via: tuple[bytes, bytes],
+        told: Answering,
         scope: Scope,
         receive: Receive,
         send: Send,
     ) -> None:
-        """``via`` is the line the client is given."""
-        self._open, self._request, self._rules, self._via = opens, request, rules, via
+        """``told`` stands for the upstream, whose ``via`` is the line the client is given."""
+        self._open, self._request, self._rules = opens, request, rules
+        self._told, self._via = told, told.via
         self._scope, self._receive, self._send = scope, receive, send
         self._socket: Any = None
         self._left = False
@@ -188,7 +199,7 @@ class Tunnel:
 
     async def _fail(self, error: TransportError | Refusal) -> None:
         await self._stop_listening()
-        await fail(error, self._scope, self._send)
+        await fail(error, self._told.trouble, self._scope, self._send)
 
 
 def _accepted(headers: RawHeaders) -> RawHeaders:

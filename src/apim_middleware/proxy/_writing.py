@@ -13,7 +13,8 @@ from apim_middleware._http.headers import header_value, raw_headers
 from apim_middleware._http.lines import Checked, are_names, check_values, checked
 from apim_middleware._http.paths import BadTarget, canonical_path, is_plain, routed_path
 from apim_middleware.errors import ConfigError, Refusal
-from apim_middleware.protocols import UpstreamRequest
+from apim_middleware.protocols import Clock, UpstreamRequest
+from apim_middleware.proxy._trouble import Trouble
 from apim_middleware.types import RawHeaders, Scope
 
 _USER_INFO = re.compile(r"(?:[^/?#]*//)?[^/?#]*@")
@@ -91,12 +92,15 @@ class Writer:
         forwarded: Forwarding,
         keep_host: bool,
         direct: bool,
+        clock: Clock,
     ) -> None:
         """``pseudonym`` is the name for ``Via``, by which a loop is found.
 
         ``direct`` is whether requests go straight to a transport of ours, so that nobody changes their lines.
         """
         self.upstream = upstream
+        self.trouble = Trouble(upstream.origin, clock)
+        """What goes wrong there."""
         self._origin, self._prefix = upstream.origin, upstream.prefix
         self.pseudonym = pseudonym
         self.via = self._via("1.1")

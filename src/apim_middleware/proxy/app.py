@@ -16,6 +16,7 @@ from apim_middleware._config import Configured
 from apim_middleware._http import hops
 from apim_middleware._http.headers import is_token
 from apim_middleware._server import look_at_server
+from apim_middleware._telemetry.calls import CALLS, Calls
 from apim_middleware.env import Env, default_env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import Exchange
@@ -152,7 +153,12 @@ class Proxy(Configured):
         if request.method == "OPTIONS" and hops.ends_here(scope["headers"]):
             await _answer_options(send)
             return
-        await ProxiedExchange(self._transport, writer, request, index, scope, receive, send).run()
+        calls: Calls | None = scope.get(CALLS)
+        if calls is None:
+            await ProxiedExchange(self._transport, writer, request, index, scope, receive, send).run()
+            return
+        with calls.measured(self._transport) as transport:
+            await ProxiedExchange(transport, writer, request, index, scope, receive, send).run()
 
     def _clean(self, scope: Scope) -> tuple[Scope, dict[bytes, bytes] | None]:
         """The scope after hygiene, and an index of its headers where no policy in front has seen to that."""
@@ -175,7 +181,7 @@ class Proxy(Configured):
                 await _answer_options(send)
                 return
             await ProxiedExchange(
-                attempts, attempts.writer, request, index, scope, receive, attempts.stamping(send)
+                attempts, attempts.writer, request, index, scope, receive, attempts.stamping(send), attempts
             ).run()
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -208,11 +214,11 @@ class Proxy(Configured):
             await refuse(refusal, scope, send)
             return
         if self._plan is None:
-            await Tunnel(opens, request, self.websockets, self._writer.via, scope, receive, send).run()
+            await Tunnel(opens, request, self.websockets, self._writer, scope, receive, send).run()
             return
         with attempts:
             opens, send = attempts.opening, attempts.stamping(send)
-            await Tunnel(opens, request, self.websockets, attempts.writer.via, scope, receive, send).run()
+            await Tunnel(opens, request, self.websockets, attempts, scope, receive, send).run()
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
@@ -265,7 +271,13 @@ class Proxy(Configured):
         seconds = Seconds(*(getattr(self, name) for name in _TIMEOUTS))
         keep_host, direct = self.host == "preserve", self.transport is None
         return Writer(
-            upstream, seconds, pseudonym=self._pseudonym, forwarded=self.forwarded, keep_host=keep_host, direct=direct
+            upstream,
+            seconds,
+            pseudonym=self._pseudonym,
+            forwarded=self.forwarded,
+            keep_host=keep_host,
+            direct=direct,
+            clock=self.env.clock,
         )
 
     @cached_property

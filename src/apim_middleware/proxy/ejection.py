@@ -13,7 +13,7 @@ _DAY = 86_400.0
 class Ejection(Configured):
     """Put a member of a pool out for a while when so many requests one after the other have failed there.
 
-    The first time lasts ``seconds``, the second twice as long, and so on up to ``longest``; a member that stays in as
+    The first time lasts ``out_for``, the second twice as long, and so on up to ``longest``; a member that stays in as
     long as its last time lasted is forgiven one of them. Never more than ``at_most`` of the members are out at once,
     and never the last that could be asked, whatever keeps the others away: a fault all of them share leaves somebody.
     What comes of requests while their member is out counts no more.
@@ -22,8 +22,8 @@ class Ejection(Configured):
     consecutive: int = 5
     """How many requests one after the other must have failed, at least 1."""
 
-    seconds: float = 30.0
-    """How long the first time lasts."""
+    out_for: float = 30.0
+    """How long the first time lasts, in seconds."""
 
     longest: float = 300.0
     """How long any time lasts at the most, in seconds."""
@@ -41,8 +41,8 @@ class Ejection(Configured):
         """The numbers must make sense, and there must be something to count."""
         if self.consecutive < 1:
             raise self.mistake("consecutive", "is too few", "Give a number of at least 1")
-        if not 0 < self.seconds <= self.longest <= _DAY:
-            raise self.mistake("seconds", "is no time up to longest", f"Give 0 < seconds <= longest <= {_DAY:g}")
+        if not 0 < self.out_for <= self.longest <= _DAY:
+            raise self.mistake("out_for", "is no time up to longest", f"Give 0 < out_for <= longest <= {_DAY:g}")
         if not 0 < self.at_most <= 1:
             raise self.mistake("at_most", "is no part", "Give a number above 0, up to 1")
         if not statuses_of(self, "statuses") and not self.errors:
@@ -60,7 +60,7 @@ class Outing:
         self._rule = rule
         self.row: int = 0
         self._times = 0
-        self._lasted = rule.seconds
+        self._lasted = rule.out_for
 
     def full(self, *, failed: bool, before: int = 0) -> bool:
         """Count a request, and say whether so many have failed one after the other that the member should go.
@@ -75,5 +75,5 @@ class Outing:
         rule = self._rule
         forgiven = int(max(0.0, now - self.until) / self._lasted)
         self._times = max(0, self._times - forgiven) + 1
-        self._lasted = min(rule.seconds * self._times, rule.longest)
+        self._lasted = min(rule.out_for * self._times, rule.longest)
         self.row, self.until = 0, now + self._lasted

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from apim_middleware._config import Configured, shown
 from apim_middleware._http.addresses import parse_address
+from apim_middleware.credentials.credential import Credential
 from apim_middleware.errors import ConfigError
 from apim_middleware.proxy._lookup import check_installed
 from apim_middleware.proxy._writing import Upstream, upstream_of
@@ -42,6 +43,10 @@ class Member(Configured):
     """Seconds after which its host name is looked up again, and every address it has gets requests of its own, each as
     a member with this weight. None (the default): each new connection looks it up, and takes the first address that
     answers."""
+
+    credential: Credential | None = None
+    """What it is shown in the place of what callers show in ``Authorization`` and ``DPoP``, as by ``UpstreamAuth``, for
+    members that each want another. None (the default): requests keep what the policies in front have put there."""
 
     def __post_init__(self) -> None:
         """The URL must be one, and the numbers must make sense."""

@@ -33,8 +33,13 @@ class Retry(Configured):
 
     ``(*Retry.methods, "POST")`` names one more. A ``POST`` is sent again only when an upstream answered with one of
     ``statuses``: one that did the work and then failed does it twice. 429 and 503 say that it was not done; 500, 502
-    and 504 do not. When a connection broke, or took too long, nobody knows, and it is not sent again.
+    and 504 do not. When a connection broke, or took too long, nobody knows, and it is not sent again unless
+    ``non_idempotent`` says so.
     """
+
+    non_idempotent: bool = False
+    """Whether methods named above that are not idempotent, such as ``POST``, are sent again after ``errors`` as well,
+    when nobody knows whether it was done: it may be done twice. nginx's ``non_idempotent``."""
 
     errors: tuple[Kind, ...] = KINDS
     """Errors after which it is sent again: ``"connect"``, ``"timeout"``, ``"broken"``; all by default."""
@@ -87,9 +92,12 @@ class Retry(Configured):
             if not is_token(method.encode("latin-1", "replace")) or method != method.upper():
                 cure = 'Write methods=(*Retry.methods, "POST"), in capitals'
                 raise self.mistake("methods", f"holds {method!r}, which is no method", cure)
-            if method not in IDEMPOTENT and not self.statuses:
-                cure = "Write statuses=(429, 503), or leave it out of methods"
+            if method not in IDEMPOTENT and not (self.statuses or self.non_idempotent):
+                cure = "Write statuses=(429, 503) or non_idempotent=True, or leave it out of methods"
                 raise self.mistake("methods", f"holds {method}, which is repeated only after statuses", cure)
+        if self.non_idempotent and IDEMPOTENT.issuperset(self.methods):
+            cure = 'Write methods=(*Retry.methods, "POST"), or leave it out'
+            raise self.mistake("non_idempotent", "is about none of the methods", cure)
 
     def wait(self, repetition: int, drawn: float) -> float:
         """Seconds before this repetition, counted from 1; ``drawn`` is from 0 up to 1."""

@@ -3,36 +3,93 @@
 import asyncio
 import signal
 import threading
+import weakref
 from collections.abc import Callable
 from types import FrameType
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 _Handler: TypeAlias = Callable[[int, FrameType | None], object]
 
+TO_DRAIN: signal.Signals | None = getattr(signal, "SIGUSR2", None)
+"""The signal that begins the drain and ends nothing; systems without it have none."""
 
-def give_notice(grace: float, begin: Callable[[], bool]) -> None:
-    """Have SIGTERM do so many seconds later what it does now, and ``begin`` at once; a second one does it at once.
 
-    ``begin`` says whether this was the beginning. Only where the server handles the signal with a function of its own,
-    in the main thread of asyncio: elsewhere nothing is changed.
+class Beginning(Protocol):
+    """What is to be begun, such as a ``Drain``."""
+
+    def begin(self) -> bool:
+        """Begin, and say whether this was the beginning."""
+        ...
+
+
+def give_notice(grace: float, drain: Beginning) -> None:
+    """Have SIGTERM do so many seconds later what it does now, and begin the drain at once; a second one ends that.
+
+    Only in the main thread of asyncio, and where the server handles the signal: elsewhere nothing is changed.
     """
-    before = signal.getsignal(signal.SIGTERM)
-    if not callable(before) or threading.current_thread() is not threading.main_thread():
+    loop, before = _main_loop(), signal.getsignal(signal.SIGTERM)
+    if loop is None or not callable(before):
         return
+    # A handler of the loop cannot be asked for. Servers that have one, such as granian, have it for SIGINT as well.
+    if before == signal.getsignal(signal.SIGINT) and _was_of(loop):
+        notice = _Notice(loop, grace, drain, lambda number, frame: signal.raise_signal(signal.SIGINT))
+        loop.add_signal_handler(signal.SIGTERM, notice, signal.SIGTERM, None)
+    else:
+        signal.signal(signal.SIGTERM, _Notice(loop, grace, drain, before))
+
+
+def _was_of(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether the loop has handled SIGTERM, which it does no longer."""
     try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
+        return loop.remove_signal_handler(signal.SIGTERM)
+    except NotImplementedError:  # on Windows
+        return False
+
+
+class _Notice:
+    """What SIGTERM does in the place of the end."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, grace: float, drain: Beginning, end: _Handler) -> None:
+        self._loop, self._grace, self._drain, self._end = loop, grace, drain, end
+        self._given = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self._given:
+            self._end(number, frame)
+            return
+        self._given = True
+        self._drain.begin()
+        self._loop.call_soon_threadsafe(self._loop.call_later, self._grace, self._end, number, frame)
+
+
+def hear_drain(drain: Beginning) -> None:
+    """Have SIGUSR2 begin the drain, unless somebody else handles that signal; its default is to kill the process."""
+    if TO_DRAIN is None or _main_loop() is None:
         return
-    signal.signal(signal.SIGTERM, _notice(loop, grace, before, begin))
+    hearing = signal.getsignal(TO_DRAIN)
+    if hearing is signal.SIG_DFL:
+        hearing = _Hearing()
+        signal.signal(TO_DRAIN, hearing)
+    if isinstance(hearing, _Hearing):
+        hearing.drains.add(drain)
 
 
-def _notice(
-    loop: asyncio.AbstractEventLoop, grace: float, before: _Handler, begin: Callable[[], bool]
-) -> Callable[[int, FrameType | None], None]:
-    def told(number: int, frame: FrameType | None) -> None:
-        if begin():
-            loop.call_soon_threadsafe(loop.call_later, grace, before, number, frame)
-        else:
-            before(number, frame)
+class _Hearing:
+    """What SIGUSR2 begins in this process."""
 
-    return told
+    def __init__(self) -> None:
+        self.drains: weakref.WeakSet[Beginning] = weakref.WeakSet()
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        for drain in tuple(self.drains):
+            drain.begin()
+
+
+def _main_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop of asyncio that runs in the main thread, if this is it: only there signals can be handled."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -11,12 +11,15 @@ from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 
 from apim_middleware._http.headers import NAME, get_all, list_members, without
 from apim_middleware._http.lines import checked
+from apim_middleware._telemetry.masking import Mask
+from apim_middleware.serving._told import is_told
 from apim_middleware.types import RawHeaders
 
 _BODILESS = frozenset((204, 304))
 _SAID_ONCE = frozenset((b"date", b"server"))  # of a proxied response by whoever made it (RFC 9110 §6.6.1)
 _CLOSE = (b"connection", b"close")
 _CHUNKED = (b"transfer-encoding", b"chunked")
+_MASK = Mask()
 _TOGETHER = 65536  # bytes of a body that are put behind the head to be written at once
 
 
@@ -25,7 +28,8 @@ class Response(RequestResponseCycle):
 
     Header lines are looked at together, and the app hears of wrong ones before anything was sent. Where a body ends is
     said once (RFC 9112 §6.2), and to clients of HTTP/1.0, which know no chunks, by the end of the connection (§6.1);
-    where the app does not come to it, the connection is reset, for a half is not to be taken for the whole. A
+    where the app does not come to it, the connection is reset, for a half is not to be taken for the whole. Where that
+    is an upstream's fault, and the log has it, there is no traceback. A
     304 may tell a length (RFC 9110 §8.6). A client that waits to be asked for its body and is answered instead may send
     it or not (RFC 9110 §10.1.1): what comes next could be read in two ways, so nothing is to.
     """
@@ -47,10 +51,22 @@ class Response(RequestResponseCycle):
     async def _answered(self, app: Any, scope: Any, receive: Any, send: Any) -> Any:  # noqa: ANN401
         try:
             return await app(scope, receive, send)
+        except Exception as error:
+            if not self.response_started or self.response_complete or not is_told(error):
+                raise
+            self._stop_short()
         finally:
             self._write(b"")
             if self.response_started and not self.response_complete and self._ends_with_the_connection:
                 self._break_off()
+
+    def _stop_short(self) -> None:
+        """Let the connection end within the response: uvicorn takes the client for gone, and has nothing to report."""
+        self._write(b"")
+        self.disconnected = True
+        self.message_event.set()
+        if not self._ends_with_the_connection:
+            self.transport.close()
 
     @property
     def _ends_with_the_connection(self) -> bool:
@@ -143,7 +159,7 @@ class Response(RequestResponseCycle):
 
     def _log(self, status: int) -> None:
         scope = self.scope
-        client, target = get_client_addr(scope), get_path_with_query_string(scope)
+        client, target = get_client_addr(scope), _MASK(get_path_with_query_string(scope).encode("latin-1", "replace"))
         self.access_logger.info(
             '%s - "%s %s HTTP/%s" %d', client, scope["method"], target, scope["http_version"], status
         )

@@ -25,6 +25,7 @@ _FRAMING = (b"content-length", b"expect", b"host", STATUS)
 _OWN = (KEY, forwarded.PEER, CERTIFICATE, "subprotocols")
 """What a scope says of the front server itself, beside the TLS extension with its certificate."""
 _SCHEMES = ("http", "https")
+_NO_LETTER = re.compile(rb"[^a-z0-9]")
 _METHOD = re.compile(rb"[A-Z][A-Z0-9!#$%&'*+\-.^_`|~]{0,31}")
 _TARGET = re.compile(rb"/[!-\"$-~]*|\*")
 _A_LAYER = "Give a Stack, a policy, or a function from app to app"
@@ -71,13 +72,14 @@ class ForwardAuth(Configured):
 
     _: KW_ONLY
 
-    trusted: tuple[str, ...]
+    trusted: str | tuple[str, ...]
     """Where the front server connects from: addresses, networks, ranges, ``"unix"`` for a local socket."""
 
     headers: tuple[str, ...] = ()
     """Request headers that policies set, to be put on the answer: all of them, and empty when no policy has set one.
 
-    They are taken from what the client sends before anybody judges.
+    They are taken from what the client sends before anybody judges. A client's ``X_User_Id`` beside ``X-User-Id``
+    would go past the front server and be the same to CGI, WSGI and PHP: who sends one gets 400 ``header-ambiguous``.
     """
 
     told_by: Literal["x-forwarded", "x-original", "path"] = "x-forwarded"
@@ -133,6 +135,7 @@ class ForwardAuth(Configured):
         lines = _lines(scope)
         if not self._trust.peer(scope).trusted:
             raise Refusal(403, "peer-not-trusted", "Only a trusted front server may ask here.")
+        self._refuse_twins(lines)
         form = _FORMS[self.told_by]
         method = scope.get("method", "GET").encode() if form.method is None else _only(lines, form.method)
         target = self._own_target(scope) if form.target is None else _only(lines, form.target)
@@ -148,6 +151,12 @@ class ForwardAuth(Configured):
             "path": unquote(raw_path.decode()), "raw_path": raw_path, "query_string": query,
             "headers": self._headers(lines, host), "extensions": extensions,
         }  # fmt: skip
+
+    def _refuse_twins(self, lines: RawHeaders) -> None:
+        """Refuse what an app would take for a header that is vouched for; the front server replaces that one only."""
+        for name, _ in lines:
+            if name not in self._names and _NO_LETTER.sub(b"-", name) in self._spelt:
+                raise Refusal(400, "header-ambiguous", "A header could be taken for one that is only set here.")
 
     def _own_target(self, scope: Scope) -> bytes:
         raw: bytes = scope.get("raw_path") or scope["path"].encode()
@@ -185,6 +194,11 @@ class ForwardAuth(Configured):
     @cached_property
     def _names(self) -> tuple[bytes, ...]:
         return tuple(map(header_name, self.headers))
+
+    @cached_property
+    def _spelt(self) -> frozenset[bytes]:
+        """The names as CGI tells them apart (RFC 3875 §4.1.18)."""
+        return frozenset(_NO_LETTER.sub(b"-", name) for name in self._names)
 
     @cached_property
     def _trust(self) -> forwarded.Trust:

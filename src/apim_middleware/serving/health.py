@@ -17,7 +17,8 @@ from apim_middleware._http.headers import without
 from apim_middleware.env import Env
 from apim_middleware.policy import Composable
 from apim_middleware.protocols import Clock
-from apim_middleware.serving._notice import give_notice
+from apim_middleware.serving._notice import give_notice, hear_drain
+from apim_middleware.serving.stores import checks_of
 from apim_middleware.types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
 
 log = logging.getLogger("apim_middleware")
@@ -29,7 +30,11 @@ _READS = ("GET", "HEAD")
 
 
 class Drain:
-    """Whether the process is about to end: it goes on serving, and asks for no more."""
+    """Whether the process is about to end: it goes on serving, and asks for no more.
+
+    ``begin`` begins it, from wherever the program likes. SIGUSR2 begins the drain of each ``Health`` that a server has
+    started; SIGTERM does where there is a ``grace``, and the end of the server's lifespan in any case.
+    """
 
     def __init__(self) -> None:
         """Nothing ends yet."""
@@ -67,6 +72,12 @@ class Health(Composable, Configured):
     checks: Mapping[str, Check] = field(default_factory=dict, hash=False)
     """What must be there for it to be ready, by names for the log: plain or async functions of no arguments."""
 
+    stores: bool = False
+    """Whether each store that its ``Env`` was given must answer too, as ``reachable`` of ``serving.stores`` asks.
+
+    Leave it out where a process is of use without them: all processes that share a store are unready together.
+    """
+
     timeout: float = 2.0
     """Seconds all checks together may take; what is not there by then is not there."""
 
@@ -74,13 +85,14 @@ class Health(Composable, Configured):
     """Seconds an outcome is told again without checking, so that many who ask cost no more than one."""
 
     drain: Drain = field(default_factory=Drain, compare=False)
-    """What is told that the process is about to end. The end of the server's lifespan begins it in any case."""
+    """What is told that the process is about to end. SIGUSR2 begins it, and ends nothing, unless the program handles
+    that signal itself; the end of the server's lifespan begins it in any case."""
 
     grace: float = 0.0
     """Seconds between SIGTERM and the end it asks for: the process is not ready any more and still serves all that
     comes, until those who send it requests know. A second SIGTERM ends it at once.
 
-    For uvicorn, whose workers handle signals one by one; on granian the end begins at once.
+    On uvicorn and granian, with asyncio or uvloop.
     """
 
     def __post_init__(self) -> None:
@@ -99,15 +111,16 @@ class Health(Composable, Configured):
 
     def build(self, app: ASGIApp, env: Env) -> ASGIApp:
         """Put it in front of an app."""
-        return _Desk(self, app, env.clock)
+        return _Desk(self, app, env)
 
 
 class _Desk:
     """Where probes are answered, and everything else goes past."""
 
-    def __init__(self, rule: Health, app: ASGIApp, clock: Clock) -> None:
+    def __init__(self, rule: Health, app: ASGIApp, env: Env) -> None:
         self.rule, self.app = rule, app
-        self._readiness = _Readiness(rule, clock)
+        checks: dict[str, Check] = {**checks_of(env.given)} if rule.stores else {}
+        self._readiness = _Readiness(rule, checks | dict(rule.checks), env.clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         rule, kind = self.rule, scope["type"]
@@ -128,8 +141,10 @@ class _Desk:
             message = await receive()
             if message["type"] == "lifespan.shutdown":
                 self.rule.drain.begin()
-            elif self.rule.grace:
-                give_notice(self.rule.grace, self.rule.drain.begin)
+            else:
+                hear_drain(self.rule.drain)
+                if self.rule.grace:
+                    give_notice(self.rule.grace, self.rule.drain)
             return message
 
         return told
@@ -138,8 +153,8 @@ class _Desk:
 class _Readiness:
     """The checks, and what came of them last; one who asks while others check waits for what comes of that."""
 
-    def __init__(self, rule: Health, clock: Clock) -> None:
-        self.rule, self._clock = rule, clock
+    def __init__(self, rule: Health, checks: Mapping[str, Check], clock: Clock) -> None:
+        self.rule, self._checks, self._clock = rule, checks, clock
         self._checking = anyio.Lock()
         self._outcome, self._checked = False, -inf
         self._failed: frozenset[str] = frozenset()
@@ -153,10 +168,10 @@ class _Readiness:
 
     async def _missing(self) -> set[str]:
         """The names of the checks that are not passed."""
-        missing = set(self.rule.checks)
+        missing = set(self._checks)
         with anyio.move_on_after(self.rule.timeout):
             async with anyio.create_task_group() as tasks:
-                for name, check in self.rule.checks.items():
+                for name, check in self._checks.items():
                     tasks.start_soon(_run, name, check, missing)
         return missing
 

@@ -27,6 +27,10 @@ _PATIENCE = 0.25
 """Seconds that whoever asks waits for the answer where it could go on without."""
 
 
+class Emptied(StoreError):
+    """The records hold nothing at all, and never heard of what is known here: they were lost, or are others."""
+
+
 class Unanswered(StoreError):
     """The copy cannot say, and the records have not answered: that they are away was logged when it began."""
 
@@ -38,12 +42,18 @@ class Copy(ABC):
         """Nothing is known yet."""
         self.kind = kind
         self.version = 0
+        self.heard = False
+        """Whether the records held anything, of whatever kind."""
 
     def learn(self, record: Record) -> None:
         """One record as it is now, after all that were changed before it."""
-        self.version = record.version
+        self.version, self.heard = record.version, True
         if record.kind == self.kind:
             self.take(record)
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many of the kind are known."""
 
     @abstractmethod
     def take(self, record: Record) -> None:
@@ -55,6 +65,9 @@ C = TypeVar("C", bound=Copy)
 
 class Following(Generic[C]):
     """A copy of records, which are asked what has changed when it is used and the last time is ``refresh`` seconds ago.
+
+    Records that have lost everything are as good as away for ``stale`` seconds: what is known holds meanwhile, and
+    somebody may put them back or find the right server. Then nothing is known any more.
 
     They are asked outside of requests, by one for all. While they are away, they are asked after pauses of a tenth of a
     second up to ten seconds, and nobody waits for them but once. The copy is as old as the last time that they were
@@ -72,12 +85,14 @@ class Following(Generic[C]):
             cure = "Give seconds, 0 or more" if stale == math.inf else "Give seconds, no more than stale"
             raise ConfigError(owner, "refresh", f"{refresh} is no time{bound}", cure)
         self.copy = make()
+        self._owner = owner
         self._records, self._make = records, make
         self._refresh, self._stale = refresh, stale
         self._clock = clock
         self._asked_at = -math.inf
         self._answers = 0
         self._doubted = False
+        self._emptied_at = math.inf
         self._circuit = Circuit(clock)
         self._job = BackgroundJob(self._renew)
         self._outage = Outage(log, f"{owner} cannot ask the records", f"{owner} can ask the records again")
@@ -142,6 +157,11 @@ class Following(Generic[C]):
         with contextlib.suppress(StoreError):
             await self.refresh()
 
+    async def refresh_to_change(self) -> None:
+        """What ``refresh`` does; but whoever writes into records that were emptied begins them anew."""
+        with contextlib.suppress(Emptied):
+            await self.refresh()
+
     async def refresh(self) -> None:
         """Ask the records now what has changed. Raises StoreError."""
         began, doubted = self._clock.monotonic(), self._doubted
@@ -151,7 +171,7 @@ class Following(Generic[C]):
         except BaseException:
             self._doubted = self._doubted or doubted
             raise
-        self._asked_at = at
+        self._asked_at, self._emptied_at = at, math.inf
         self._answers += 1
         if self._circuit.opened:  # whoever has asked: it is back
             self._circuit = Circuit(self._clock)
@@ -168,9 +188,22 @@ class Following(Generic[C]):
             except FeedLost:
                 anew = await self._anew()
                 if self.copy is copy:
-                    self.copy = anew
+                    self._replace(copy, anew)
                     return began
             # Somebody else has read it all meanwhile, and may know more or less.
+
+    def _replace(self, copy: C, anew: C) -> None:
+        """Go by what was read anew, and tell of what is known no more. Raises Emptied."""
+        if len(copy) and not anew.heard:
+            now = self._clock.monotonic()
+            self._emptied_at = min(self._emptied_at, now)
+            if now - self._emptied_at < self._stale:
+                raise Emptied(f"they are empty, and {len(copy)} of kind {copy.kind} were known")
+        self.copy = anew
+        back = anew.version < copy.version
+        if back or len(anew) < len(copy):
+            what = "are older than they were" if back else "were read anew, for not all changes were told"
+            log.warning("the records of %s %s: %d are known, of %d", self._owner, what, len(anew), len(copy))
 
     async def _anew(self) -> C:
         anew = self._make()

@@ -57,6 +57,14 @@ class Found(NamedTuple):
     gone: float
 
 
+class _Ways(NamedTuple):
+    """What a store does may fail apart: one that is full, or may not write, still answers."""
+
+    asking: Circuit
+    keeping: Circuit
+    forgetting: Circuit
+
+
 class KeptValues:
     """The values of one name, under keys that begin with the place and the name."""
 
@@ -66,12 +74,12 @@ class KeptValues:
         self._space = f"{env.place}/CacheValue/{name}".encode()
         self._entries, self._shared = entries_of(env), seen_by_others(env)
         self._flights: Flights[bytes] = env.kept(f"values.{env.place}/{name}", Flights)
-        self._circuit = env.kept("values.circuit", lambda: Circuit(env.clock))
+        self._ways = env.kept("values.ways", lambda: _Ways(*[Circuit(env.clock) for _ in _Ways._fields]))
         self._troubles: set[str] = set()
 
     async def look(self, key: bytes) -> Found | None:
         """What there is. Raises StoreError where a store that is away is no excuse."""
-        data = await self._asked(None, self._entries.get, self._place(b"value", key))
+        data = await self._asked(self._ways.asking, None, self._entries.get, self._place(b"value", key))
         if data is None or len(data) < _TIMES.size:
             return None
         fresh_until, gone = _TIMES.unpack_from(data)
@@ -80,7 +88,7 @@ class KeptValues:
     async def keep(self, key: bytes, data: bytes) -> bool:
         """Keep a value unless it is too large; then the key has none. Raises StoreError as ``look`` does."""
         if len(data) > self._terms.most:
-            await self._asked(None, self._entries.delete, self._place(b"value", key))
+            await self._asked(self._ways.forgetting, None, self._entries.delete, self._place(b"value", key))
             return False
         now, after = self._env.clock.now(), self._terms.refresh_after
         await self._put(key, data, now + (self._terms.ttl if after is None else after), now + self._terms.ttl)
@@ -90,7 +98,7 @@ class KeptValues:
     async def _put(self, key: bytes, data: bytes, fresh_until: float, gone: float) -> None:
         keep = partial(self._entries.set, tags=(self._space,))
         value, seconds = _TIMES.pack(fresh_until, gone) + data, gone - self._env.clock.now()
-        await self._asked(None, keep, self._place(b"value", key), value, seconds)
+        await self._asked(self._ways.keeping, None, keep, self._place(b"value", key), value, seconds)
 
     def overtake(self, key: bytes) -> None:
         """Keep nothing of what is being made of a value now."""
@@ -99,12 +107,12 @@ class KeptValues:
     async def forget(self, key: bytes) -> None:
         """Forget a value, and do not keep what is being made here. Raises StoreError as ``look`` does."""
         self._flights.forget(key)
-        await self._asked(None, self._entries.delete, self._place(b"value", key))
+        await self._asked(self._ways.forgetting, None, self._entries.delete, self._place(b"value", key))
 
     async def forget_all(self) -> None:
         """Forget all values. Raises StoreError as ``look`` does."""
         self._flights.forget_all()
-        await self._asked(None, self._entries.purge, self._space)
+        await self._asked(self._ways.forgetting, None, self._entries.purge, self._space)
 
     def under_way(self, key: bytes) -> bool:
         """Whether the value is being made here."""
@@ -145,7 +153,7 @@ class KeptValues:
         """Make it unless another process does: then wait for that, but no longer than its lease."""
         lock, token = self._place(b"lock", key), secrets.token_bytes(12)
         waited, pause = 0.0, _FIRST_LOOK
-        while not await self._asked(_LOCKED, self._entries.add, lock, token, self._terms.lease):
+        while not await self._asked(self._ways.keeping, _LOCKED, self._entries.add, lock, token, self._terms.lease):
             if old is not None:
                 return old.data
             if waited >= self._terms.lease:
@@ -163,23 +171,24 @@ class KeptValues:
 
     async def _unlock(self, lock: bytes, token: bytes) -> None:
         with contextlib.suppress(StoreError):  # then it opens by itself
-            await self._asked(None, partial(self._entries.delete, value=token), lock)
+            await self._asked(self._ways.forgetting, None, partial(self._entries.delete, value=token), lock)
 
     def _place(self, kind: bytes, key: bytes) -> bytes:
         return b"%b:%b:%b" % (self._space, kind, key)
 
     async def _asked(
-        self, otherwise: T, ask: Callable[P, Awaitable[T]], *args: P.args, **more: P.kwargs
-    ) -> T:  # fmt: skip
+        self, way: Circuit, otherwise: T, ask: Callable[P, Awaitable[T]], *args: P.args, **more: P.kwargs
+    ) -> T:
         """What the store says, or what to go by when it is away and that may be."""
         try:
-            answer = await self._circuit.run(ask, *args, **more)
+            answer = await way.run(ask, *args, **more)
         except StoreError as error:
             self.count("store_failed", error)
             if self._terms.bypass:
                 return otherwise
             raise
-        self._troubles.discard("store_failed")
+        if not any(each.opened for each in self._ways):
+            self._troubles.discard("store_failed")
         return answer
 
     def count(self, trouble: str, error: Exception) -> None:

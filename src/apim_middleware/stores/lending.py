@@ -92,7 +92,7 @@ class Lending:
             most = 1 if self._circuit.opened else _TOGETHER  # one finds out for all
             if await self._give_back(list(islice(self.owed, most)), self._return):
                 pause = _FIRST_PAUSE
-            elif not self._circuit.opened:  # it answers, and cannot do this: it may be read-only for a while
+            elif not self._circuit.opened:  # it answers, and cannot do this one thing
                 await sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
 

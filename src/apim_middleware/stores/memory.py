@@ -49,7 +49,7 @@ class MemoryCounters:
     for a twentieth of ``max_keys``; of more, those go first that are over, then those of which the least was used.
     """
 
-    def __init__(self, clock: Clock | None = None, *, max_keys: int = 1_000_000) -> None:
+    def __init__(self, *, max_keys: int = 1_000_000, clock: Clock | None = None) -> None:
         """Begin with nothing counted; without a ``clock``, take the machine's."""
         check("MemoryCounters", "clock", clock, Clock | None)
         check_count("MemoryCounters", "max_keys", max_keys)

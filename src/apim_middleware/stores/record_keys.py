@@ -35,6 +35,10 @@ class _Subscriptions(Copy):
         self.rings: dict[str, Keyring] = {}
         self.claims: dict[str, Claim] = {}
 
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.rings)
+
     def take(self, record: Record) -> None:
         """What a record holds. One that holds no subscription counts as none: it lets nobody in."""
         self.forget(record.id)
@@ -177,7 +181,7 @@ class RecordKeys:
         """
         made = NewSubscription.make(subscription, state, expires, self._prefix, self._clock.now())
         ring = made.keyring()
-        await self.refresh()
+        await self._following.refresh_to_change()
         await self._forget_abandoned()
         check_room(subscription, limit, self._copy.rings.values(), self._clock.now())
         try:
@@ -305,7 +309,7 @@ class RecordKeys:
         raise StoreError("others change this subscription all the time")
 
     async def _write(self, ring: Keyring, version: int | None) -> None:
-        await self.refresh()  # so that a key of somebody else is known as such
+        await self._following.refresh_to_change()  # so that a key of somebody else is known as such
         ring = ring.without_ended(self._clock.now())
         for key in ring.keys:
             other = self._copy.found.get(key.digest)

@@ -60,7 +60,7 @@ class MemoryRecords:
     The last ``max_deleted`` deletions are told to those who follow the changes.
     """
 
-    def __init__(self, clock: Clock | None = None, *, max_deleted: int = 10_000) -> None:
+    def __init__(self, *, max_deleted: int = 10_000, clock: Clock | None = None) -> None:
         """Begin with no record; without a ``clock``, take the machine's."""
         check("MemoryRecords", "clock", clock, Clock | None)
         check_count("MemoryRecords", "max_deleted", max_deleted)

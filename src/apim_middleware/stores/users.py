@@ -146,7 +146,7 @@ class UserStore(Protocol):
 class MemoryUsers:
     """Users in the memory of this process: what is changed holds from the next request on."""
 
-    def __init__(self, cost: Cost | None = None) -> None:
+    def __init__(self, *, cost: Cost | None = None) -> None:
         """Begin with no user; ``cost`` is what the hashes of ``add`` cost."""
         self.cost = cost or Cost()
         self._records: dict[str, UserRecord] = {}

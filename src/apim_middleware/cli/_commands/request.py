@@ -8,11 +8,10 @@ from urllib.parse import quote, unquote
 
 import anyio
 import typer
-from rich.text import Text
 
 from apim_middleware.cli._observing import observed
 from apim_middleware.cli._options import AsJson, Names, Target
-from apim_middleware.cli._speaking import say, say_json, show, table, told, warn
+from apim_middleware.cli._speaking import say, say_body, say_json, show, table, told, warn
 from apim_middleware.cli._steps import Step, steps, veil_of
 from apim_middleware.cli._targets import in_one_line, runnable
 from apim_middleware.cli._veil import Veil
@@ -97,7 +96,7 @@ def _show_steps(done: Sequence[Step]) -> None:
     shown = table("policy", "µs", "request", "response")
     for step in done:
         request_side = "answered" if step.answered else "\n".join(step.request)
-        shown.add_row(step.policy, f"{step.took * 1e6:.0f}", Text(request_side), Text("\n".join(step.response)))
+        shown.add_row(step.policy, f"{step.took * 1e6:.0f}", request_side, "\n".join(step.response))
     show(shown)
 
 
@@ -105,4 +104,5 @@ def _show_answer(status: int, headers: Sequence[tuple[str, str]], body: str) -> 
     say(f"{status}")
     for name, value in headers:
         say(f"{name}: {value}")
-    say(f"\n{body}")
+    say("")
+    say_body(body)

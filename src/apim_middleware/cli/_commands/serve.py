@@ -2,6 +2,7 @@
 
 import os
 import sys
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -9,13 +10,14 @@ import typer
 
 from apim_middleware.cli import _serving
 from apim_middleware.cli._apart import kept_apart
+from apim_middleware.cli._draining import overhear_drain, pass_drain_on
 from apim_middleware.cli._options import Names, Target
 from apim_middleware.cli._speaking import told, warn
-from apim_middleware.cli._standing import has_access_log
+from apim_middleware.cli._standing import has_access_log, longest_grace
 from apim_middleware.cli._targets import is_file, runnable
 from apim_middleware.errors import ConfigError
 from apim_middleware.serving.certificates import server_context
-from apim_middleware.serving.options import uvicorn_options
+from apim_middleware.serving.options import dates_what_has_none, uvicorn_options
 
 _APP = "apim_middleware.cli._serving:app"
 
@@ -32,6 +34,9 @@ class _How(NamedTuple):
     certificate: Path | None
     key: Path | None
     stop_after: int
+    grace: float
+    """Seconds between the signal to end and the end."""
+
     logs: bool
     """Whether the server writes lines of its own about requests, where it would."""
 
@@ -57,10 +62,11 @@ def serve(
         warn(f"warning: {each}")
     by_file = reload and is_file(target)
     os.environ[_serving.TARGET], os.environ[_serving.NAMES] = target, names
+    os.environ[_serving.SERVER] = server
     os.environ[_serving.RELOAD] = "1" if by_file else ""
     run = _with_uvicorn if server == "uvicorn" else _with_granian
-    logs = not has_access_log(served)
-    run(_How(host, port, workers, reload and not by_file, certificate, key, stop_after, logs))
+    grace, logs = longest_grace(served), not has_access_log(served)
+    run(_How(host, port, workers, reload and not by_file, certificate, key, stop_after, grace, logs))
 
 
 def _check_tls(certificate: Path | None, key: Path | None) -> None:
@@ -81,6 +87,8 @@ def _with_uvicorn(how: _How) -> None:
     if how.certificate is not None and how.key is not None:
         os.environ[_serving.CERTIFICATE], os.environ[_serving.KEY] = str(how.certificate), str(how.key)
         tls["ssl_context_factory"] = _serving.tls
+    if how.workers > 1 or how.restart:
+        overhear_drain()
     uvicorn.run(
         _APP,
         factory=True,
@@ -88,7 +96,7 @@ def _with_uvicorn(how: _How) -> None:
         port=how.port,
         workers=how.workers,
         reload=how.restart,
-        date_header=False,
+        date_header=dates_what_has_none(),
         access_log=how.logs,
         **uvicorn_options(timeout_graceful_shutdown=how.stop_after),
         **tls,
@@ -114,10 +122,11 @@ def _with_granian(how: _How) -> None:
         reload=how.restart,
         ssl_cert=how.certificate,
         ssl_key=how.key,
-        workers_kill_timeout=how.stop_after,
+        workers_kill_timeout=ceil(how.grace) + how.stop_after,
         respawn_failed_workers=True,  # else all end with one
         log_dictconfig={"handlers": handlers},  # as uvicorn does, so that stdout is left to access logs
     )
+    pass_drain_on()
     with told():
         try:
             server.serve()

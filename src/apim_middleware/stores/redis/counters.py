@@ -6,17 +6,18 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from apim_middleware.credentials.secret import Secret
 from apim_middleware.errors import NotDone, Spoiled, StoreError
 from apim_middleware.protocols import Change, Clock, Hit, Limit, Tally
 from apim_middleware.stores.redis.decisions import Call, Item, Operation, Wording, answers, microseconds
 from apim_middleware.stores.redis.lanes import lanes
-from apim_middleware.stores.redis.server import Server
+from apim_middleware.stores.redis.server import WRITING, Server
 from apim_middleware.stores.redis.shards import Shards
 
 if TYPE_CHECKING:
     from apim_middleware.stores.redis.ready import Client
 
-_SCRIPT = ("moments", "windows", "sliding", "bucket", "log", "calls")
+_SCRIPT = (WRITING, "moments", "windows", "sliding", "bucket", "log", "calls")
 _HIT = Operation.HIT  # looking it up in its class takes as long as half a hit
 _new = tuple.__new__  # makes a named tuple in half the time that its class takes
 
@@ -45,16 +46,18 @@ class RedisCounters:
         connect: float = 1.0,
         timeout: float = 0.5,
         max_waiting: int = 10_000,
+        password: str | Secret | None = None,
         clock: Clock | None = None,
     ) -> None:
         """``redis`` is a URL (``redis://``, ``rediss://``, ``unix://``), or a ready client of ``redis.asyncio``.
 
+        ``password`` stands in for the one in the URL; a secret, such as a ``FileSecret``, is read for each connection.
         Keys begin with ``prefix`` in braces, which gives all of them one place in a cluster. With ``shards`` they are
         spread over so many places by the caller's key, and a call whose keys are in different ones is refused.
         ``connect`` and ``timeout`` are seconds to wait for a connection and for an answer; ``max_waiting`` is how many
         calls may wait for their turn, of each shard. A ``clock`` is for tests: it stands in for the server's.
         """
-        self._server = Server("RedisCounters", redis, connect, timeout)
+        self._server = Server("RedisCounters", redis, connect, timeout, password)
         self._shards = Shards("RedisCounters", prefix, shards)
         self._lanes = lanes("RedisCounters", self._shards.spaces, self._carry, max_waiting)
         self._clock = clock
@@ -114,7 +117,7 @@ class RedisCounters:
     async def _carry(self, calls: list[Call]) -> list[list[Tally] | StoreError]:
         keys, *told = self._wording.packed(calls)
         moment = b"%d" % microseconds(self._clock.now()) if self._clock else b""
-        return answers(await self._server.run(_SCRIPT, keys, (moment, *told)), calls)
+        return answers(await self._server.run(_SCRIPT, keys, (moment, *told)), calls, self._server.failure)
 
     async def aclose(self) -> None:
         """Wait for what is on its way, then close the connections, unless they are those of a ready client."""

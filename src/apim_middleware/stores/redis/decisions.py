@@ -128,8 +128,10 @@ def microseconds(seconds: float) -> float:
     return float(round(seconds * 1e6)) if seconds < math.inf else seconds
 
 
-def answers(reply: Sequence[Any], calls: Sequence[Call]) -> list[list[Tally] | StoreError]:
-    """What the script says of each call."""
+def answers(
+    reply: Sequence[Any], calls: Sequence[Call], failure: Callable[[bytes | str], StoreError]
+) -> list[list[Tally] | StoreError]:
+    """What the script says of each call; ``failure`` makes an error of what it says of one that failed."""
     text, *problems = reply
     numbers = unpack(f"<{len(text) // 8}d", text)
     told: list[list[Tally] | StoreError] = []
@@ -157,12 +159,8 @@ def answers(reply: Sequence[Any], calls: Sequence[Call]) -> list[list[Tally] | S
     return told
 
 
-def _some(failed: Sequence[Spoiled], asked: int) -> Spoiled:
-    return failed[0] if asked == 1 else Spoiled(f"{len(failed)} of {asked} corrections cannot be made: {failed[0]}")
-
-
-def failure(told: bytes | str) -> Spoiled:
-    """Of what the server says of one call, the kind only."""
-    text = told.decode("utf-8", "replace") if isinstance(told, bytes) else told
-    kind = text.partition(" ")[0]
-    return Spoiled(f"the store could not do this ({kind if kind.isupper() else 'script error'})")
+def _some(failed: Sequence[StoreError], asked: int) -> StoreError:
+    away = next((each for each in failed if not isinstance(each, Spoiled)), None)
+    if asked == 1 or away is not None:
+        return away or failed[0]
+    return Spoiled(f"{len(failed)} of {asked} corrections cannot be made: {failed[0]}")

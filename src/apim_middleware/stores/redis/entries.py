@@ -8,9 +8,9 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 from zlib import crc32
 
+from apim_middleware.credentials.secret import Secret
 from apim_middleware.errors import StoreError
 from apim_middleware.protocols import Clock
-from apim_middleware.stores.redis.decisions import failure
 from apim_middleware.stores.redis.lanes import lanes
 from apim_middleware.stores.redis.server import Server
 from apim_middleware.stores.redis.shards import Shards
@@ -60,16 +60,18 @@ class RedisEntries:
         connect: float = 1.0,
         timeout: float = 1.0,
         max_waiting: int = 1_000,
+        password: str | Secret | None = None,
         clock: Clock | None = None,
     ) -> None:
         """``redis`` is a URL (``redis://``, ``rediss://``, ``unix://``), or a ready client of ``redis.asyncio``.
 
+        ``password`` stands in for the one in the URL; a secret, such as a ``FileSecret``, is read for each connection.
         Keys begin with ``prefix`` in braces, which gives all of them one place in a cluster; with ``shards`` they are
         spread over so many. ``connect`` and ``timeout`` are seconds to wait for a connection and for an answer;
         ``max_waiting`` is how many calls may wait for their turn, of each shard. A ``clock`` is for tests: it stands
         in for the server's.
         """
-        self._server = Server("RedisEntries", redis, connect, timeout)
+        self._server = Server("RedisEntries", redis, connect, timeout, password)
         self._shards = Shards("RedisEntries", prefix, shards)
         self._lanes = lanes("RedisEntries", self._shards.spaces, self._carry, max_waiting)
         self._clock = clock
@@ -158,7 +160,7 @@ class RedisEntries:
             told += operation.encode(), b"%d" % life, value, b"%d" % len(tags), *tags
         reply = await self._server.run(_SCRIPT, [question.key for question in questions], told)
         pairs = zip(reply[::2], reply[1::2], strict=True)
-        return [answer if fine == 1 else failure(answer) for fine, answer in pairs]
+        return [answer if fine == 1 else self._server.failure(answer) for fine, answer in pairs]
 
     async def aclose(self) -> None:
         """Wait for what is on its way, then close the connections, unless they are those of a ready client."""

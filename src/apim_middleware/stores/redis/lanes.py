@@ -76,9 +76,11 @@ class Lane(Generic[Q, A]):
     async def _deliver(self, batch: list[tuple[Q, "asyncio.Future[A]"]]) -> None:
         try:
             answers: Sequence[A | StoreError] = await self._carry([question for question, _ in batch])
+            if len(answers) != len(batch):
+                raise StoreError(f"the store answered {len(answers)} of {len(batch)} questions")
         except StoreError as error:
             answers = [_another(error) for _ in batch]
-            if isinstance(error, Silence):
+            if isinstance(error, Silence | NotDone):
                 self._disappoint(error)
         except asyncio.CancelledError:  # the loop ends
             for _, future in batch:
@@ -97,9 +99,11 @@ class Lane(Generic[Q, A]):
                 future.set_result(answer)
 
     def _disappoint(self, error: StoreError) -> None:
-        """The server is silent: who waited as long as those who asked it need not wait once more to hear the same."""
-        untold = NotDone(*error.args)
-        untold.__cause__ = error.__cause__
+        """The server is silent or will not serve: who waits need not ask once more to hear the same."""
+        untold = error
+        if not isinstance(error, NotDone):
+            untold = NotDone(str(error))
+            untold.__cause__ = error.__cause__
         while self._waiting:
             _, future = self._waiting.popleft()
             if not future.done():

@@ -7,9 +7,10 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from apim_middleware._config import check
+from apim_middleware.credentials.secret import Secret
 from apim_middleware.errors import ConfigError, NotDone, StoreError
 from apim_middleware.protocols import Clock
-from apim_middleware.stores.redis.decisions import failure, microseconds
+from apim_middleware.stores.redis.decisions import microseconds
 from apim_middleware.stores.redis.lanes import lanes
 from apim_middleware.stores.redis.server import Server
 from apim_middleware.stores.redis.shards import Shards
@@ -51,10 +52,12 @@ class RedisPermits:
         connect: float = 1.0,
         timeout: float = 0.5,
         max_waiting: int = 10_000,
+        password: str | Secret | None = None,
         clock: Clock | None = None,
     ) -> None:
         """``redis`` is a URL (``redis://``, ``rediss://``, ``unix://``), or a ready client of ``redis.asyncio``.
 
+        ``password`` stands in for the one in the URL; a secret, such as a ``FileSecret``, is read for each connection.
         Keys begin with ``prefix`` in braces, which gives all of them one place in a cluster; with ``shards`` they are
         spread over so many. ``lease`` is seconds, the same in all processes that share a key. ``connect`` and
         ``timeout`` are seconds to wait for a connection and for an answer; ``max_waiting`` is how many calls may wait
@@ -63,13 +66,15 @@ class RedisPermits:
         check("RedisPermits", "lease", lease, float)
         if not 0.01 <= lease < math.inf:
             raise ConfigError("RedisPermits", "lease", f"{lease} is no time to lend", "Give seconds, some at least")
-        self._server = Server("RedisPermits", redis, connect, timeout)
+        self._server = Server("RedisPermits", redis, connect, timeout, password)
         self._shards = Shards("RedisPermits", prefix, shards)
         self._lanes = lanes("RedisPermits", self._shards.spaces, self._carry, max_waiting)
         self._lease, self._clock = lease, clock
         self._held: dict[tuple[str, str], None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._renewal: asyncio.Task[None] | None = None
+        self._entering = 0
+        self._closing = False
 
     def __repr__(self) -> str:
         """Where they are, without names and passwords."""
@@ -80,12 +85,17 @@ class RedisPermits:
 
         Raises StoreError; unless it is NotDone, the holder may be in, or will be when a stopped server goes on.
         """
+        if self._closing:
+            raise NotDone(f"the store on {self._server.address} is closed")
         asked = self._ask("acquire", key, holder, at_once)
+        self._entering += 1
         try:
             inside, count = await asyncio.shield(asked)
         except asyncio.CancelledError:  # nobody will release what may still be lent
             asked.add_done_callback(lambda answer: self._unwanted(answer, key, holder))
             raise
+        finally:
+            self._entering -= 1
         if inside:
             self._hold(key, holder)
         return inside, count
@@ -108,7 +118,9 @@ class RedisPermits:
             told += operation.encode(), b"%d" % at_once, holder.encode("utf-8", "surrogatepass")
         reply = await self._server.run(_SCRIPT, [question.key for question in questions], told)
         pairs = zip(reply[::2], reply[1::2], strict=True)
-        return [(inside == 1, count) if isinstance(inside, int) else failure(inside) for inside, count in pairs]
+        return [
+            (inside == 1, count) if isinstance(inside, int) else self._server.failure(inside) for inside, count in pairs
+        ]
 
     def _unwanted(self, answer: "asyncio.Future[tuple[bool, int]]", key: str, holder: str) -> None:
         """Give back what was lent to somebody who is gone, or may yet be by a server that did not answer."""
@@ -158,14 +170,22 @@ class RedisPermits:
 
     async def aclose(self) -> None:
         """Let everybody out, then close the connections, unless they are those of a ready client."""
+        self._closing = True
+        while self._entering:  # who comes in now would stay in
+            await self._answered()
+            await asyncio.sleep(0)
         if self._renewal is not None:
             await asyncio.wait([self._renewal])
         held = list(self._held)
         await asyncio.gather(*[self.release(*each) for each in held], return_exceptions=True)
         self._server.close()
+        await self._answered()
+        await self._server.aclose()
+
+    async def _answered(self) -> None:
+        """Wait for what is on its way."""
         for lane in self._lanes.values():
             await lane.aclose()
-        await self._server.aclose()
 
 
 def _seen(answer: "asyncio.Future[tuple[bool, int]]") -> None:

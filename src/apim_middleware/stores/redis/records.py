@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from apim_middleware._config import check_count
+from apim_middleware.credentials.secret import Secret
 from apim_middleware.errors import FeedLost, StoreError, VersionConflict
 from apim_middleware.protocols import Clock, Record
 from apim_middleware.stores.records import checked, checked_page, first_version, read, written
@@ -35,15 +36,17 @@ class RedisRecords:
         max_deleted: int = 10_000,
         connect: float = 1.0,
         timeout: float = 2.0,
+        password: str | Secret | None = None,
         clock: Clock | None = None,
     ) -> None:
         """``redis`` is a URL (``redis://``, ``rediss://``, ``unix://``), or a ready client of ``redis.asyncio``.
 
+        ``password`` stands in for the one in the URL; a secret, such as a ``FileSecret``, is read for each connection.
         ``connect`` and ``timeout`` are seconds; ``prefix`` begins the names of all keys; ``clock`` is for tests.
         """
         check_count("RedisRecords", "max_deleted", max_deleted)
         self._max_deleted = max_deleted
-        self._server = Server("RedisRecords", redis, connect, timeout)
+        self._server = Server("RedisRecords", redis, connect, timeout, password)
         [space] = Shards("RedisRecords", prefix, 1).spaces
         self._keys = [space + b"!records" + part for part in (b"", b"|feed", b"|names", b"|deleted", b"|state")]
         self._clock = clock

@@ -9,8 +9,10 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apim_middleware._config import check, shown
+from apim_middleware.credentials.secret import Secret, reader_of
+from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError, StoreError
-from apim_middleware.stores.redis.link import Link, Rejected
+from apim_middleware.stores.redis.link import Link, Rejected, failed, is_elsewhere
 from apim_middleware.stores.redis.target import target_of
 
 if TYPE_CHECKING:
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 class _Script(NamedTuple):
     text: bytes
     digest: bytes
+
+
+WRITING = "writing"
+"""Begins a script that a server refuses as a whole where it may not write, or has no room to."""
 
 
 @cache
@@ -37,13 +43,16 @@ class Server:
     script the server does not know (any more), for then it did nothing.
     """
 
-    def __init__(self, owner: str, target: "str | Client", connect: float, timeout: float) -> None:
+    def __init__(
+        self, owner: str, target: "str | Client", connect: float, timeout: float, password: str | Secret | None
+    ) -> None:
         """Connect lazily. ``connect`` and ``timeout`` are seconds, for a connection and for an answer."""
         for field, seconds in (("connect", connect), ("timeout", timeout)):
             check(owner, field, seconds, float)
             if not 0 < seconds < math.inf:
                 raise ConfigError(owner, field, f"{seconds} is no time to wait", "Give seconds above 0")
-        self._link = _link(owner, target, connect, timeout)
+        check(owner, "password", password, str | Secret | None, secret=True)
+        self._link = _link(owner, target, connect, timeout, password)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
@@ -68,8 +77,14 @@ class Server:
 
     async def run(self, parts: tuple[str, ...], keys: Sequence[bytes], args: Sequence[bytes]) -> list[Any]:
         """What the script of these parts, files in ``lua``, answers. Raises StoreError."""
-        script = _script(parts)
-        words = (b"%d" % len(keys), *keys, *args)
+        try:
+            return await self._answers(_script(parts), (b"%d" % len(keys), *keys, *args))
+        except Rejected as error:
+            if is_elsewhere(error):
+                self._link.leave()
+            raise
+
+    async def _answers(self, script: _Script, words: tuple[bytes, ...]) -> list[Any]:
         try:
             answers: list[Any] = await self._link.say(b"EVALSHA", script.digest, *words)
         except Rejected as error:
@@ -77,6 +92,13 @@ class Server:
                 raise
             answers = await self._link.say(b"EVAL", script.text, *words)
         return answers
+
+    def failure(self, told: bytes | str) -> StoreError:
+        """What a script said of a call that failed in it."""
+        error = failed(self.address, told)
+        if is_elsewhere(error):
+            self._link.leave()
+        return error
 
     def close(self) -> None:
         """Let nobody ask any more."""
@@ -87,13 +109,16 @@ class Server:
         await self._link.aclose()
 
 
-def _link(owner: str, target: "str | Client", connect: float, timeout: float) -> Link:
+def _link(owner: str, target: "str | Client", connect: float, timeout: float, password: str | Secret | None) -> Link:
     """The libraries are imported here and not before: they take a while, and not everybody has them."""
     if not isinstance(target, str) and (isinstance(target, type) or not hasattr(target, "execute_command")):
         problem = f"{shown(target, secret=True)} is neither a URL nor a client"
         raise ConfigError(owner, "redis", problem, "Write redis://host:6379/0, or give a client of redis.asyncio")
     try:
         if not isinstance(target, str):
+            if password is not None:
+                cure = "Leave it out, and give the client a credential provider"
+                raise ConfigError(owner, "password", "is for a URL, and redis is a ready client", cure)
             from apim_middleware.stores.redis.ready import ReadyLink
 
             return ReadyLink(target, connect + timeout)
@@ -101,7 +126,11 @@ def _link(owner: str, target: "str | Client", connect: float, timeout: float) ->
     except ImportError as error:
         raise ConfigError(owner, "redis", "needs redis-py and hiredis", 'Install "apim-middleware[redis]"') from error
     try:
-        return OwnLink(target_of(target), connect, timeout)
+        found = target_of(target)
     except (ValueError, OSError) as error:  # nothing of the URL itself may be said
         cure = "Write redis://host:6379/0, rediss:// for TLS, or unix:///path?db=0; give a ready client for more"
         raise ConfigError(owner, "redis", f"is no URL of a server: it {error}", cure) from None
+    if password is not None and found.password:
+        raise ConfigError(owner, "password", "is given, and there is one in the URL too", "Give one of them")
+    reader = reader_of(found.password if password is None else password, Env())
+    return OwnLink(found, reader, connect, timeout)

@@ -30,12 +30,12 @@ class Target:
             return f"unix://{self.path}"
         return f"redis{'s' if self.tls else ''}://{self.host}:{self.port}/{self.database}"
 
-    def greeting(self) -> list[tuple[bytes, ...]]:
-        """The commands that each connection begins with."""
+    def greeting(self, password: str) -> list[tuple[bytes, ...]]:
+        """The commands that each connection begins with; ``password`` is what it is by now."""
         commands: list[tuple[bytes, ...]] = []
-        if self.password:
+        if password:
             names = (self.username.encode(),) if self.username else ()
-            commands.append((b"AUTH", *names, self.password.encode()))
+            commands.append((b"AUTH", *names, password.encode("utf-8", "surrogateescape")))
         if self.database:
             commands.append((b"SELECT", b"%d" % self.database))
         return commands

@@ -11,8 +11,9 @@ from typing import Any, cast
 
 import hiredis
 
+from apim_middleware.credentials.secret import Reader
 from apim_middleware.errors import NotDone, StoreError
-from apim_middleware.stores.redis.link import Rejected, Silence, Unreached, rejected
+from apim_middleware.stores.redis.link import Silence, Unreached, kind_of, rejected
 from apim_middleware.stores.redis.target import Target
 
 _pack: Callable[[tuple[bytes, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]  # says: one word only
@@ -27,6 +28,7 @@ class Wire(asyncio.Protocol):
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
+        self._left = False
         self._closed = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -47,6 +49,8 @@ class Wire(asyncio.Protocol):
                     future.set_result(reply)
         except (hiredis.ProtocolError, IndexError):  # nonsense, or more replies than questions
             self.abort()
+        if self._left and not waiting:
+            self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody who still waits will know whether they were heard."""
@@ -60,7 +64,7 @@ class Wire(asyncio.Protocol):
     @property
     def open(self) -> bool:
         """Whether it can be used, as far as anybody knows."""
-        return not self._transport.is_closing()
+        return not (self._left or self._transport.is_closing())
 
     def say(self, *words: bytes) -> "asyncio.Future[Any]":
         """The reply to a command, some time; what the server says of an error is a reply too."""
@@ -68,6 +72,12 @@ class Wire(asyncio.Protocol):
         self._waiting.append(future)
         self._transport.write(_pack(words))
         return future
+
+    def leave(self) -> None:
+        """Be used no more, and end with the last reply that is on its way."""
+        self._left = True
+        if not self._waiting:
+            self.abort()
 
     def abort(self) -> None:
         """Break off, for nobody knows what the next reply would be to."""
@@ -82,11 +92,16 @@ class Wire(asyncio.Protocol):
 class OwnLink:
     """A way to the server of a URL: one wire, laid when it is needed."""
 
-    def __init__(self, target: Target, connect: float, timeout: float) -> None:
-        """``connect`` and ``timeout`` are seconds, for a connection that is ready and for an answer."""
+    def __init__(self, target: Target, password: Reader, connect: float, timeout: float) -> None:
+        """``connect`` and ``timeout`` are seconds, for a connection that is ready and for an answer.
+
+        ``password`` is asked for each connection, so that it can be changed while this is in use.
+        """
         self.address = target.address
+        self._password = password
         self._target, self._connect, self._timeout = target, connect, timeout
         self._wire: Wire | None = None
+        self._closed = False
         self._laying = asyncio.Lock()
 
     async def say(self, *words: bytes) -> Any:  # noqa: ANN401
@@ -103,7 +118,7 @@ class OwnLink:
         except OSError as error:
             raise StoreError(f"the connection to the store on {self.address} was lost") from error
         if isinstance(reply, hiredis.HiredisError):
-            raise self._rejected(wire, reply) from reply
+            raise rejected(self.address, kind_of(told := str(reply)), told) from reply
         return reply
 
     async def _laid(self) -> Wire:
@@ -119,26 +134,38 @@ class OwnLink:
 
     async def _lay(self) -> Wire:
         target, loop = self._target, asyncio.get_running_loop()
+        greeting = target.greeting(await self._password_now())
         if target.path:
             _, wire = await loop.create_unix_connection(Wire, target.path)
         else:
             _, wire = await loop.create_connection(Wire, target.host, target.port, ssl=target.tls)
         try:
-            for reply in await asyncio.gather(*[wire.say(*words) for words in target.greeting()]):
+            for reply in await asyncio.gather(*[wire.say(*words) for words in greeting]):
                 if isinstance(reply, hiredis.HiredisError):
-                    raise self._rejected(wire, reply) from reply
+                    raise rejected(self.address, kind_of(told := str(reply)), told) from reply
+            if self._closed:  # meanwhile, by somebody who found nothing to close yet
+                raise NotDone(f"the store on {self.address} is closed")
         except BaseException:
             wire.abort()
             raise
         return wire
 
-    def _rejected(self, wire: Wire, reply: hiredis.HiredisError) -> Rejected:
-        error = rejected(self.address, str(reply).partition(" ")[0])
-        if error.kind == "READONLY":  # what was a master is a replica: its name may belong to another one by now
-            wire.abort()
-        return error
+    async def _password_now(self) -> str:
+        try:
+            return await self._password()
+        except StoreError:
+            raise
+        except Exception as error:
+            problem = f"the password for the store on {self.address} cannot be had ({type(error).__name__})"
+            raise NotDone(problem) from error
+
+    def leave(self) -> None:
+        """Let who asks from now on have another connection."""
+        if self._wire is not None:
+            self._wire.leave()
 
     async def aclose(self) -> None:
-        """Close the connection."""
+        """Close the connection, and make no other."""
+        self._closed = True
         if self._wire is not None and self._wire.open:
             await self._wire.aclose()

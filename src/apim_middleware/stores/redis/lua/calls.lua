@@ -1,6 +1,11 @@
 local ALGORITHMS = { [0] = windows(of_clock), sliding, log, bucket, windows(of_calendar) }
 local BUCKET = 3
 
+-- A user who may not write is told before who only looks has an answer: that would pass for a server that is well.
+if redis.acl_check_cmd and not redis.acl_check_cmd('SET', KEYS[1], '') then
+  return redis.error_reply('NOPERM SET')
+end
+
 -- The limits, and the records at hand.
 
 local limits = {}

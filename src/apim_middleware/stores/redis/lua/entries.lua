@@ -45,7 +45,7 @@ local function current(key)
   end
   local fine, ends, at, named = pcall(read, record)
   if not fine then
-    call('UNLINK', key)
+    pcall(call, 'UNLINK', key)
     error(ends, 0)
   end
   for i = 1, #named, 2 do
@@ -64,7 +64,7 @@ local function generation(tag, life)
     found = fresh .. number
     call('SET', key, found, 'PX', life)
   elseif call('PTTL', key) < life then
-    call('PEXPIRE', key, life)
+    call('SET', key, found, 'PX', life) -- with PEXPIRE before, a full server would take all that follows
   end
   return found
 end

@@ -1,3 +1,6 @@
+#!lua flags=allow-oom
+-- A permit is small and comes back soon; one that could not be renewed for want of room would be lent twice.
+--
 -- Counts who is in: a sorted set for each key, of holders by the microsecond their lease ends on the server's clock.
 --
 -- KEYS     one for each item
