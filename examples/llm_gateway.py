@@ -201,22 +201,22 @@ PRO='Authorization: Bearer {pro}'
 CHAT='{url}/v1/chat/completions'
 
 # 200: the small model (look at ratelimit and at x-remaining-tokens)
-curl -i -H "$FREE" "$CHAT" -d '{{"model": "small", "max_tokens": 50, "messages": [{{"content": "hello"}}]}}'
+curl -i -H "$FREE" "$CHAT" --json '{{"model": "small", "max_tokens": 50, "messages": [{{"content": "hello"}}]}}'
 
 # 200: word by word, and what it used at the end
-curl -iN -H "$PRO" "$CHAT" -d '{{"model": "large", "stream": true, "messages": [{{"content": "hello"}}]}}'
+curl -iN -H "$PRO" "$CHAT" --json '{{"model": "large", "stream": true, "messages": [{{"content": "hello"}}]}}'
 
 # 404: no such model
-curl -i -H "$PRO" "$CHAT" -d '{{"model": "huge", "messages": []}}'
+curl -i -H "$PRO" "$CHAT" --json '{{"model": "huge", "messages": []}}'
 
 # 400: what could be read in two ways
-curl -i -H "$PRO" "$CHAT" -d '{{"model": "small", "model": "large", "messages": []}}'
+curl -i -H "$PRO" "$CHAT" --json '{{"model": "small", "model": "large", "messages": []}}'
 
 # 401: nobody's prompt is not even read
-curl -i "$CHAT" -d '{{"model": "small", "messages": []}}'
+curl -i "$CHAT" --json '{{"model": "small", "messages": []}}'
 
 # 429: more tokens than a minute has for the product free
-curl -i -H "$FREE" "$CHAT" -d '{{"model": "small", "max_tokens": 5000, "messages": [{{"content": "hello"}}]}}'
+curl -i -H "$FREE" "$CHAT" --json '{{"model": "small", "max_tokens": 5000, "messages": [{{"content": "hello"}}]}}'
 """
 
 

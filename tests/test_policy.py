@@ -195,7 +195,7 @@ def test_a_need_that_nobody_here_meets_may_be_met_outside() -> None:
 
 def test_a_guard_behind_a_memory_of_answers_is_refused() -> None:
     with pytest.raises(
-        ConfigError, match=r"Authenticates: stands behind Remembers.*Write Authenticates before Remembers"
+        ConfigError, match=r"Authenticates: stands behind Remembers.* from memory.*Write Authenticates before Remembers"
     ):
         Stack(Remembers(), Stack(Authenticates()))
 

@@ -26,7 +26,12 @@ class Ordered(Protocol):
 
     @property
     def answers(self) -> bool:
-        """Whether it may answer from memory."""
+        """Whether it may answer from memory, or by another app."""
+        ...
+
+    @property
+    def leads_to(self) -> tuple[object, ...]:
+        """Other apps that it sends requests to."""
         ...
 
     @property
@@ -93,12 +98,13 @@ def check_readers(policies: Sequence[Ordered]) -> None:
 
 
 def check_guards(policies: Sequence[Ordered]) -> None:
-    """Refuse a guard behind a policy that answers from memory, for it would not be asked."""
+    """Refuse a guard behind a policy that answers from memory or by another app, for it would not be asked."""
     for place, policy in enumerate(policies):
         for earlier in () if policy.guards is False else policies[:place]:
             if earlier.answers:
                 guard, front = type(policy).__name__, type(earlier).__name__
-                problem = f"stands behind {front}, which would answer from memory without asking it"
+                how = "" if earlier.leads_to else " from memory"
+                problem = f"stands behind {front}, which would answer{how} without asking it"
                 unsaid = "" if policy.guards else f', or say "guards = False" in {guard} if it keeps nobody out'
                 raise ConfigError(guard, "", problem, f"Write {guard} before {front}{unsaid}")
 

@@ -1,13 +1,15 @@
 """The lifespan of an app, and of other apps that live beside it."""
 
 import logging
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
+from weakref import WeakValueDictionary
 
+from apim_middleware._alike import Alike
 from apim_middleware._alongside import alongside
 from apim_middleware._lifespan import Life, StartFailed
-from apim_middleware._ring import Ring, seats_of
-from apim_middleware.env import Env
+from apim_middleware._ring import seats_of
+from apim_middleware.env import Env, default_env
 from apim_middleware.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger("apim_middleware")
@@ -21,15 +23,15 @@ class Together:
 
     def __init__(self, app: ASGIApp, others: Sequence[ASGIApp]) -> None:
         """Only the lifespan goes to the others."""
-        self.app, self.others = app, others
+        self._app, self._others = app, others
         self.seats = seats_of(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
         if scope["type"] != "lifespan":
-            await self.app(scope, receive, send)
+            await self._app(scope, receive, send)
             return
-        lives = [Life(app) for app in self.others]
+        lives = [Life(app) for app in self._others]
         async with alongside() as tasks:
 
             async def receiving() -> Message:
@@ -43,7 +45,7 @@ class Together:
                         await life.end()
                 return message
 
-            await self.app(scope, receiving, send)
+            await self._app(scope, receiving, send)
 
 
 async def _started(life: Life) -> None:
@@ -53,21 +55,56 @@ async def _started(life: Life) -> None:
         log.warning("an app beside the main one does not start: %s", error)
 
 
-def beside(app: ASGIApp) -> list[ASGIApp]:
-    """The others that live beside an app, as far as policies in front of it let them be seen."""
-    found: list[ASGIApp] = []
-    while isinstance(app, Together | Ring):
-        if isinstance(app, Together):
-            found += app.others
-        app = app.app
+class Neighbour:
+    """An app that requests may be sent to besides, and what its lifespan left for them."""
+
+    __slots__ = ("__weakref__", "app", "state")
+
+    def __init__(self, app: ASGIApp) -> None:
+        """It has left nothing yet."""
+        self.app = app
+        self.state: dict[str, Any] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a scope on, a request with the state of this app."""
+        if scope["type"] == "lifespan":
+            self.state = scope.setdefault("state", {})
+        elif self.state:
+            scope["state"] = {**(scope.get("state") or {}), **self.state}
+        await self.app(scope, receive, send)
+
+
+def neighbour(app: ASGIApp, env: Env) -> Neighbour:
+    """The one there is for apps like this in an environment, which a proxy tells what happens to its upstreams."""
+    known = env.kept("neighbours", WeakValueDictionary[Hashable, Neighbour])
+    key = Alike(app) if isinstance(app, Hashable) else id(app)
+    found: Neighbour | None = known.get(key)
+    if found is None:
+        found = known[key] = Neighbour(app)
+        if isinstance(app, _Telling):
+            app.tell(env)
     return found
 
 
-def told(app: ASGIApp, env: Env) -> ASGIApp:
-    """The app, a proxy of which tells this environment what happens to its upstreams, unless it was given one."""
-    if isinstance(app, _Telling):
-        app.tell(env)
-    return app
+def living(built: ASGIApp, app: ASGIApp) -> ASGIApp:
+    """What was built in front of an app, and one lifespan for it and whatever its policies lead to besides."""
+    others = {id(each): each for each in _neighbours(built)}
+    for each in _neighbours(app):  # which has seen to that
+        others.pop(id(each), None)
+    beside = [each for each in others.values() if each.app is not app]
+    return Together(built, beside) if beside else built
+
+
+def living_with(app: ASGIApp, others: Iterable[ASGIApp], env: Env) -> ASGIApp:
+    """An app, and one lifespan for it and for others."""
+    beside = {id(each): each for each in (neighbour(other, env) for other in others)}
+    return Together(app, list(beside.values())) if beside else app
+
+
+def _neighbours(app: ASGIApp) -> Iterator[Neighbour]:
+    for seat in seats_of(app):
+        for other in getattr(seat.policy, "leads_to", ()):
+            yield neighbour(other, seat.env or default_env)
 
 
 @runtime_checkable

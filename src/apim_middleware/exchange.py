@@ -399,7 +399,7 @@ class Exchange:
         """The body of the request, whole; None where nobody further out has read it, as ``ReadBody`` does.
 
         A policy behind ``ReadBody`` may put another in its place, as long as nobody further in has read it: that is
-        what the app gets then, and ``Content-Length`` is set to its length.
+        what the app gets then, ``Content-Length`` is set to its length, and digests of the one before go.
         """
         known = self.shared.body
         return None if known is None else known.bytes
@@ -408,7 +408,12 @@ class Exchange:
     def body(self, body: bytes) -> None:
         if self._known_body().told:
             raise RuntimeError("the request body was read by a layer between, or there is none: change it before that")
+        if not isinstance(body, bytes | bytearray | memoryview):
+            raise TypeError(f"a request body is bytes, not {type(body).__name__}")
+        body = bytes(body)
         self.shared.body = KnownBody(body)
+        for name in _DIGESTS:
+            self.take_header(name)
         if self.header(b"transfer-encoding") is None:
             self.replace_line((b"content-length", b"%d" % len(body)))
 
@@ -444,6 +449,9 @@ class Exchange:
 def _unclear(error: Unclear) -> Refusal:
     return Refusal(400, "json-invalid", f"The request body cannot be read as JSON: {error}.")
 
+
+_DIGESTS = (b"content-digest", b"repr-digest", b"digest", b"content-md5")
+"""What tells what the bytes of a body are (RFC 9530, RFC 3230, RFC 1864)."""
 
 _UNREAD: Any = object()
 _EMPTY: dict[bytes, bytes] = {}

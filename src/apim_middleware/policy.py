@@ -11,6 +11,7 @@ from apim_middleware._config import Configured, awaits, check_named, shown
 from apim_middleware._lifespan import Ending
 from apim_middleware._order import check_counts, check_guards, check_met, check_needs, check_readers
 from apim_middleware._ring import Ring, Seat, seats_of
+from apim_middleware._together import living
 from apim_middleware._unseen_reads import look_at_functions
 from apim_middleware.documentation import Documentation, documentation_of, together
 from apim_middleware.env import Env, default_env
@@ -49,7 +50,7 @@ class Composable:
         built = self.build(app, default_env)
         check_needs(_seated(built))  # put on one by one, layers are easily put on in the wrong order
         check_readers(_seated(built))
-        return built
+        return living(built, app)
 
 
 class Hooks:
@@ -111,6 +112,11 @@ class Policy(Hooks, Composable, Configured):
     def answers(self) -> bool:
         """Whether it may answer from memory what the app answered somebody before."""
         return False
+
+    @stated
+    def leads_to(self) -> tuple[ASGIApp, ...]:
+        """Other apps that it sends requests to: they have their lifespan with the one behind."""
+        return ()
 
     @stated
     def needs(self) -> frozenset[str]:
@@ -302,3 +308,8 @@ def policies_in(layer: Layer | None) -> list[Policy]:
     if isinstance(layer, Stack):
         return layer.policies()
     return [layer] if isinstance(layer, Policy) else []
+
+
+def led_to(layer: Layer | None) -> tuple[ASGIApp, ...]:
+    """Other apps that a layer sends requests to."""
+    return tuple(app for policy in policies_in(layer) for app in policy.leads_to)

@@ -2,7 +2,10 @@
 
 import asyncio
 import gc
+import os
+import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -200,4 +203,20 @@ async def told_when_up(app: Starlette) -> AsyncIterator[None]:
 
 
 probed = Stack(Health(grace=600))(Starlette(lifespan=told_when_up))
+unprobed = Starlette(lifespan=told_when_up)
+
+
+def __getattr__(name: str) -> Starlette:
+    """Apps that do something while they are loaded."""
+    if name == "late":
+        sys.stderr.write("it is loaded\n")
+        sys.stderr.flush()
+        time.sleep(0.5)
+        return unprobed
+    if name == "handling":
+        signal.signal(signal.SIGUSR2, lambda *told: os.write(2, b"its own handler\n"))
+        return unprobed
+    raise AttributeError(name)
+
+
 nothing = "not an app"

@@ -12,10 +12,17 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from tests.gateway.houses import Backend, get
 
+from apim_middleware import conditions
 from apim_middleware.errors import ConfigError
 from apim_middleware.gateway import Gateway, Reloadable
+from apim_middleware.guarding.guard import guard
 from apim_middleware.model import Api
+from apim_middleware.policies.branch import When
+from apim_middleware.policies.mirror import Mirror
+from apim_middleware.policies.read_body import ReadBody
+from apim_middleware.policies.set_backend import SetBackend
 from apim_middleware.policies.split import Split
+from apim_middleware.policy import Stack
 from apim_middleware.types import ASGIApp, Message
 
 pytestmark = pytest.mark.anyio
@@ -44,7 +51,8 @@ class Server:
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Server"]:
         async with anyio.create_task_group() as group:
-            group.start_soon(self.app, {"type": "lifespan", "asgi": {"version": "3.0"}}, self.receive, self.send)
+            scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
+            group.start_soon(self.app, scope, self.receive, self.send)
             await self._spoke.wait()
             yield self
             self._stop.set()
@@ -221,3 +229,60 @@ async def test_an_app_that_a_policy_sends_requests_to_lives_too() -> None:
     async with Server(app).running():
         assert events == ["other starts"]
     assert events == ["other starts", "other ends"]
+
+
+def leading(other: Any, *paths: str, backend: Any = None, name: str = "x-a") -> Gateway:
+    """APIs whose requests may go to another app."""
+    elsewhere = When(conditions.header(name), Stack(ReadBody(), SetBackend(other)))
+    return Gateway(
+        apis=tuple(
+            Api(path, f"/{path}", backend=backend or Backend(), policies=(elsewhere,), subscription_required=False)
+            for path in paths
+        )
+    )
+
+
+async def test_one_app_that_several_policies_lead_to_lives_once() -> None:
+    events: list[str] = []
+    other = House("other", events)
+    async with Server(leading(other.app, "a", "b", backend=other.app)).running():
+        assert events == ["other starts"]
+    assert events == ["other starts", "other ends"]
+
+
+async def test_an_app_that_policies_still_lead_to_lives_on() -> None:
+    """It was shut down with the policy that had led there, and went on to get requests."""
+    events: list[str] = []
+    other = House("other", events)
+    app = Reloadable(leading(other.app, "a", "b"))
+    async with Server(app).running():
+        await app.reload(leading(other.app, "a", name="x-b"))
+        assert events == ["other starts"]
+        assert (await get(app, "/a/who", [(b"x-b", b"1")], state={"server": 1})).body == b"other"
+        await app.reload(Gateway(apis=(Api("a", "/a", backend=Backend(), subscription_required=False),)))
+        while "other ends" not in events:
+            await anyio.lowlevel.checkpoint()
+
+
+async def test_an_app_beside_has_the_state_of_its_own_lifespan() -> None:
+    events: list[str] = []
+    one, other = House("one", events), House("other", events)
+    app = Stack(When(conditions.header("x-a"), SetBackend(other.app)))(one.app)
+    async with Server(app).running():
+        answers = [await get(app, "/who", headers, state={"name": "one"}) for headers in ([(b"x-a", b"1")], [])]
+    assert [answer.body for answer in answers] == [b"other", b"one"]
+
+
+async def test_a_gateway_starts_without_an_app_that_only_sees_copies() -> None:
+    events: list[str] = []
+    api = Api("a", "/a", backend=Backend(), policies=(Mirror(House("copy", events, fails=True).app),),
+              subscription_required=False)  # fmt: skip
+    async with Server(Gateway(apis=(api,))).running() as server:
+        assert server.types() == ["startup.complete"]
+
+
+async def test_an_app_that_a_guard_leads_to_lives_too() -> None:
+    events: list[str] = []
+    one, other = House("one", events), House("other", events)
+    async with Server(guard(one.app, routes={"GET /who": [SetBackend(other.app)]})).running():
+        assert sorted(events) == ["one starts", "other starts"]

@@ -20,6 +20,7 @@ from apim_middleware.policies.client import IPFilter
 from apim_middleware.policies.concurrency import LimitConcurrency
 from apim_middleware.policies.headers import SetHeader
 from apim_middleware.policies.limits import RateLimit
+from apim_middleware.policies.set_backend import SetBackend
 from apim_middleware.policies.tracing import Tracing
 from apim_middleware.policy import Stack
 from apim_middleware.stores.sqlite import SQLiteCounters
@@ -299,6 +300,15 @@ async def test_tracing_sees_refusals_too_and_is_built_once() -> None:
 
 
 # Orders that cannot work
+
+
+def test_another_backend_in_front_of_the_key_check_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"Gateway\.policies: holds what answers, before anybody"):
+        Gateway(
+            policies=(SetBackend(Backend()),),
+            apis=(Api("s", "/s", backend=Backend()),),
+            keys=Subscribers().store,
+        )
 
 
 def test_a_cache_in_front_of_the_key_check_is_refused() -> None:

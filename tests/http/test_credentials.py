@@ -67,7 +67,10 @@ IDENTITIES: dict[Credential, dict[str, str]] = {
         "Pomerium, Vouch": "x-pomerium-claim-email x-vouch-user x-vouch-idp-claims-groups",
         "WebSEAL, SiteMinder, Shibboleth": "iv-user iv-groups sm-user oam-remote-user shib-identity-provider eppn upn",
         "OpenStack, Hasura": "x-user-id x-user-name x-roles x-hasura-role x-hasura-user-id",
-        "of one's own": "x-user x-userid x-username x-user-email x-email x-login x-identity x-claims x-ibm-client-id",
+        "of one's own": "x-user x-userid x-username x-user-email x-email x-login x-identity x-claims x-ibm-client-id "
+        "uid x-uid x-user-uuid x-user-guid x-user-account x-user-account-id x-user-display-name x-act-as x-run-as "
+        "x-account x-account-id x-customer x-customer-id x-member x-member-id x-employee x-employee-id x-caller "
+        "x-caller-id x-actor x-actor-id x-ssn x-msisdn",
     },
     "certificate": {
         "fronts": "x-amzn-mtls-clientcert-leaf x-amzn-mtls-clientcert-subject x-arr-clientcert ssl-client-verify "
@@ -107,7 +110,11 @@ COMMON = (
     "x-forwarded-port x-forwarded-prefix x-forwarded-proto x-forwarded-scheme x-forwarded-server x-forwarded-ssl "
     "x-forwarded-uri x-inside x-ms-client-request-id x-original-user-agent x-partition-key x-plan x-prompt-tokens "
     "x-queue-start x-ratelimit-remaining-tokens x-request-id x-request-key x-requested-with x-secretary x-tenant "
-    "x-tenant-id x-user-language x-user-timezone surrogate-key"
+    "x-tenant-id x-user-language x-user-timezone surrogate-key x-org x-org-id x-device-uid x-account-type "
+    "cf-cert-presented cf-cert-revoked cf-cert-verified cf-client-cert-verified cf-tls-client-hello-random "
+    "x-client-cert-chain-verified x-client-cert-error x-client-cert-present x-akamai-session-info x-build-key "
+    "x-csp-nonce x-datadog-rum-session-id x-faro-session-id x-feature-key x-hotkey x-locale-key x-monkey "
+    "x-ms-client-session-id x-region-key x-session-replay x-sm-region x-token-count x-tokenizer"
 )
 
 

@@ -823,6 +823,18 @@ async def test_with_a_prefix_the_tokens_of_others_are_left_to_them() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("prefix", ["apim", ("acme", "apim"), ()])
+@pytest.mark.parametrize("wrong", ["misspelt", "cut", "nothing but its beginning"])
+async def test_a_bearer_token_that_begins_as_keys_do_is_a_wrong_key(prefix: Any, wrong: str) -> None:
+    """It was taken for somebody else's token, and who sent it was let in as nobody."""
+    house = House(bearer=True, prefix=prefix, optional=True)
+    last = b"a" if house.key[-1:] != b"a" else b"b"
+    token = {"misspelt": house.key[:-1] + last, "cut": house.key[:20], "nothing but its beginning": b"apim_"}[wrong]
+    answer = await call(house.app, headers=bearing(token))
+    assert (answer.status, json.loads(answer.body)["code"]) == (401, "subscription-key-invalid")
+
+
+@pytest.mark.anyio
 async def test_another_scheme_holds_no_key() -> None:
     house = House(bearer=True)
     answer = await call(house.app, headers=[(b"authorization", b"Basic " + house.key)])

@@ -247,6 +247,21 @@ async def test_a_principal_is_known_by_name_whatever_token_it_has_now(env: Env):
     assert (await pay(built, A, (b"authorization", b"ann token-2"))).body == b"paid 1"
 
 
+@pytest.mark.parametrize("name", [b"x-endpoint-api-userinfo", b"x-jwt-claim-exp", b"x-forwarded-user"])
+async def test_a_principal_is_known_by_name_whatever_a_front_tells_of_it_now(env: Env, name: bytes):
+    """What a front makes of the token changes with it: the retry after a refresh was refused."""
+    built = guarded(Payments(), env, Knows())
+    await pay(built, A, (b"authorization", b"ann token-1"), (name, b"issued at 1"))
+    assert (await pay(built, A, (b"authorization", b"ann token-2"), (name, b"issued at 2"))).body == b"paid 1"
+
+
+@pytest.mark.parametrize("name", [b"x-act-as", b"impersonate-user", b"x-on-behalf-of", b"sudo"])
+async def test_whom_a_caller_acts_for_tells_requests_apart(env: Env, name: bytes):
+    built = guarded(Payments(), env, Knows())
+    await pay(built, A, (b"authorization", b"ann token"), (name, b"bob"))
+    assert (await pay(built, A, (b"authorization", b"ann token"), (name, b"eve"))).status == 422
+
+
 async def test_keys_belong_to_the_caller(env: Env):
     built = guarded(Payments(), env, Knows())
     await pay(built, A, (b"authorization", b"ann 1"))

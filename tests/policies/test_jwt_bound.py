@@ -313,6 +313,29 @@ async def test_the_memory_of_proofs_is_bounded_and_forgets_in_time() -> None:
     assert len(replays) <= 3
 
 
+async def test_what_lives_long_keeps_nothing_that_is_past() -> None:
+    """The oldest two alone were looked at, so behind one that lives for a day the room stayed full for a day."""
+    clock = FakeClock()
+    replays = MemoryReplays(1000, clock)
+    assert await replays.add(b"long", b"", 86_400)
+    assert all([await replays.add(b"%d" % number, b"", 60) for number in range(999)])
+    clock.advance(60)
+    assert all([await replays.add(b"later %d" % number, b"", 60) for number in range(999)])
+    assert not await replays.add(b"long", b"", 86_400)
+    assert len(replays._ends) == len(replays) == 1000
+
+
+async def test_what_is_past_takes_nobodys_share() -> None:
+    clock = FakeClock()
+    replays = MemoryReplays(1000, clock)
+    assert all([await replays.add(b"long %d" % number, b"", 600) for number in range(400)])
+    assert all([await replays.add(b"%d" % number, b"me", 60) for number in range(300)])
+    assert all([await replays.add(b"more %d" % number, b"", 600) for number in range(300)])
+    clock.advance(60)
+    assert await replays.add(b"anew", b"me", 60)
+    assert await replays.add(b"0", b"me", 60)
+
+
 async def test_nobody_takes_the_room_of_all_others() -> None:
     """One caller filled the memory of proofs, and everybody else was refused."""
     clock = FakeClock()

@@ -13,7 +13,8 @@ from apim_middleware.errors import ConfigError
 from apim_middleware.policies.basic import BasicAuth
 from apim_middleware.policies.headers import SetHeader
 from apim_middleware.policies.mirror import Mirror, _Copy
-from apim_middleware.policy import Stack
+from apim_middleware.policies.read_body import ReadBody
+from apim_middleware.policy import Policy, Stack
 from apim_middleware.proxy import Proxy
 from apim_middleware.stores.users import MemoryUsers
 from apim_middleware.testing import Answer, call, connect, http_scope
@@ -177,6 +178,34 @@ async def test_a_copy_is_no_larger_than_its_body():
     assert copied.whole
     assert (await copied.receive())["body"] == b"x" * 150_000
     assert most < 1_000_000
+
+
+class Rewrites(Policy):
+    """Puts a longer body in the place of the one that came."""
+
+    guards = False
+    needs = frozenset({"body"})
+
+    def on_request(self, exchange):
+        exchange.body = b"much longer than before"
+
+
+@pytest.mark.parametrize(
+    ("more", "length"),
+    [
+        ({"headers": [LENGTH]}, b"23"),
+        ({"http_version": "2"}, b"23"),
+        ({"headers": [(b"transfer-encoding", b"chunked")]}, None),
+    ],
+    ids=["announced", "http/2", "chunked"],
+)
+async def test_a_copy_has_the_length_of_the_body_it_has_got(more, length):
+    """That of the body which came stood on the one a policy behind had put in its place."""
+    shadow = Shadow()
+    await call(Stack(ReadBody(), Mirror(shadow), Rewrites())(main), "POST", body=b"one two", **more)
+    await settled()
+    ((_, _, body, headers),) = shadow.shown
+    assert (body, headers.get(b"content-length")) == (b"much longer than before", length)
 
 
 async def test_half_of_a_request_is_never_shown():

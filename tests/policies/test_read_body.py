@@ -80,7 +80,7 @@ class Look(Policy):
     """Notes what it sees of the body, and may change it."""
 
     seen: list[Any]
-    becomes: bytes | None = None
+    becomes: Any = None
     guards = False
 
     def on_request(self, exchange: Exchange) -> None:
@@ -248,6 +248,21 @@ async def test_json_in_an_encoding_that_the_app_would_read_otherwise_is_refused(
         400,
         "json-invalid",
     )
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        b"application/x-www-form-urlencoded",
+        b"Application/X-WWW-Form-Urlencoded ; charset=utf-8",
+        b"multipart/form-data; boundary=x",
+        b"text/plain, multipart/mixed",
+    ],
+)
+async def test_json_that_an_app_would_take_for_a_form_is_refused(kind: bytes) -> None:
+    said = (b"content-type", kind)
+    answer = await post(Stack(ReadBody(), Said(seen=[]))(Reader()), b'{"model": "a"}', said)
+    assert code(answer) == (400, "json-invalid")
 
 
 async def test_json_is_read_once_for_all() -> None:
@@ -448,6 +463,30 @@ async def test_a_policy_may_put_another_body_in_its_place() -> None:
     answer = await post(guarded, b'{"a": 1}', (b"content-length", b"8"))
     assert (answer.body, seen) == (b'{"b": 22}', [b'{"a": 1}', {"b": 22}])
     assert app.headers[b"content-length"] == b"9"
+
+
+async def test_digests_of_the_body_that_came_go_with_it() -> None:
+    app = Reader()
+    digests = [(name, b"x") for name in (b"content-digest", b"repr-digest", b"digest", b"content-md5")]
+    await post(Stack(ReadBody(), Look(seen=[], becomes=b"other"))(app), b"x", *digests, (b"x-digest", b"y"))
+    assert app.headers.items() >= {(b"x-digest", b"y"), (b"content-length", b"5")}
+    assert not app.headers.keys() & dict(digests)
+
+
+@pytest.mark.parametrize("body", [bytearray(b"other"), memoryview(b"other")])
+async def test_a_body_of_whatever_is_bytes_becomes_bytes(body: Any) -> None:
+    seen: list[Any] = []
+    await post(Stack(ReadBody(), Look(seen=[], becomes=body), Look(seen=seen))(Reader()), b"x")
+    assert (seen, type(seen[0])) == ([b"other"], bytes)
+
+
+@pytest.mark.parametrize("body", ["text", 5, [1]])
+async def test_a_body_that_is_no_bytes_is_a_mistake(body: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Text was counted in letters, and failed in the server."""
+    app = Reader()
+    answer = await post(Stack(ReadBody(), Look(seen=[], becomes=body))(app), b"x")
+    assert (code(answer), app.told) == ((500, "policy-failed"), [])
+    assert f"a request body is bytes, not {type(body).__name__}" in caplog.text
 
 
 async def test_a_body_that_came_in_chunks_has_no_length_said_beside() -> None:

@@ -1,5 +1,6 @@
 """Members with credentials of their own: each sees its own, and none that of a caller or of another member."""
 
+import anyio
 import pytest
 
 from apim_middleware import BearerCredential, HeaderCredential
@@ -129,3 +130,47 @@ def test_what_is_no_credential_is_a_mistake():
 
 def test_a_secret_is_not_shown_with_its_member():
     assert "one" not in repr(Member("http://x", credential=ONE))
+
+
+class Slow:
+    """A credential that takes its time."""
+
+    def showing(self, env):
+        async def show(exchange):
+            await anyio.sleep_forever()
+
+        return show
+
+
+async def test_a_credential_that_takes_long_takes_of_the_time_of_its_attempt():
+    gateway = Seeing(Member(A, credential=Slow()), Member(B, credential=TWO), retry=Retry(backoff=0, per_try=0.05))
+    answer = await gateway.ask()
+    assert (answer.status, [host for host, _ in gateway.shown], gateway.under_way) == (200, ["b"], [0, 0])
+
+
+class Bare:
+    """A credential of somebody's own, who does not look at it."""
+
+    def __init__(self, *line):
+        self.line = line
+
+    def showing(self, env):
+        async def show(exchange):
+            return Shown(self.line)
+
+        return show
+
+
+@pytest.mark.parametrize(
+    "line", [(b"x-key", b"a\r\nevil: 1"), (b"x key", b"a"), (b"content-length", b"5"), (b"Host", b"elsewhere")]
+)
+async def test_a_credential_that_cannot_stand_in_a_header_is_none(line):
+    gateway = Seeing(Member(A, credential=Bare(*line)))
+    assert problem(await gateway.ask()) == (502, "upstream-unreachable")
+    assert gateway.shown == []
+
+
+async def test_a_credential_takes_the_place_of_the_callers_however_it_is_written():
+    gateway = Seeing(Member(A, credential=Bare(b"Api-Key", b"mine")))
+    await gateway.ask(headers=CALLERS)
+    assert gateway.shown[0][1][b"api-key"] == b"mine"

@@ -58,10 +58,20 @@ async def test_an_upstream_that_fails_every_other_time_says_little_and_no_failur
     gateway = proxy(clock, Scripted(a=[ConnectFailed("refused"), 200] * 50 + [200]))
     for _ in range(100):
         await call(gateway)
-    assert len(messages(caplog)) == 2
+    assert len(messages(caplog)) == 3
     clock.advance(60)
     await call(gateway)
-    assert messages(caplog) == ["http://a answers again (49 more had failed)"]
+    assert messages(caplog) == ["http://a answers again (48 more had failed)"]
+
+
+async def test_an_outage_soon_after_another_is_told_at_once(caplog):
+    """The last that was said was that all is well."""
+    clock = FakeClock()
+    gateway = proxy(clock, Scripted(a=[ConnectFailed("one"), 200, ConnectFailed("two")]))
+    for _ in range(3):
+        await call(gateway)
+        clock.advance(1)
+    assert messages(caplog)[1:] == ["http://a answers again", "upstream-unreachable: http://a: two"]
 
 
 async def test_a_body_that_breaks_off_is_told_and_noted_for_the_access_log(caplog):

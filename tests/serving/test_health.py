@@ -203,6 +203,48 @@ def test_a_program_that_handles_the_signal_itself_keeps_it():
     assert not health.drain.begun
 
 
+@pytest.mark.parametrize("of_loop", [False, True])
+def test_of_several_graces_the_longest_counts_and_a_second_signal_ends_them(of_loop):
+    """They added up; and where the loop handles the signal, one drain began and the last grace counted."""
+    ended, layers = [], [Health(grace=600), Health(grace=300)]
+
+    async def serve():
+        if of_loop:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, ended.append, number)
+        await started(*layers)
+        for _ in range(2):
+            assert not ended
+            signal.raise_signal(signal.SIGTERM)
+            for _ in range(10):
+                await asyncio.sleep(0.001)
+            assert all(each.drain.begun for each in layers)
+
+    before = signal.signal(signal.SIGTERM, lambda number, frame: ended.append(number))
+    try:
+        asyncio.run(serve())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended == [signal.SIGINT if of_loop else signal.SIGTERM]
+
+
+def test_several_graces_do_not_add_up():
+    async def serve():
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        signal.signal(signal.SIGTERM, lambda number, frame: ended.set())
+        began = loop.time()
+        await started(Health(grace=0.3), Health(grace=0.2), Health(grace=0.3))
+        signal.raise_signal(signal.SIGTERM)
+        await ended.wait()
+        return loop.time() - began
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert 0.29 < asyncio.run(serve()) < 0.5
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [

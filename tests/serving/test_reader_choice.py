@@ -106,3 +106,14 @@ def built_on(kind: type) -> set[str]:
     used = {each.attr for each in own if isinstance(each.ctx, ast.Load)}
     of_base = set(dir(kind.__base__)) - set(dir(object))
     return {name for name in used if name not in made} | (set(vars(kind)) & of_base) - {"__module__", "__dict__"}
+
+
+def test_a_response_that_cannot_become_ours_is_found_before_there_is_one() -> None:
+    class Theirs:
+        __slots__ = ("scope",)
+
+    class Ours(Theirs):
+        __slots__ = ("more",)
+
+    assert "layout" in httptools.no_place_for(Ours)
+    assert not httptools.no_place_for(Response)

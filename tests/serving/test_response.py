@@ -3,6 +3,7 @@
 import logging
 from asyncio.selector_events import _SelectorSocketTransport  # type: ignore[attr-defined]
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -268,3 +269,34 @@ def test_a_head_does_not_wait_for_a_body_that_is_not_there_yet() -> None:
 def test_an_app_that_fails_behind_its_head_has_sent_it(app: Script, server: Running) -> None:
     app.messages = [start(LENGTH), start(LENGTH)]
     assert server.talk(asking()) == SIZED + CLOSES + b"\r\n"
+
+
+async def _too_much_and_then_the_rest(scope: Scope, receive: Receive, send: Send) -> None:
+    await send(start(LENGTH))
+    await send(body(b"123", more=True))
+    with suppress(RuntimeError):
+        await send(body(b"456", more=True))
+    await send(body(b"45"))
+
+
+def test_what_was_too_much_does_not_count() -> None:
+    """An app that went on sent a byte less than it had announced, on a connection that stayed open."""
+    with serving(_too_much_and_then_the_rest, http=HttpToolsProtocol, lifespan="off") as running:
+        assert running.talk(asking()) == SIZED + CLOSES + b"\r\n12345"
+
+
+def test_a_large_body_is_written_so_that_asyncio_holds_it_back(app: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``writelines`` of some versions forgets to, and all of a download was held for a client that took nothing."""
+    written: list[int] = []
+    write = _SelectorSocketTransport.write
+
+    def noted(transport: _SelectorSocketTransport, data: bytes) -> None:
+        written.append(len(data))
+        write(transport, data)
+
+    monkeypatch.setattr(_SelectorSocketTransport, "write", noted)
+    monkeypatch.setattr(_SelectorSocketTransport, "writelines", None)
+    app.messages = [start((b"content-length", b"200000")), body(bytes(200_000))]
+    with serving(app, http=HttpToolsProtocol, lifespan="off", loop="asyncio") as running:
+        running.talk(asking())
+    assert written[-1] == 200_000

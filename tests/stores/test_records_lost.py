@@ -168,9 +168,10 @@ async def test_who_was_removed_one_by_one_is_no_loss(
     assert not caplog.records
 
 
-async def test_rates_of_single_keys_hold_on_until_others_are_written(
+async def test_rates_of_single_keys_hold_on_for_a_minute(
     records: RedisRecords, admin: redis.Redis, clock: FakeClock
 ) -> None:
+    """They held for ever, also where somebody had removed all of them."""
     rates = RecordOverrides(records, clock=clock)
     await rates.set("ada", "5/minute")
     admin.flushall()
@@ -178,5 +179,15 @@ async def test_rates_of_single_keys_hold_on_until_others_are_written(
     with pytest.raises(StoreError):
         await rates.refresh()
     assert rates.rates("ada") is not None
+    clock.advance(60.0)
+    await rates.refresh()
+    assert rates.rates("ada") is None
+
+
+async def test_rates_that_are_written_hold_at_once(records: RedisRecords, admin: redis.Redis, clock: FakeClock) -> None:
+    rates = RecordOverrides(records, clock=clock)
+    await rates.set("ada", "5/minute")
+    admin.flushall()
+    clock.advance(3_600.0)
     await rates.set("bob", "7/minute")
     assert (rates.rates("ada"), len(rates)) == (None, 1)

@@ -34,7 +34,9 @@ _CERTIFICATES = re.compile(
     rb"(?:^|[-_.])(?:(?:client)?cert(?:s|ificates?)?|dn)(?:$|[-_.])|(?:ssl|tls)[-_]client|mtls|spiffe"
 )
 _USERS = re.compile(
-    rb"(?:user|login)(?:[-_.]?(?:id|uid|sub|upn|name|login|e?mail|info|data|claims?|groups?|roles?|scopes?))?$"
+    rb"(?:user|login)(?:[-_.]?(?:id|uid|uuid|guid|sub|upn|name|display[-_.]?name|login|account(?:[-_.]?id)?|e?mail|info"
+    rb"|data|claims?|groups?|roles?|scopes?))?$"
+    rb"|^(?:x[-_])?(?:uid|ssn|msisdn|(?:act|run)[-_.]as|(?:account|customer|member|employee|caller|actor)(?:[-_.]?id)?)$"
     rb"|(?:authenticated|remote|forwarded)[-_.](?:user|name|e?mail|group|role|extra)|preferred[-_.]?username|userinfo"
     rb"|(?:^|[-_.])(?:consumer|e?mail|entitlements|eppn|groups|identity|impersonate|permissions|roles?|scopes?|sub"
     rb"|subject|sudo|upn)$|(?:^|[-_.])(?:claims?|consumer|impersonate|on-behalf-of)(?:$|[-_.])|client[-_.]?id$"
@@ -46,9 +48,15 @@ _USERS = re.compile(
 _HARMLESS = re.compile(
     rb"sec-fetch-user|(?:.*[-_.])?(?:(?:cache|correlation|dedup(?:e|lication)?|idempoten(?:cy|t)|message|object|order"
     rb"|partition|public|request|routing|shard|sort|surrogate|websocket)[-_.]?keys?"
-    rb"|(?:limit|max|remaining|reset|total|used|completion|prompt|input|output)[-_.]tokens)"
+    rb"|(?:limit|max|remaining|reset|total|used|completion|prompt|input|output)[-_.]tokens|tokens?[-_.]count"
+    rb"|tokeni[sz]er|(?:rum|faro)[-_.]session[-_.]id)"
+    rb"|(?:x[-_])?(?:(?:build|feature|locale|region)[-_]key|hotkey|monkey|csp[-_]nonce|session[-_]replay)"
+    rb"|cf[-_](?:client[-_])?cert[-_](?:presented|revoked|verified)|cf[-_]tls[-_]client[-_]hello[-_]random"
+    rb"|x[-_](?:client[-_]cert[-_](?:chain[-_]verified|error|present)|akamai[-_]session[-_]info"
+    rb"|ms[-_]client[-_]session[-_]id|sm[-_]region)"
 )
-"""Names with such a word in them that tell nobody from others: what tells requests apart, and numbers of tokens."""
+"""Names with such a word in them that tell nobody from others: what tells requests apart, numbers of tokens, whether
+there was a certificate, and visits as those who measure them count."""
 
 _REMEMBERED = 2048
 
@@ -83,6 +91,14 @@ def _by_name(name: bytes) -> Credential | None:
 
 CARRIED = _Carried()
 """The credential that comes in the field of a name, if any does."""
+
+_FOR_ANOTHER = re.compile(rb"(?:act|run)[-_.]as|impersonate|on-behalf-of|sudo")
+
+
+def speaks_for_another(name: bytes) -> bool:
+    """Whether a caller says in this field whom they act for, so that it is not settled by who they are."""
+    return _FOR_ANOTHER.search(name) is not None
+
 
 _NONE: frozenset[Credential] = frozenset()
 

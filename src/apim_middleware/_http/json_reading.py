@@ -17,6 +17,7 @@ _SAFE_INTEGER = 2**53 - 1
 
 _CHARSET = re.compile(rb"charset([^;,]*)").findall
 _UTF8 = re.compile(rb"\s*=\s*([\"']?)utf-?8\1\s*").fullmatch
+_FORM = re.compile(rb"(?:^|,)\s*(?:application/x-www-form-urlencoded|multipart/)").search
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]").search
 _INDEX = re.compile(r"0|[1-9][0-9]{0,9}").fullmatch
 _POINTER = re.compile(r"(?:/(?:[^~/]|~[01])*)*").fullmatch
@@ -30,9 +31,12 @@ def read_json(text: bytes, kind: bytes = b"") -> JSON:
     """What a text says, which came with this ``Content-Type``. Raises Unclear where readers differ.
 
     They do about members named twice, ``NaN``, numbers that fit into no 64 bits, half of a surrogate pair, a byte order
-    mark, and every encoding but UTF-8.
+    mark, every encoding but UTF-8, and what is said to be a form.
     """
-    if not all(map(_UTF8, _CHARSET(kind.lower()))):
+    kind = kind.lower()
+    if _FORM(kind):
+        raise Unclear("its Content-Type says that it is a form")
+    if not all(map(_UTF8, _CHARSET(kind))):
         raise Unclear("JSON is written in UTF-8")
     try:
         found = _decode(text.decode())

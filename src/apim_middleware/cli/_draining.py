@@ -3,47 +3,43 @@
 import multiprocessing
 import os
 import signal
-import socket
 import threading
-from contextlib import suppress
-from types import FrameType
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
-from apim_middleware.serving._notice import TO_DRAIN
-
-
-def pass_drain_on() -> None:
-    """Have the signal go on to the workers of this process."""
-    if TO_DRAIN is not None:
-        signal.signal(TO_DRAIN, _pass_on)
+from apim_middleware.serving._notice import TO_DRAIN, survive_drain
 
 
-def overhear_drain() -> None:
-    """As ``pass_drain_on``, below a supervisor that takes all signals for itself, as uvicorn's does.
+@contextmanager
+def drain_passed_on() -> Iterator[None]:
+    """Have the signal go on to the workers that are started meanwhile.
 
-    Whoever handles a signal, its number is written to the wakeup fd.
+    It is blocked, so that no supervisor takes it, and workers inherit that: it waits until they are ready for it.
     """
-    if TO_DRAIN is not None:
-        pass_drain_on()
-        heard, told = socket.socketpair()
-        told.settimeout(0)
-        signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
-        threading.Thread(target=_listen, args=(heard, told, TO_DRAIN), daemon=True).start()
+    if TO_DRAIN is None:
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {TO_DRAIN})
+    threading.Thread(target=_listen, args=(TO_DRAIN,), daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def begin_as_worker() -> None:
-    """Leave the signal to whatever is served, in a worker that was forked off and has no workers itself."""
-    if TO_DRAIN is not None and signal.getsignal(TO_DRAIN) is _pass_on:
-        signal.signal(TO_DRAIN, signal.SIG_DFL)
+    """From here on the signal is heard, and kills no worker, whatever is served and whenever that will listen."""
+    if TO_DRAIN is not None:
+        survive_drain()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {TO_DRAIN})
 
 
-def _listen(heard: socket.socket, told: socket.socket, number: int) -> None:
-    """``told`` is held, for nobody else does."""
-    while numbers := heard.recv(64):
-        if number in numbers:
-            _pass_on(number, None)
+def _listen(number: signal.Signals) -> None:
+    while signal.sigwait({number}):
+        _pass_on(number)
 
 
-def _pass_on(number: int, frame: FrameType | None) -> None:
+def _pass_on(number: signal.Signals) -> None:
     for worker in multiprocessing.active_children():
         if worker.pid is not None:
             with suppress(ProcessLookupError):

@@ -14,7 +14,7 @@ from apim_middleware.env import Env
 from apim_middleware.errors import StoreError
 from apim_middleware.exchange import Exchange
 
-_RESERVED = frozenset(
+RESERVED = frozenset(
     b"connection content-length content-type expect host keep-alive proxy-connection te trailer transfer-encoding "
     b"upgrade".split()
 )
@@ -62,7 +62,7 @@ class HeaderCredential(Configured):
             name = header_name(self.name)
         except ValueError:
             raise self.mistake("name", "is not a header name", "Use letters, digits and hyphens") from None
-        if name in _RESERVED:
+        if name in RESERVED:
             raise self.mistake("name", "belongs to the connection", 'Choose a name such as "X-API-Key"')
         withhold("header", self.name)
         _check_text(self, "value", self.value)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from apim_middleware._alike import alike
+from apim_middleware._together import living_with
 from apim_middleware._unseen_reads import check_read
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError
@@ -61,6 +62,8 @@ class Building:
         known.append((layers, scope))
         for layer, piece in scope.living:
             self.backends.also((place, layer), piece(nothing_behind))
+        for app in [app for policy in scope.policies for app in policy.leads_to]:
+            self.backends.also(app, living_with(nothing_behind, [app], self._env))
         return scope
 
     def _by_api(self) -> dict[str, list[Product]]:

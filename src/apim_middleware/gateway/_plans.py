@@ -148,7 +148,8 @@ def _check(policies: list[Policy]) -> None:
     except ConfigError as error:
         if error.policy != "Admitted":
             raise
-        problem = "holds what answers from memory, before anybody has looked at the subscription key"
+        how = " from memory" if "from memory" in error.problem else ""
+        problem = f"holds what answers{how}, before anybody has looked at the subscription key"
         raise ConfigError("Gateway", "policies", problem, "Move it to the policies of the APIs") from None
 
 

@@ -11,6 +11,7 @@ from apim_middleware._config import check, check_known
 from apim_middleware._lifespan import ending_with
 from apim_middleware._order import check_guards, check_met, check_needs, check_readers
 from apim_middleware._server import look_at_server
+from apim_middleware._together import living_with
 from apim_middleware.env import Env
 from apim_middleware.errors import ConfigError, Refusal
 from apim_middleware.exchange import KEY, Exchange
@@ -20,7 +21,7 @@ from apim_middleware.guarding._resolver import Resolver
 from apim_middleware.guarding._routes import MARK, NOTHING, Known, routes_of
 from apim_middleware.guarding._selectors import Only, Rule, Rules, check_layers, check_used, rule, several
 from apim_middleware.match import Match, Route
-from apim_middleware.policy import Policy, ring
+from apim_middleware.policy import Policy, led_to, ring
 from apim_middleware.types import ASGIApp, Layer, Receive, Scope, Send
 
 log = logging.getLogger("apim_middleware.guard")
@@ -179,6 +180,7 @@ class Guarded:
         self._plans: dict[tuple[int, ...], ASGIApp] = {}
         self._told: dict[Known, Route] = {}
         self._choices = {known: self._choice(known) for known in self.routes}
+        self._living = living_with(app, [other for layer in self.layers for other in led_to(layer)], self.env)
 
     def __repr__(self) -> str:
         """What it guards."""
@@ -225,7 +227,7 @@ class Guarded:
         """Serve one ASGI scope."""
         if scope["type"] != "http" and scope["type"] != "websocket":
             look_at_server(scope, receive)
-            await self.app(scope, receive, ending_with(send, [self.env.ending]))
+            await self._living(scope, receive, ending_with(send, [self.env.ending]))
             return
         exchange: Exchange | None = scope.get(KEY)
         if exchange is not None:

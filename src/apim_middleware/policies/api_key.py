@@ -81,7 +81,8 @@ class APIKeyAuth(Policy):
     bearer: bool = False
     """Whether the key may come as a bearer token instead, ``Authorization: Bearer KEY``, as many SDKs send theirs.
 
-    Without a ``prefix`` every such token is taken for a key; with one, others are left where they are.
+    Without a ``prefix`` every such token is taken for a key; with one, those that begin otherwise are left where they
+    are.
     """
 
     prefix: str | tuple[str, ...] = ()
@@ -175,6 +176,7 @@ class _Gate:
         self._query = policy.query
         self._cookie = None if policy.cookie is None else policy.cookie.encode()
         self._bearer = policy.bearer
+        self._begins = tuple(f"{prefix}_".encode() for prefix in policy._prefixes()) or b""
         self._forward = policy.forward_key
         self._optional = policy.optional
         self._tells = policy.tell_state
@@ -213,9 +215,9 @@ class _Gate:
         return found
 
     def _in_authorization(self, exchange: Exchange) -> list[bytes]:
-        """The bearer token, if it may be a key; what cannot be one is somebody else's."""
+        """The bearer token, if it is meant for a key, be it misspelt; one that begins otherwise is somebody else's."""
         key = bearer(exchange)
-        if not key or self._misfit(key):
+        if not key or not key.startswith(self._begins):
             return []
         if not self._forward:
             exchange.take_header(b"authorization")

@@ -10,7 +10,6 @@ from apim_middleware._config import awaits, check_one_by_one
 from apim_middleware._functions import needs
 from apim_middleware._order import guarding, unmet
 from apim_middleware._ring import Ring
-from apim_middleware._together import Together, beside
 from apim_middleware.conditions import Condition, holds
 from apim_middleware.documentation import Documentation, documentation_of, either
 from apim_middleware.env import Env
@@ -55,6 +54,11 @@ class _Branching(Policy):
         return any(each.answers for way in self._ways() for each in way)
 
     @stated
+    def leads_to(self) -> tuple[ASGIApp, ...]:
+        """Where the branches send requests besides."""
+        return tuple(app for way in self._ways() for each in way for app in each.leads_to)
+
+    @stated
     def documentation(self) -> Documentation:
         """What the branches ask of callers and may answer; a request takes one or none."""
         ways = [*(layer for _, layer in self._branches()), self.otherwise]
@@ -62,17 +66,13 @@ class _Branching(Policy):
 
     def build(self, app: ASGIApp, env: Env) -> ASGIApp:
         """Every branch in front of the app, and before them the fork."""
-        place = env.within(type(self).__name__)
-        ways = [(condition, _built(layer, app, place)) for condition, layer in self._branches()]
-        last = None if self.otherwise is None else _built(self.otherwise, app, place)
+        here = env.within(type(self).__name__)
+        ways = [(condition, _built(layer, app, here)) for condition, layer in self._branches()]
+        last = None if self.otherwise is None else _built(self.otherwise, app, here)
         fork = _AwaitingFork if any(awaits(condition) for condition, _ in ways) else _Fork
         built = [last, *(way for _, way in ways)]  # which no lifespan comes to
         endings = frozenset(end for each in built if isinstance(each, Ring) for end in each.endings)
-        forked = ring(self, fork(ways, last), app, env, closed=True, endings=endings)
-        others = {id(other): other for each in built if each is not None for other in beside(each)}
-        for other in beside(app):  # which has its lifespan there
-            others.pop(id(other), None)
-        return Together(forked, list(others.values())) if others else forked
+        return ring(self, fork(ways, last), app, env, closed=True, endings=endings)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from apim_middleware.documentation import Answer, Documentation, challenged, doc
 from apim_middleware.env import Env
 from apim_middleware.errors import Refusal
 from apim_middleware.exchange import KEY, Exchange, Shared
-from apim_middleware.policy import Policy, Stack, policies_in, ring, stated
+from apim_middleware.policy import Policy, Stack, led_to, policies_in, ring, stated
 from apim_middleware.types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
 
 _MISSING = "-missing"
@@ -49,6 +49,11 @@ class _Combined(Policy):
     def needs(self) -> frozenset[str]:
         """What one of them relies on and does not establish itself."""
         return frozenset[str]().union(*(unmet(policies_in(layer)) for layer in self.layers))
+
+    @stated
+    def leads_to(self) -> tuple[ASGIApp, ...]:
+        """Where its layers send requests besides."""
+        return tuple(app for layer in self.layers for app in led_to(layer))
 
     @stated
     def provides(self) -> frozenset[str]:

@@ -13,7 +13,7 @@ from apim_middleware import by as keys
 from apim_middleware._alongside import alongside
 from apim_middleware._functions import needs as needs_of
 from apim_middleware._http.client_certificate import certificate, is_shown
-from apim_middleware._http.credentials import CARRIED, Credential
+from apim_middleware._http.credentials import CARRIED, Credential, speaks_for_another
 from apim_middleware._http.headers import get, is_token
 from apim_middleware._http.idempotency import Record, digest_of, pack_response, parse_key, unpack, unpack_response
 from apim_middleware._http.targets import SAFE
@@ -199,10 +199,11 @@ class _Once:
             covered.add("key")
             yield from ("subscription", subscription.id)
         if principal is not None and principal.issuer != ISSUER:  # else it is nobody but the holder of a key
-            covered |= {"authorization", "certificate", "cookie", "key"}
+            covered |= {"authorization", "certificate", "cookie", "key", "principal"}
             yield from ("principal", principal.identity)
         for name, value in exchange.scope["headers"]:
-            if CARRIED[name] not in covered and CARRIED[name] is not None:
+            carried = CARRIED[name]
+            if carried is not None and (carried not in covered or speaks_for_another(name)):
                 yield from (name, value)
         if "certificate" not in covered and is_shown(exchange.scope):
             yield from ("certificate", certificate(exchange.scope) or b"?")

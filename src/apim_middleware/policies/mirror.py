@@ -13,7 +13,7 @@ from apim_middleware._functions import needs
 from apim_middleware._http.headers import get
 from apim_middleware._loops import start
 from apim_middleware._ring import seats_of
-from apim_middleware._together import Together, told
+from apim_middleware._together import neighbour
 from apim_middleware.bodies import Collected
 from apim_middleware.conditions import Condition, holds
 from apim_middleware.env import Env
@@ -61,6 +61,11 @@ class Mirror(Policy):
     """Where numbers from 0 up to 1 come from that decide; ``random.random`` by default."""
 
     @stated
+    def leads_to(self) -> tuple[ASGIApp, ...]:
+        """The app that sees the copies."""
+        return (self.to,)
+
+    @stated
     def needs(self) -> frozenset[str]:
         """What the condition relies on."""
         return frozenset() if self.when is None else needs(self.when)
@@ -79,14 +84,15 @@ class Mirror(Policy):
             raise self.mistake("when", "is async", "Give a plain function, or put Mirror into When")
 
     def build(self, app: ASGIApp, env: Env) -> ASGIApp:
-        """A ring without hooks, and behind it the mirror, and one lifespan for both apps."""
+        """A ring without hooks, and behind it the mirror."""
         mirrored = _Mirrored(self, app, env)
-        return ring(self, mirrored, Together(mirrored, [told(self.to, env)]), env)
+        return ring(self, mirrored, mirrored, env)
 
 
 class _Mirrored:
     def __init__(self, rule: Mirror, app: ASGIApp, env: Env) -> None:
         self._rule, self._app, self._env = rule, app, env
+        self._to = neighbour(rule.to, env)
         self.seats = seats_of(app)
         self._draw = rule.random or random.random
         self._under_way: set[object] = set()
@@ -120,6 +126,7 @@ class _Mirrored:
             if copied.too_large:
                 self._lost("body")
             elif copied.whole:
+                copied.measure()
                 self._begin(copied)
         return message
 
@@ -133,7 +140,7 @@ class _Mirrored:
     async def _show(self, copied: "_Copy") -> None:
         try:
             with anyio.move_on_after(self._rule.timeout) as clock:
-                await self._rule.to(copied.scope, copied.receive, _unheard)
+                await self._to(copied.scope, copied.receive, _unheard)
             if clock.cancelled_caught:
                 self._lost("slow")
         except Exception as error:
@@ -155,6 +162,15 @@ class _Copy:
         self.whole = self.too_large = False
         self._body = Collected()
         self._given = False
+
+    def measure(self) -> None:
+        """Say how long the body is: a policy behind may have put another in its place since the head was copied."""
+        headers = self.scope["headers"]
+        said, length = get(headers, b"content-length"), b"%d" % len(self._body)
+        unsaid = said is None and (not self._body or get(headers, b"transfer-encoding") is not None)
+        if said != length and not unsaid:
+            kept = [line for line in headers if line[0] != b"content-length"]
+            self.scope["headers"] = [*kept, (b"content-length", length)]
 
     @property
     def open(self) -> bool:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from apim_middleware._together import Together, told
+from apim_middleware._together import Neighbour, neighbour
 from apim_middleware.env import Env
 from apim_middleware.exchange import Exchange
 from apim_middleware.policy import Policy, stated
@@ -28,17 +28,18 @@ class SetBackend(Policy):
         """It answers without asking those behind it."""
         return True
 
+    @stated
+    def leads_to(self) -> tuple[ASGIApp, ...]:
+        """The other app."""
+        return (self.backend,)
+
     def bind(self, env: Env) -> "_Elsewhere":
         """What leads there."""
-        return _Elsewhere(told(self.backend, env))
-
-    def build(self, app: ASGIApp, env: Env) -> ASGIApp:
-        """The way there, and one lifespan for both apps."""
-        return Together(super().build(app, env), [self.backend])
+        return _Elsewhere(neighbour(self.backend, env))
 
 
 class _Elsewhere:
-    def __init__(self, backend: ASGIApp) -> None:
+    def __init__(self, backend: Neighbour) -> None:
         self._backend = backend
 
     def on_request(self, exchange: Exchange) -> ASGIApp:

@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from apim_middleware._config import awaits
 from apim_middleware._digest import digest
 from apim_middleware._functions import needs
-from apim_middleware._together import Together, told
+from apim_middleware._together import Neighbour, neighbour
 from apim_middleware.by import Key
 from apim_middleware.env import Env
 from apim_middleware.exchange import Exchange
@@ -53,6 +53,11 @@ class Split(Policy):
         return frozenset() if self.by is None else needs(self.by)
 
     @stated
+    def leads_to(self) -> tuple[ASGIApp, ...]:
+        """The other app."""
+        return (self.to,)
+
+    @stated
     def answers(self) -> bool:
         """It answers without asking those behind it."""
         return True
@@ -66,17 +71,12 @@ class Split(Policy):
 
     def bind(self, env: Env) -> "_Fork":
         """What decides at one place."""
-        told(self.to, env)
-        return _Fork(self)
-
-    def build(self, app: ASGIApp, env: Env) -> ASGIApp:
-        """The fork, and one lifespan for both ways."""
-        return Together(super().build(app, env), [self.to])
+        return _Fork(self, neighbour(self.to, env))
 
 
 class _Fork:
-    def __init__(self, rule: Split) -> None:
-        self._rule = rule
+    def __init__(self, rule: Split, to: Neighbour) -> None:
+        self._rule, self._to = rule, to
         self._draw = rule.random or random.random
 
     def on_request(self, exchange: Exchange) -> ASGIApp | None:
@@ -85,4 +85,4 @@ class _Fork:
         number = self._draw() if key is None else digest(f"{rule.name}\n{key}") / (1 << 64)
         goes = number < rule.share
         exchange.attributes[f"apim.split.{rule.name}"] = goes
-        return rule.to if goes else None
+        return self._to if goes else None

@@ -7,12 +7,13 @@ from typing import Self, TypeAlias
 
 import anyio
 
+from apim_middleware._http.headers import header_name, header_value
 from apim_middleware._http.lines import Checked
 from apim_middleware._http.targets import IDEMPOTENT
 from apim_middleware._ring import refused
 from apim_middleware._telemetry.calls import CALLS, Calls
 from apim_middleware.by import Key
-from apim_middleware.credentials.credential import Showing
+from apim_middleware.credentials.credential import RESERVED, Showing
 from apim_middleware.credentials.renewing import Unavailable
 from apim_middleware.errors import ConnectFailed, NoConnectionFree, Refusal, TransportError, UpstreamTimeout
 from apim_middleware.exchange import Exchange
@@ -269,11 +270,8 @@ class Attempts:
         self._attributes["apim.upstream.member"] = node.name
         if node.breaker is not None:
             self._attributes["apim.upstream.breaker"] = node.breaker.state
-        drop = None
         try:
-            if node.showing is not None:
-                drop = await self._show(node.showing, request)
-            asked = self._asking(node, request)
+            asked = self._asking(node, request) if node.showing is None else self._shown(node, node.showing, request)
             if seconds is not None:
                 asked = _within(seconds, asked, request.body)
             if self._calls is not None:
@@ -287,26 +285,31 @@ class Attempts:
         except BaseException:
             live.leave()
             raise
-        if drop is not None and response.status == 401:
-            drop()
         pool.answered(live, response.status, response.headers)
         self._answered = True
         self._note(node, response)
         return response
 
-    async def _show(self, showing: Showing, request: UpstreamRequest) -> Callable[[], None] | None:
-        """Put the member's own credential into a request; gives what drops it. Raises ConnectFailed, or Refusal."""
-        scope = self._scope
+    async def _shown(self, node: Node, showing: Showing, request: UpstreamRequest) -> UpstreamResponse:
+        """Ask a member that has a credential of its own. Raises ConnectFailed where there is none to be had."""
+        scope, lines = self._scope, request.headers
         try:
             (name, value), drop = await showing(Exchange.of(scope) or Exchange(scope))
+            line = header_name(name), header_value(value)
+            if line[0] in RESERVED:
+                raise ValueError("it belongs to the connection")
         except Unavailable as missing:
             if missing.denied:
                 raise missing.refusal() from None
             raise ConnectFailed(f"there is no credential for it: {missing.reason}") from None
-        lines = request.headers
-        shown = [*(line for line in lines if line[0] not in _CALLERS and line[0] != name), (name, value)]
+        except ValueError:
+            raise ConnectFailed("its credential cannot stand in a header") from None
+        shown = [*(each for each in lines if each[0] not in _CALLERS and each[0] != line[0]), line]
         request.headers = Checked(shown) if type(lines) is Checked else shown
-        return drop
+        response = await self._asking(node, request)
+        if drop is not None and response.status == 401:
+            drop()
+        return response
 
     def _note(self, node: Node, came: Came) -> None:
         """Remember when a member may be asked again; one without a connection for us may not."""

@@ -11,6 +11,8 @@ log = logging.getLogger("apim_middleware")
 _EVERY = 60.0
 """Seconds in which the same is told once."""
 
+_WELL = "well"
+
 
 class Trouble:
     """What goes wrong with one upstream; each kind of failure is told at once, and then once a minute with how many."""
@@ -37,11 +39,12 @@ class Trouble:
 
     def ended(self) -> None:
         """A request has not failed, after some that have."""
-        if not self._is_due("well"):
+        if not self._is_due(_WELL):
             return
         self.lasting = False
         more = sum(self._untold.values())
         self._untold.clear()
+        self._told = {_WELL: self._told[_WELL]}  # what fails from now on is news
         log.warning("%s answers again%s", self._name, f" ({more} more had failed)" if more else "")
 
     def _is_due(self, what: str) -> bool:

@@ -134,8 +134,9 @@ class Response(RequestResponseCycle):
         head, self._head = self._head, b""
         if self.disconnected:
             return
-        if len(data) > _TOGETHER:
-            self.transport.writelines([head, data])
+        if head and len(data) > _TOGETHER:  # not by `writelines`, with which some asyncio forgets back-pressure
+            self.transport.write(head)
+            self.transport.write(data)
         elif head or data:
             self.transport.write(head + data)
 
@@ -146,9 +147,10 @@ class Response(RequestResponseCycle):
         elif self.scope["method"] == "HEAD":
             body = b""
         elif self._left is not None:
-            self._left -= len(body)
-            if self._left < 0 or (last and self._left):
-                raise RuntimeError(f"the body is {'longer' if self._left < 0 else 'shorter'} than its Content-Length")
+            left = self._left - len(body)
+            if left < 0 or (last and left):
+                raise RuntimeError(f"the body is {'longer' if left < 0 else 'shorter'} than its Content-Length")
+            self._left = left
         self._write(body)
         if last:
             self.response_complete = True

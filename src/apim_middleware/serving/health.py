@@ -90,9 +90,10 @@ class Health(Composable, Configured):
 
     grace: float = 0.0
     """Seconds between SIGTERM and the end it asks for: the process is not ready any more and still serves all that
-    comes, until those who send it requests know. A second SIGTERM ends it at once.
+    comes, until those who send it requests know. Of several in one process the longest counts.
 
-    On uvicorn and granian, with asyncio or uvloop.
+    On uvicorn and granian, with asyncio or uvloop. A second SIGTERM to the process that serves ends it at once. The
+    first process of several workers, or of granian with however many, passes on the first alone.
     """
 
     def __post_init__(self) -> None:

@@ -41,6 +41,16 @@ def misfit(ours: type, names: Collection[str]) -> str:
     return f"{theirs.__name__}.{changed[0]} is called in another way" if changed else ""
 
 
+def no_place_for(ours: Any) -> str:  # noqa: ANN401
+    """Why an object of the base cannot become one of a class of ours, as responses do; nothing where it can."""
+    made = object.__new__(ours.__base__)
+    try:
+        made.__class__ = ours
+    except TypeError as error:
+        return str(error)
+    return ""
+
+
 def _attributes_set_by(method: FunctionType) -> set[str]:
     return {each.argval for each in dis.get_instructions(method) if each.opname == "STORE_ATTR"}
 
@@ -56,7 +66,7 @@ def _fault() -> str:
         from apim_middleware.serving._response import Response
     except ImportError as error:
         return str(error)
-    found = misfit(HttpToolsProtocol, _READER) or misfit(Response, _RESPONSE)
+    found = misfit(HttpToolsProtocol, _READER) or misfit(Response, _RESPONSE) or no_place_for(Response)
     theirs: Any = HttpToolsProtocol.__base__
     if not found and "should_keep_alive" not in theirs.on_headers_complete.__code__.co_names:  # before uvicorn 0.53
         found = f"{theirs.__name__} does not ask whether the client closes the connection"

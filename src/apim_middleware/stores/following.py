@@ -23,6 +23,9 @@ _PAGE = 1000
 _LONGEST = 5.0
 """Seconds in which the records must have answered, whatever time-outs they have themselves."""
 
+_EMPTIED = 60.0
+"""Seconds after which records that hold nothing are believed, however long what is known may be used."""
+
 _PATIENCE = 0.25
 """Seconds that whoever asks waits for the answer where it could go on without."""
 
@@ -66,8 +69,8 @@ C = TypeVar("C", bound=Copy)
 class Following(Generic[C]):
     """A copy of records, which are asked what has changed when it is used and the last time is ``refresh`` seconds ago.
 
-    Records that have lost everything are as good as away for ``stale`` seconds: what is known holds meanwhile, and
-    somebody may put them back or find the right server. Then nothing is known any more.
+    Records that have lost everything are as good as away for ``stale`` seconds, a minute at most: what is known holds
+    meanwhile, and somebody may put them back or find the right server. Then nothing is known any more.
 
     They are asked outside of requests, by one for all. While they are away, they are asked after pauses of a tenth of a
     second up to ten seconds, and nobody waits for them but once. The copy is as old as the last time that they were
@@ -197,7 +200,7 @@ class Following(Generic[C]):
         if len(copy) and not anew.heard:
             now = self._clock.monotonic()
             self._emptied_at = min(self._emptied_at, now)
-            if now - self._emptied_at < self._stale:
+            if now - self._emptied_at < min(self._stale, _EMPTIED):
                 raise Emptied(f"they are empty, and {len(copy)} of kind {copy.kind} were known")
         self.copy = anew
         back = anew.version < copy.version

@@ -1,9 +1,12 @@
 """What must come once only, in this process."""
 
-from collections import Counter, OrderedDict
+from collections import Counter
+from heapq import heappop, heappush
 
 from apim_middleware.errors import StoreError
 from apim_middleware.protocols import Clock
+
+_SWEPT = 1_000  # before anything is refused: what is past may still be there, and the loop has other things to do
 
 
 class ShareTaken(StoreError):
@@ -20,7 +23,8 @@ class MemoryReplays:
         """Hold at most so many."""
         self._most = most
         self._now = clock.monotonic
-        self._until: OrderedDict[bytes, tuple[float, bytes]] = OrderedDict()
+        self._until: dict[bytes, tuple[float, bytes]] = {}
+        self._ends: list[tuple[float, bytes]] = []  # a heap: some live longer than others
         self._held = Counter[bytes]()
 
     def __len__(self) -> int:
@@ -30,31 +34,40 @@ class MemoryReplays:
     async def add(self, key: bytes, value: bytes, ttl: float) -> bool:
         """Keep the key for ``ttl`` seconds unless it is there; whether it was not. Raises StoreError.
 
-        ``value`` says whose it is; what is nobody's may fill it. Times should not differ much: one that lies far ahead
-        keeps those that were added behind it.
+        ``value`` says whose it is; what is nobody's may fill it.
         """
         now = self._now()
-        self._forget(now)
+        self._forget(now, 2)
         until, _ = self._until.get(key, (now, b""))
         if until > now:
             return False
-        left = self._most - len(self._until)
-        if left <= 0:
-            raise StoreError("more is fresh than is remembered")
-        if value and self._held[value] >= left:
-            raise ShareTaken("more of one is fresh than is remembered")
+        if self._refusal(value):
+            self._forget(now, _SWEPT)
+        if refusal := self._refusal(value):
+            raise refusal
         if key in self._until:
             self._drop(key)
         self._until[key] = now + ttl, value
         self._held[value] += 1
+        heappush(self._ends, (now + ttl, key))
         return True
 
-    def _forget(self, now: float) -> None:
+    def _refusal(self, value: bytes) -> StoreError | None:
+        left = self._most - len(self._until)
+        if left <= 0:
+            return StoreError("more is fresh than is remembered")
+        if value and self._held[value] >= left:
+            return ShareTaken("more of one is fresh than is remembered")
+        return None
+
+    def _forget(self, now: float, most: int) -> None:
         """Two out for one in, so what is past goes without a sweep."""
-        for _ in range(2):
-            oldest = next(iter(self._until), None)
-            if oldest is not None and self._until[oldest][0] <= now:
-                self._drop(oldest)
+        for _ in range(most):
+            if not self._ends or self._ends[0][0] > now:
+                return
+            end, key = heappop(self._ends)
+            if key in self._until and self._until[key][0] == end:  # else it has come anew
+                self._drop(key)
 
     def _drop(self, key: bytes) -> None:
         _, value = self._until.pop(key)

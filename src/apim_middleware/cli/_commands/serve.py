@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import nullcontext
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -10,12 +11,13 @@ import typer
 
 from apim_middleware.cli import _serving
 from apim_middleware.cli._apart import kept_apart
-from apim_middleware.cli._draining import overhear_drain, pass_drain_on
+from apim_middleware.cli._draining import drain_passed_on
 from apim_middleware.cli._options import Names, Target
 from apim_middleware.cli._speaking import told, warn
 from apim_middleware.cli._standing import has_access_log, longest_grace
 from apim_middleware.cli._targets import is_file, runnable
 from apim_middleware.errors import ConfigError
+from apim_middleware.serving._notice import survive_drain
 from apim_middleware.serving.certificates import server_context
 from apim_middleware.serving.options import dates_what_has_none, uvicorn_options
 
@@ -55,6 +57,7 @@ def serve(
     names: Names = "",
 ) -> None:
     """Serve a gateway, or any ASGI app."""
+    survive_drain()
     with told():
         _check_tls(certificate, key)
         served = runnable(target, names)
@@ -87,20 +90,19 @@ def _with_uvicorn(how: _How) -> None:
     if how.certificate is not None and how.key is not None:
         os.environ[_serving.CERTIFICATE], os.environ[_serving.KEY] = str(how.certificate), str(how.key)
         tls["ssl_context_factory"] = _serving.tls
-    if how.workers > 1 or how.restart:
-        overhear_drain()
-    uvicorn.run(
-        _APP,
-        factory=True,
-        host=how.host,
-        port=how.port,
-        workers=how.workers,
-        reload=how.restart,
-        date_header=dates_what_has_none(),
-        access_log=how.logs,
-        **uvicorn_options(timeout_graceful_shutdown=how.stop_after),
-        **tls,
-    )
+    with drain_passed_on() if how.workers > 1 or how.restart else nullcontext():
+        uvicorn.run(
+            _APP,
+            factory=True,
+            host=how.host,
+            port=how.port,
+            workers=how.workers,
+            reload=how.restart,
+            date_header=dates_what_has_none(),
+            access_log=how.logs,
+            **uvicorn_options(timeout_graceful_shutdown=how.stop_after),
+            **tls,
+        )
 
 
 def _with_granian(how: _How) -> None:
@@ -126,8 +128,7 @@ def _with_granian(how: _How) -> None:
         respawn_failed_workers=True,  # else all end with one
         log_dictconfig={"handlers": handlers},  # as uvicorn does, so that stdout is left to access logs
     )
-    pass_drain_on()
-    with told():
+    with told(), drain_passed_on():
         try:
             server.serve()
         except (RuntimeError, ValueError) as error:  # what it says of an address, before there are workers
