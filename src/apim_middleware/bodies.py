@@ -35,7 +35,7 @@ async def read_body(receive: Receive, cap: int) -> bytes:
             raise ClientLeft("the client left before its request body was whole")
         chunk = message.get("body", b"")
         if len(body) + len(chunk) > cap:
-            raise Refusal(413, "body-too-large", f"The request body may have {cap} bytes at most.")
+            raise too_large(cap)
         body.add(chunk)
         if not message.get("more_body", False):
             return bytes(body)
@@ -48,12 +48,12 @@ def may_have_body(scope: Scope) -> bool:
     return any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
 
 
-def too_large(cap: int, scope: Scope) -> Refusal:
-    """The refusal of a body of more than ``cap`` bytes.
+def too_large(cap: int, scope: Scope | None = None) -> Refusal:
+    """The refusal of a body of more than ``cap`` bytes; with the request's scope, one that ends its connection.
 
-    What is left of the body would have to be read to its end before its connection could be used again.
+    What is left of the body would have to be read to its end before the connection could be used again.
     """
-    closing = {"connection": "close"} if scope.get("http_version", "1.1")[:1] == "1" else {}
+    closing = {} if scope is None or scope.get("http_version", "1.1")[:1] != "1" else {"connection": "close"}
     return Refusal(413, "body-too-large", f"The request body may have {cap} bytes at most.", headers=closing)
 
 

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,9 +38,10 @@ class Session:
         return done.stdout
 
 
-@pytest.fixture(scope="module")
-def gateway() -> Iterator[Session]:
-    command = [sys.executable, "-W", "error", str(EXAMPLE), "--port", "0"]
+@contextmanager
+def running(example: Path) -> Iterator[Session]:
+    """An example that serves, from its start to its end."""
+    command = [sys.executable, "-W", "error", str(example), "--port", "0"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(os.environ)
     ) as process:
@@ -47,6 +49,12 @@ def gateway() -> Iterator[Session]:
             yield Session(process)
         finally:
             process.terminate()
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Session]:
+    with running(EXAMPLE) as session:
+        yield session
 
 
 def test_every_line_it_prints_shows_what_it_says(gateway: Session) -> None:

@@ -1,11 +1,8 @@
 """The LLM gateway, tried with the very lines it prints, and asked what its docs page promises."""
 
 import json
-import os
 import re
 import runpy
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,21 +11,15 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from .test_gateway import Session
+from .test_gateway import Session, running
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "llm_gateway.py"
 
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[Session]:
-    command = [sys.executable, "-W", "error", str(EXAMPLE), "--port", "0"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(os.environ)
-    ) as process:
-        try:
-            yield Session(process)
-        finally:
-            process.terminate()
+    with running(EXAMPLE) as session:
+        yield session
 
 
 def test_every_line_it_prints_shows_what_it_says(session: Session) -> None:

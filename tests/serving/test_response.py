@@ -188,29 +188,27 @@ def test_what_cannot_be_answered_at_all_ends_the_connection(app: Script) -> None
         assert running.talk(asking(last=False)) == b""
 
 
-def test_responses_are_in_the_access_log(app: Script, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.fixture
+def logging_server(app: Script, caplog: pytest.LogCaptureFixture) -> Iterator[Running]:
+    """A server that tells what it is asked."""
     app.messages = [start(LENGTH), *TWO]
+    options = {"access_log": True, "log_config": None, "log_level": "info"}
     with (
         caplog.at_level(logging.INFO, "uvicorn.access"),
-        serving(
-            app, http=HttpToolsProtocol, lifespan="off", access_log=True, log_config=None, log_level="info"
-        ) as running,
+        serving(app, http=HttpToolsProtocol, lifespan="off", **options) as running,
     ):
-        running.talk(asking())
+        yield running
+
+
+def test_responses_are_in_the_access_log(logging_server: Running, caplog: pytest.LogCaptureFixture) -> None:
+    logging_server.talk(asking())
     assert [
         record.getMessage().partition(" - ")[2] for record in caplog.records if record.name == "uvicorn.access"
     ] == ['"GET /x HTTP/1.1" 200']
 
 
-def test_no_secrets_are_in_the_access_log(app: Script, caplog: pytest.LogCaptureFixture) -> None:
-    app.messages = [start(LENGTH), *TWO]
-    with (
-        caplog.at_level(logging.INFO, "uvicorn.access"),
-        serving(
-            app, http=HttpToolsProtocol, lifespan="off", access_log=True, log_config=None, log_level="info"
-        ) as running,
-    ):
-        running.talk(asking().replace(b"/x", b"/x?page=2&subscription-key=canary"))
+def test_no_secrets_are_in_the_access_log(logging_server: Running, caplog: pytest.LogCaptureFixture) -> None:
+    logging_server.talk(asking().replace(b"/x", b"/x?page=2&subscription-key=canary"))
     assert '"GET /x?page=2&subscription-key=REDACTED HTTP/1.1" 200' in caplog.text
     assert "canary" not in caplog.text
 
